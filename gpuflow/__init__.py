@@ -1,0 +1,1 @@
+"""gpuflow: GPU-first streaming dataflow for multimodal inference servers."""

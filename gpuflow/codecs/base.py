@@ -1,0 +1,120 @@
+"""What every codec backend is: a name, a device, what it can do here, and one decode call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from gpuflow.media import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Whether a backend can be used here; if not, why and what mends it (the pip or driver line)."""
+
+    available: bool
+    reason: str = ""
+    version: str = ""
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a backend takes this very input, and why not."""
+
+    ok: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """What the first bytes say: ``name`` is ours (``"jpeg"``, ``"mp4"``, ...), ``format`` FFmpeg's demuxer."""
+
+    name: str
+    modality: Modality
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """Facts from an image's header alone; ``width`` and ``height`` as shown (orientation applied)."""
+
+    format: str
+    width: int
+    height: int
+    channels: int = 3
+    bit_depth: int = 8
+    orientation: int = 1
+    has_alpha: bool = False
+    num_frames: int = 1
+    progressive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """Facts of a video stream; ``width`` and ``height`` as coded, ``rotation`` in degrees counter-clockwise."""
+
+    codec: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    rotation: int = 0
+    matrix: str = "bt601"
+    full_range: bool = False
+    bit_depth: int = 8
+    chroma: str = "420"
+    profile: str = ""
+
+
+class ImageDecoder(Protocol):
+    """Bytes of one image to RGB."""
+
+    name: str
+    device: Literal["cpu", "cuda"]
+
+    def capability(self) -> Capability: ...
+
+    def supports(self, info: ImageInfo) -> Support: ...
+
+    def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
+        """``(H, W, 3)`` or ``(H, W, 4)`` uint8, orientation applied; alpha is kept where the image has it.
+
+        With ``out`` (a numpy or CuPy view of that shape) the pixels are written there and ``out`` is returned;
+        without it the array is the backend's own (CPU backends only). Raises ``CorruptMedia``.
+        """
+        ...
+
+
+class Surface(Protocol):
+    """One decoded picture, valid only inside ``FrameSink.put``."""
+
+    def rgb_into(self, out: Any) -> None:
+        """Write the displayed picture (matrix, range and rotation applied) to ``(H, W, 3)`` uint8."""
+        ...
+
+
+class FrameSink(Protocol):
+    """Takes pictures as they are decoded, in any order, from any thread."""
+
+    def put(self, index: int, surface: Surface) -> None: ...
+
+
+class PCM(Protocol):
+    """Decoded audio: ``samples`` is ``(channels, samples)`` float32, C-contiguous numpy."""
+
+    samples: Any
+    sample_rate: int
+    codec: str
+
+
+class Deadline(Protocol):
+    """Checked between packets; ``check()`` raises ``DeadlineExceeded`` when the time is over or the work unwanted."""
+
+    def check(self) -> None: ...

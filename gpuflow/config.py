@@ -1,0 +1,274 @@
+"""What is allowed (``Limits``, ``FetchPolicy``: fixed by the operator) and what is wanted (``*Options``: per request).
+
+All are frozen values. ``from_mapping`` takes the JSON form that travels with a request (``media_io_kwargs``): a field
+that it does not name keeps its default, an unknown field or a wrong type is ``InvalidOptions`` with the field's path.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+from gpuflow.errors import InvalidOptions
+
+MIB = 1 << 20
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
+_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+FloatType = Literal["float32", "float16", "bfloat16"]
+_T = TypeVar("_T", bound="_Value")
+
+
+def parse_bytes(size: int | str) -> int:
+    """``67108864`` or ``"64MiB"`` as a number of bytes.
+
+    Raises:
+        InvalidOptions: not a size, or negative.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
+        return size
+    match = _SIZE.match(size) if isinstance(size, str) else None
+    if match is None:
+        raise InvalidOptions(f"a size is a number of bytes or text like '64MiB'; got {size!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen value whose fields are checked however it was made."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _fields(type(self)):
+            _check(self, name, kind)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Rules between fields; overridden where there are any."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any] | None) -> Self:
+        """Make one from the JSON form.
+
+        Raises:
+            InvalidOptions: an unknown field, a wrong type, or a rule between fields broken.
+        """
+        try:
+            return msgspec.convert(dict(values or {}), cls, strict=True)
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
+            if isinstance(error.__cause__, InvalidOptions):
+                raise error.__cause__ from None
+            raise InvalidOptions(f"{cls.__name__}: {error}") from error
+
+
+@functools.cache
+def _fields(kind: type[_Value]) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(kind))
+
+
+def _check(values: _Value, name: str, kind: Any) -> None:
+    value = getattr(values, name)
+    try:
+        converted = msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidOptions(f"{name}: {error}; got {value!r}") from error
+    if converted is not value:  # a list where a tuple is stored
+        msgspec.structs.force_setattr(values, name, converted)
+
+
+class Limits(_Value, frozen=True):
+    """What the operator allows. A request may ask for less, never for more.
+
+    Source of the defaults: the anchors in DESIGN section 7 (OpenAI 20 MB images, vLLM 25 MB and 600 s audio, imgproxy
+    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them.
+    """
+
+    max_image_bytes: int = 20 * MIB
+    max_audio_bytes: int = 25 * MIB
+    max_video_bytes: int = 256 * MIB
+    max_image_pixels: int = 50_000_000
+    max_image_side: int = 16_384
+    max_animation_frames: int = 1_024
+    max_animation_pixels: int = 400_000_000
+    max_video_side: int = 4_096
+    max_video_pixels: int = 8_912_896
+    max_video_frames: int = 128
+    max_decoded_frames: int = 36_000
+    max_video_seconds: float = 3_600.0
+    max_output_bytes: int = 384 * MIB
+    max_audio_seconds: float = 600.0
+    max_audio_channels: int = 8
+    min_sample_rate_hz: int = 4_000
+    max_sample_rate_hz: int = 192_000
+    max_pcm_bytes: int = 256 * MIB
+    image_seconds: float = 5.0
+    audio_seconds: float = 20.0
+    video_seconds: float = 60.0
+    deadline_seconds: float = 120.0
+
+    def _check_together(self) -> None:
+        for name, _ in _fields(type(self)):
+            if not getattr(self, name) > 0:
+                raise InvalidOptions(f"{name} must be above 0; got {getattr(self, name)!r}")
+
+    def max_bytes(self, modality: str | None) -> int:
+        """The size cap of a modality; of the largest one while the modality is not known."""
+        caps = {"image": self.max_image_bytes, "audio": self.max_audio_bytes, "video": self.max_video_bytes}
+        return caps[modality] if modality in caps else max(caps.values())
+
+    def decode_seconds(self, modality: str) -> float:
+        """The wall time that one decode of this modality may take."""
+        return {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}[modality]
+
+
+class FetchPolicy(_Value, frozen=True):
+    """Where media may be fetched from. The first five fields are Dynamo's, under its names.
+
+    ``allowed_media_domains``: ``None`` is any public host, ``()`` is none; ``"a.example"`` matches exactly,
+    ``"*.a.example"`` its subdomains. Addresses are checked even for allowed names; ``allow_private_networks`` opens
+    networks (CIDR). ``local_roots``: folders whose files a request's ``file://`` URLs may name (default: none).
+    """
+
+    user_agent: str = "gpuflow"
+    timeout_ms: int | None = None
+    allow_direct_ip: bool = False
+    allow_direct_port: bool = False
+    allowed_media_domains: tuple[str, ...] | None = None
+    allowed_schemes: tuple[Literal["http", "https"], ...] = ("http", "https")
+    allow_private_networks: tuple[str, ...] = ()
+    local_roots: tuple[str, ...] = ()
+    max_redirects: int = 3
+    dns_seconds: float = 3.0
+    connect_seconds: float = 5.0
+    read_seconds: float = 5.0
+    image_seconds: float = 15.0
+    audio_seconds: float = 30.0
+    video_seconds: float = 60.0
+    min_bytes_per_second: int = 1_024
+    max_connections: int = 64
+
+    def total_seconds(self, modality: str | None) -> float:
+        """The time one fetch may take, from the first look-up to the last byte."""
+        if self.timeout_ms is not None:
+            return self.timeout_ms / 1000
+        times = {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}
+        return times[modality] if modality in times else max(times.values())
+
+
+class ImageOptions(_Value, frozen=True):
+    """What is wanted of an image. Without ``preset`` the result is an ``Image``, with it ``Features``.
+
+    ``size`` is ``(height, width)``, or one number for both. ``normalize=False`` leaves uint8 where a preset would
+    normalise. ``alpha="composite"`` lays transparency over ``background``; ``"drop"`` shows the hidden colour, as
+    Hugging Face's processors do. ``engine`` picks the transform engine; the result names the one that ran.
+    """
+
+    preset: Any = None
+    size: int | tuple[int, int] | None = None
+    resample: Resample = "bicubic"
+    layout: Literal["HWC", "CHW"] = "HWC"
+    dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
+    normalize: bool = True
+    background: tuple[int, int, int] = (255, 255, 255)
+    alpha: Literal["composite", "drop"] = "composite"
+    frame: int = 0
+    engine: Literal["auto", "exact", "dali"] = "auto"
+    approximate: bool = False
+
+    def _check_together(self) -> None:
+        _check_size(self.size)
+        if any(not 0 <= level <= 255 for level in self.background):
+            raise InvalidOptions(f"background levels lie in 0..255; got {self.background!r}")
+        if self.frame < 0:
+            raise InvalidOptions(f"frame is 0 or more; got {self.frame}")
+        if self.preset is not None and self.size is not None:
+            raise InvalidOptions("give a preset or a size, not both")
+
+
+class VideoOptions(_Value, frozen=True):
+    """What is wanted of a video: which frames (one way of the five), and in which form.
+
+    ``num_frames``: at most so many, evenly spaced; exactly so many with ``strict``. ``fps``: that rate, capped by
+    ``max_frames``. ``indices`` and ``timestamps_seconds``: any order, repeats allowed. ``start_seconds`` and
+    ``end_seconds`` narrow the clip first. With none given: ``num_frames=32``.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    indices: tuple[int, ...] | None = None
+    timestamps_seconds: tuple[float, ...] | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    strict: bool = False
+    preset: Any = None
+    size: int | tuple[int, int] | None = None
+    resample: Resample = "bicubic"
+    layout: Literal["THWC", "TCHW"] = "THWC"
+    dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
+    normalize: bool = True
+    engine: Literal["auto", "exact", "dali"] = "auto"
+
+    def _check_together(self) -> None:
+        _check_size(self.size)
+        ways = ("num_frames", "fps", "indices", "timestamps_seconds")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise InvalidOptions(f"give one of {', '.join(ways)}; got {' and '.join(given)}")
+        for name in ("num_frames", "fps", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidOptions(f"{name} must be above 0; got {value!r}")
+        if self.indices == () or self.timestamps_seconds == ():
+            raise InvalidOptions("indices and timestamps_seconds must name at least one frame")
+        _check_range(self.start_seconds, self.end_seconds)
+        if self.preset is not None and self.size is not None:
+            raise InvalidOptions("give a preset or a size, not both")
+
+
+class AudioOptions(_Value, frozen=True):
+    """What is wanted of audio: a ``Waveform``, or ``Features`` where ``features`` names a spec.
+
+    ``sample_rate`` in Hz (``None``: the file's own, or the spec's). ``mono`` takes the mean of the channels before
+    any resampling. ``start_seconds`` and ``duration_seconds`` cut a section.
+    """
+
+    sample_rate: int | None = None
+    mono: bool = True
+    features: Any = None
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+
+    def _check_together(self) -> None:
+        if self.sample_rate is not None and self.sample_rate <= 0:
+            raise InvalidOptions(f"sample_rate must be above 0 Hz; got {self.sample_rate}")
+        if self.start_seconds < 0:
+            raise InvalidOptions(f"start_seconds is 0 or more; got {self.start_seconds}")
+        if self.duration_seconds is not None and not self.duration_seconds > 0:
+            raise InvalidOptions(f"duration_seconds must be above 0; got {self.duration_seconds}")
+        if self.features is not None and not self.mono:
+            raise InvalidOptions("features are computed from one channel: mono=False contradicts features")
+
+
+Options = ImageOptions | VideoOptions | AudioOptions
+OPTIONS_BY_MODALITY: dict[str, type[ImageOptions | VideoOptions | AudioOptions]] = {
+    "image": ImageOptions,
+    "video": VideoOptions,
+    "audio": AudioOptions,
+}
+
+
+def _check_size(size: int | tuple[int, int] | None) -> None:
+    sides = (size,) if isinstance(size, int) else size or ()
+    if any(side <= 0 for side in sides):
+        raise InvalidOptions(f"a size is above 0 pixels; got {size!r}")
+
+
+def _check_range(start: float | None, end: float | None) -> None:
+    if start is not None and start < 0:
+        raise InvalidOptions(f"start_seconds is 0 or more; got {start}")
+    if end is not None and end <= (start or 0.0):
+        raise InvalidOptions(f"end_seconds must lie after start_seconds; got {start} .. {end}")

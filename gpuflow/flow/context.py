@@ -1,0 +1,108 @@
+"""What one load needs besides its bytes: the device and slabs, the limits, the deadline, and its record of stages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gpuflow.config import Limits
+from gpuflow.device import Device
+from gpuflow.errors import BackendUnavailable, DeadlineExceeded, LimitExceeded
+from gpuflow.media import Stage, TensorSpec, block_bytes
+from gpuflow.memory import Lease, Slab
+from gpuflow.observe import Counters
+
+
+class Deadline:
+    """A moment that work must end at, or a wish that it end now. Checked between packets, passes and stages."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+        self._allowed_seconds = seconds
+        self._cancelled = threading.Event()
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Seconds left; never below 0."""
+        return 0.0 if self._cancelled.is_set() else max(0.0, self._ends - time.monotonic())
+
+    def cancel(self) -> None:
+        """Nobody wants the result any more: the next check raises."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raise ``DeadlineExceeded`` when the time is over or the work was cancelled."""
+        if self._cancelled.is_set():
+            raise DeadlineExceeded("the work was cancelled")
+        if time.monotonic() > self._ends:
+            raise DeadlineExceeded(f"not done after {self._allowed_seconds:g} s")
+
+
+class LoadContext:
+    """One load's surroundings. ``slab`` holds results, on the chosen device; ``host_slab`` is it on the CPU, else the
+    pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back."""
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        slab: Slab,
+        host_slab: Slab,
+        limits: Limits,
+        deadline: Deadline,
+        counters: Counters,
+        device_asked: str = "auto",
+    ) -> None:
+        self.device = device
+        self.slab = slab
+        self.host_slab = host_slab
+        self.limits = limits
+        self.deadline = deadline
+        self.counters = counters
+        self.device_asked = device_asked
+        self.stages: list[Stage] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage, whether it fails or not; the deadline is checked before it."""
+        self.deadline.check()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages.append(Stage(name, started, time.perf_counter() - started))
+
+    @contextmanager
+    def placing(self, specs: tuple[TensorSpec, ...]) -> Iterator[Lease]:
+        """A lease for ``specs`` in the result slab: sealed when the block ends well, released when it raises.
+
+        Raises:
+            LimitExceeded: the result is larger than ``Limits.max_output_bytes``.
+            SlabExhausted: no room before the deadline.
+        """
+        nbytes = block_bytes(specs)
+        if nbytes > self.limits.max_output_bytes:
+            raise LimitExceeded(
+                f"the result would take {nbytes} bytes; Limits.max_output_bytes is {self.limits.max_output_bytes}"
+            )
+        lease = self.slab.allocate(nbytes, timeout_seconds=self.deadline.remaining_seconds)
+        try:
+            yield lease
+            lease.synchronize()
+            lease.seal()
+        except BaseException:
+            lease.release()
+            raise
+
+    def fall_back(self, reason: str, *, modality: str) -> str:
+        """Note that a CPU backend does work that the chosen GPU should have done; returns ``reason``.
+
+        Raises:
+            BackendUnavailable: the caller asked for ``"cuda"``, which never falls back.
+        """
+        if self.device_asked.startswith("cuda"):
+            raise BackendUnavailable(f"device {self.device_asked!r} was asked for, and {reason}")
+        self.counters.add("gpuflow_fallback_total", modality=modality)
+        return reason

@@ -1,0 +1,85 @@
+"""Where a slab's bytes come from: a memfd on the host, one ``cudaMalloc`` on a GPU. Allocated once, freed at close."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any, Protocol
+
+from gpuflow.device import Device
+
+
+class Backing(Protocol):
+    """One contiguous range of memory."""
+
+    device: str
+    mem_type: str  # NIXL's name: "DRAM" or "VRAM"
+    address: int
+    nbytes: int
+
+    def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+class HostMemory:
+    """An anonymous file in memory, mapped once: another process of this host can map it too."""
+
+    mem_type = "DRAM"
+    device = "cpu"
+
+    def __init__(self, nbytes: int, *, name: str = "gpuflow-slab") -> None:
+        import numpy as np
+
+        self.nbytes = nbytes
+        self.file = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(self.file, nbytes)
+        self._map: mmap.mmap | None = mmap.mmap(self.file, nbytes)
+        self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
+
+    def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
+        """What numpy needs to view ``nbytes`` at ``offset`` (``__array_interface__`` version 3)."""
+        return {"shape": (nbytes,), "typestr": "|u1", "data": (self.address + offset, False), "version": 3}
+
+    def buffer(self, offset: int, nbytes: int) -> memoryview:
+        """A writable view of the bytes; it keeps the mapping alive."""
+        if self._map is None:
+            raise ValueError("the memory is closed")
+        return memoryview(self._map)[offset : offset + nbytes]
+
+    def close(self) -> None:
+        """Give the memory back; harmless when repeated."""
+        if self._map is None:
+            return
+        mapping, self._map = self._map, None
+        os.close(self.file)
+        mapping.close()
+
+
+class DeviceMemory:
+    """One plain ``cudaMalloc``: not torch's allocator, whose expandable segments are 600 times slower to transfer."""
+
+    mem_type = "VRAM"
+
+    def __init__(self, nbytes: int, device: Device) -> None:
+        import cupy
+
+        self.nbytes = nbytes
+        self.device = device.name
+        self._index = device.index
+        with cupy.cuda.Device(self._index):
+            self.address = int(cupy.cuda.runtime.malloc(nbytes))
+
+    def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
+        """What CuPy needs to view ``nbytes`` at ``offset`` (``__cuda_array_interface__`` version 3)."""
+        return {"shape": (nbytes,), "typestr": "|u1", "data": (self.address + offset, False), "version": 3}
+
+    def close(self) -> None:
+        """Free the memory; harmless when repeated."""
+        if not self.address:
+            return
+        import cupy
+
+        with cupy.cuda.Device(self._index):
+            cupy.cuda.runtime.deviceSynchronize()
+            cupy.cuda.runtime.free(self.address)
+        self.address = 0
