@@ -28,6 +28,12 @@ class Deadline:
         """Seconds left; never below 0."""
         return 0.0 if self._cancelled.is_set() else max(0.0, self._ends - time.monotonic())
 
+    def limit(self, seconds: float) -> None:
+        """End ``seconds`` from now, unless the end is nearer already."""
+        ends = time.monotonic() + seconds
+        if ends < self._ends:
+            self._ends, self._allowed_seconds = ends, seconds
+
     def cancel(self) -> None:
         """Nobody wants the result any more: the next check raises."""
         self._cancelled.set()

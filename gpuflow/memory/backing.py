@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from typing import Any, Protocol
 
 from gpuflow.device import Device
@@ -68,6 +69,7 @@ class DeviceMemory:
         self._index = device.index
         with cupy.cuda.Device(self._index):
             self.address = int(cupy.cuda.runtime.malloc(nbytes))
+        self._free = weakref.finalize(self, _free_device_memory, self.address, self._index)
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
         """What CuPy needs to view ``nbytes`` at ``offset`` (``__cuda_array_interface__`` version 3)."""
@@ -75,11 +77,12 @@ class DeviceMemory:
 
     def close(self) -> None:
         """Free the memory; harmless when repeated."""
-        if not self.address:
-            return
-        import cupy
+        self._free()
 
-        with cupy.cuda.Device(self._index):
-            cupy.cuda.runtime.deviceSynchronize()
-            cupy.cuda.runtime.free(self.address)
-        self.address = 0
+
+def _free_device_memory(address: int, index: int) -> None:
+    import cupy
+
+    with cupy.cuda.Device(index):
+        cupy.cuda.runtime.deviceSynchronize()
+        cupy.cuda.runtime.free(address)

@@ -86,7 +86,9 @@ class Lease:
             self._check(spec)
             flat = torch.from_numpy(self._bytes())[spec.offset : spec.offset + spec.nbytes]
         else:
-            flat = torch.utils.dlpack.from_dlpack(self.array(TensorSpec(spec.name, "uint8", (spec.nbytes,), spec.offset)))
+            flat = torch.utils.dlpack.from_dlpack(
+                self.array(TensorSpec(spec.name, "uint8", (spec.nbytes,), spec.offset))
+            )
         return flat.view(getattr(torch, spec.dtype)).reshape(spec.shape)
 
     def seal(self) -> None:

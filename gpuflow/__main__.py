@@ -1,0 +1,7 @@
+"""``python -m gpuflow``."""
+
+import sys
+
+from gpuflow.cli import main
+
+sys.exit(main())

@@ -1,0 +1,55 @@
+"""From fetched bytes to placed media: look at the bytes, settle the modality and the options, call its loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.probe import sniff
+from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, ImageOptions, Options, VideoOptions
+from gpuflow.errors import TooLarge, UnsupportedFormat
+from gpuflow.flow.audio import load_audio
+from gpuflow.flow.context import LoadContext
+from gpuflow.flow.image import load_image
+from gpuflow.flow.video import load_video
+from gpuflow.media import Blob, Media, Modality
+
+
+def load_blob(
+    blob: Blob, modality: Modality | None, options: Options | Mapping[str, Any] | None, context: LoadContext
+) -> Media:
+    """Decode, transform and place one blob; blocking.
+
+    Raises:
+        UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
+        GpuflowError: whatever the loader of the modality raises.
+    """
+    with context.stage("probe"):
+        kind = sniff(blob.data)
+        modality = _settle(kind, modality)
+        _check_size(blob, modality, context)
+    wanted = options if isinstance(options, Options) else OPTIONS_BY_MODALITY[modality].from_mapping(options)
+    context.deadline.limit(context.limits.decode_seconds(modality))
+    if isinstance(wanted, ImageOptions):
+        return load_image(blob, kind, wanted, context)
+    if isinstance(wanted, VideoOptions):
+        return load_video(blob, kind, wanted, context)
+    assert isinstance(wanted, AudioOptions)
+    return load_audio(blob, kind, wanted, context)
+
+
+def _settle(kind: MediaType, asked: Modality | None) -> Modality:
+    """What was asked for wins over what was sniffed where the bytes may hold it: a container may hold sound only."""
+    if asked is None or asked == kind.modality:
+        return kind.modality
+    if "image" in (asked, kind.modality):
+        raise UnsupportedFormat(f"{asked} was asked for, and the bytes are {kind.name}")
+    return asked
+
+
+def _check_size(blob: Blob, modality: Modality, context: LoadContext) -> None:
+    """Bytes whose modality was not known while they came in are held to its own cap now."""
+    limit = context.limits.max_bytes(modality)
+    if len(blob.data) > limit:
+        raise TooLarge(f"{len(blob.data)} bytes of {modality}; Limits.max_{modality}_bytes is {limit}")

@@ -1,0 +1,234 @@
+"""The engine: source -> fetch -> decode -> transform -> place, for many sources at once, bounded everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
+from gpuflow.device import Device, choose
+from gpuflow.errors import DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
+from gpuflow.fetch import Fetcher
+from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.dispatch import load_blob
+from gpuflow.flow.streaming import stream_outcomes
+from gpuflow.media import Blob, Media, Modality, Outcome, Source, Stage
+from gpuflow.memory import Slab, SlabStatistics
+from gpuflow.observe import Counters, log
+
+OptionsLike = Options | Mapping[str, Any] | None
+
+
+class Flow:
+    """Loads media. One slab a device; fetches run on the event loop, decoding on its own worker threads.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` may fall back to the CPU and says so on
+            every result, ``cuda`` never does.
+        limits: what is allowed; a mapping keeps the defaults of the fields it does not name.
+        fetch: where media may come from; likewise.
+        slab_bytes: size of the memory that results lie in.
+        workers: decode threads; as many as the process may use cores by default.
+        max_pending: loads admitted at once; further ones raise ``Overloaded``. ``None``: they wait for their deadline.
+
+    Raises:
+        BackendUnavailable: ``cuda`` was asked for and cannot be used.
+        InvalidOptions: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        limits: Limits | Mapping[str, Any] | None = None,
+        fetch: FetchPolicy | Mapping[str, Any] | None = None,
+        slab_bytes: int | str = "1GiB",
+        workers: int | None = None,
+        max_pending: int | None = None,
+    ) -> None:
+        if (workers is not None and workers < 1) or (max_pending is not None and max_pending < 1):
+            raise InvalidOptions(f"workers and max_pending are 1 or more; got {workers}, {max_pending}")
+        self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
+        self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
+        self.device: Device = choose(device)
+        self.counters = Counters()
+        self.slab = Slab(slab_bytes, device=self.device)
+        self._asked = device
+        self._host_slab = Slab(slab_bytes) if self.device.is_cuda else self.slab
+        self._fetcher = Fetcher(self.fetch_policy, self.limits)
+        self._num_workers = workers or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuflow-decode")
+        self._permits = asyncio.Semaphore(self._num_workers)
+        self._max_pending = max_pending
+        self._pending = 0
+        self._closed = False
+
+    async def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
+        """Load one medium; release it, or use it as a context manager.
+
+        Args:
+            source: URL, ``data:`` URI, ``pathlib.Path``, bytes, binary file, OpenAI content part, or ``Source``. A
+                bare string is never a path here.
+            options: ``ImageOptions``, ``VideoOptions`` or ``AudioOptions``, or their JSON form.
+            modality: what the bytes must be, where neither the options nor the source say; sniffed otherwise.
+
+        Returns:
+            ``Image``, ``Frames``, ``Waveform`` or ``Features``, on this flow's device.
+
+        Raises:
+            GpuflowError: one of its subclasses, see ``gpuflow.errors``.
+        """
+        if self._closed:
+            raise GpuflowError("the flow is closed")
+        if self._max_pending is not None and self._pending >= self._max_pending:
+            raise Overloaded(f"{self._pending} loads are pending; max_pending is {self._max_pending}")
+        self._pending += 1
+        try:
+            media = await self._load(Source.of(source, modality=modality), options)
+        except GpuflowError as error:
+            self.counters.add("gpuflow_errors_total", code=error.code)
+            raise
+        finally:
+            self._pending -= 1
+        self.counters.add("gpuflow_media_total", kind=media.kind)
+        return media
+
+    def stream(
+        self,
+        sources: Iterable[object] | AsyncIterable[object],
+        *,
+        options: OptionsLike = None,
+        max_in_flight: int = 16,
+        ordered: bool = False,
+    ) -> AsyncIterator[Outcome]:
+        """Load many: an ``Outcome`` each, in the order in which they end unless ``ordered``.
+
+        At most ``max_in_flight`` sources are taken ahead of the consumer. An error is an outcome and stops nothing.
+        Leaving the loop early cancels what is under way and releases what nobody took.
+
+        Raises:
+            InvalidOptions: ``max_in_flight`` is below 1.
+        """
+        if max_in_flight < 1:
+            raise InvalidOptions(f"max_in_flight is 1 or more; got {max_in_flight}")
+
+        async def load(source: object) -> Media:
+            return await self.load(source, options=options)
+
+        return stream_outcomes(load, sources, max_in_flight=max_in_flight, ordered=ordered)
+
+    def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
+        """Counters and the state of the result slab."""
+        return self.counters.snapshot(), self.slab.statistics()
+
+    async def aclose(self) -> None:
+        """Stop; harmless when repeated. Media that are still held stay valid until they are released."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._fetcher.aclose()
+        await asyncio.to_thread(self._pool.shutdown)
+        self.slab.close(force=True)
+        self._host_slab.close(force=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def _load(self, source: Source, options: OptionsLike) -> Media:
+        modality, wanted = _resolve(source, options)
+        deadline = Deadline(self.limits.deadline_seconds)
+        started = time.perf_counter()
+        blob = await self._fetcher.fetch(_with_modality(source, modality))
+        fetched = Stage("fetch", started, time.perf_counter() - started)
+        media = await self._decode(blob, modality, wanted, deadline)
+        media.stages = (fetched, *media.stages)
+        if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
+            media.fallback = self.device.reason
+        return media
+
+    async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
+        """Decode on a worker thread. The thread owns what it leases: when nobody waits any more it releases it."""
+        await self._acquire_worker(deadline)
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(self._work, blob, modality, options, deadline)
+        future.add_done_callback(lambda _: _call_soon(loop, self._permits.release))
+        try:
+            async with asyncio.timeout(deadline.remaining_seconds):
+                return await asyncio.shield(asyncio.wrap_future(future))
+        except BaseException as error:
+            deadline.cancel()
+            future.add_done_callback(_release_unwanted)
+            if isinstance(error, TimeoutError) and not isinstance(error, GpuflowError):
+                raise DeadlineExceeded(f"not decoded after {self.limits.deadline_seconds:g} s") from error
+            raise
+
+    async def _acquire_worker(self, deadline: Deadline) -> None:
+        try:
+            async with asyncio.timeout(deadline.remaining_seconds):
+                await self._permits.acquire()
+        except TimeoutError as error:
+            raise Overloaded(f"no decode worker became free in {self.limits.deadline_seconds:g} s") from error
+
+    def _work(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
+        context = LoadContext(
+            device=self.device,
+            slab=self.slab,
+            host_slab=self._host_slab,
+            limits=self.limits,
+            deadline=deadline,
+            counters=self.counters,
+            device_asked=self._asked,
+        )
+        try:
+            media = load_blob(blob, modality, options, context)
+        except GpuflowError:
+            raise
+        except Exception as error:
+            log.exception("unexpected error while decoding")
+            raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
+        media.stages = tuple(context.stages)
+        return media
+
+
+def _resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, OptionsLike]:
+    """The modality that is known before any byte, and the options made definite where it is."""
+    of_options: Modality | None = None
+    if isinstance(options, ImageOptions):
+        of_options = "image"
+    elif isinstance(options, VideoOptions):
+        of_options = "video"
+    elif isinstance(options, AudioOptions):
+        of_options = "audio"
+    elif options is not None and not isinstance(options, Mapping):
+        raise InvalidOptions(
+            f"options are ImageOptions, VideoOptions, AudioOptions or a mapping; got {type(options).__name__}"
+        )
+    if of_options and source.modality and of_options != source.modality:
+        raise InvalidOptions(f"{type(options).__name__} for a source that is declared as {source.modality}")
+    modality = of_options or source.modality
+    if isinstance(options, Mapping) and modality is not None:
+        return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
+    return modality, options
+
+
+def _with_modality(source: Source, modality: Modality | None) -> Source:
+    if source.modality == modality:
+        return source
+    return Source(source.kind, source.value, modality, source.position, source.trusted)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
+
+
+def _release_unwanted(future: Future[Media]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().release()

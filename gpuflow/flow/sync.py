@@ -1,0 +1,139 @@
+"""The synchronous twin: one event loop in one daemon thread, and blocking calls into it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+from gpuflow.config import FetchPolicy, Limits
+from gpuflow.flow.flow import Flow, OptionsLike
+from gpuflow.media import Media, Modality, Outcome, Source
+
+_T = TypeVar("_T")
+
+
+class SyncFlow:
+    """``Flow`` for code without an event loop: the same arguments, blocking methods. Not for use inside a coroutine."""
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        limits: Limits | Mapping[str, Any] | None = None,
+        fetch: FetchPolicy | Mapping[str, Any] | None = None,
+        slab_bytes: int | str = "1GiB",
+        workers: int | None = None,
+        max_pending: int | None = None,
+    ) -> None:
+        async def make() -> Flow:
+            return Flow(
+                device=device,
+                limits=limits,
+                fetch=fetch,
+                slab_bytes=slab_bytes,
+                workers=workers,
+                max_pending=max_pending,
+            )
+
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gpuflow-loop", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self.flow: Flow = self._run(make())
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
+        """``Flow.load``, blocking."""
+        return self._run(self.flow.load(source, options=options, modality=modality))
+
+    def stream(
+        self,
+        sources: Iterable[object],
+        *,
+        options: OptionsLike = None,
+        max_in_flight: int = 16,
+        ordered: bool = False,
+    ) -> Iterator[Outcome]:
+        """``Flow.stream``, as a blocking generator."""
+        outcomes: Any = self.flow.stream(sources, options=options, max_in_flight=max_in_flight, ordered=ordered)
+        try:
+            while (outcome := self._run(_next(outcomes))) is not None:
+                yield outcome
+        finally:
+            self._run(outcomes.aclose())
+
+    def close(self) -> None:
+        """Stop; harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._run(self.flow.aclose())
+        self._stop_loop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("this is the flow's own event loop: await Flow.load instead")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C while waiting: nobody takes the result any more
+            raise
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def load(
+    source: object, *, options: OptionsLike = None, modality: Modality | None = None, device: str = "auto"
+) -> Media:
+    """Load one medium with the default limits; a string may be a path, for here the caller is the library's own user.
+
+    The first call on a device makes a flow that lives until the process ends; a service makes its own ``Flow``, with
+    its own limits, and passes requests' strings to that.
+
+    Args:
+        source: path, URL, ``data:`` URI, bytes, binary file, OpenAI content part, or ``Source``.
+        options: ``ImageOptions``, ``VideoOptions`` or ``AudioOptions``, or their JSON form.
+        modality: what the bytes must be; sniffed by default.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Returns:
+        ``Image``, ``Frames``, ``Waveform`` or ``Features``: a context manager over its memory.
+
+    Raises:
+        GpuflowError: one of its subclasses, see ``gpuflow.errors``.
+    """
+    with _making:
+        flow = _default(device)
+    return flow.load(Source.of(source, modality=modality, trusted=True), options=options)
+
+
+_making = threading.Lock()  # two first calls at once make one flow
+
+
+@functools.cache
+def _default(device: str) -> SyncFlow:
+    flow = SyncFlow(device=device)
+    atexit.register(flow.close)
+    return flow
+
+
+async def _next(outcomes: Any) -> Outcome | None:
+    return await anext(outcomes, None)

@@ -1,0 +1,189 @@
+"""NIXL behind six calls; the only import of it.
+
+What the calls guard against was measured (1.5.1, UCX): without a progress thread a read hangs at wire-up; without
+``STRICT`` two threads crash; the listener hands out metadata to anybody; an agent name can never be used twice; wrong
+inputs give ``None`` instead of an error; a failing read raises instead of answering ``"ERR"``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import socket
+import time
+import uuid
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from gpuflow.errors import BackendUnavailable, InvalidDescriptor, PeerUnavailable, TransferTimeout
+
+MAX_METADATA_BYTES = 64 << 10
+_FIRST_POLL_SECONDS = 20e-6
+_LAST_POLL_SECONDS = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A range of registered memory, here or at a peer."""
+
+    mem_type: str
+    address: int
+    nbytes: int
+    device_id: int = 0
+
+
+@functools.cache
+def api() -> Any:
+    """NIXL's Python module.
+
+    Raises:
+        BackendUnavailable: not installed, or it does not load.
+    """
+    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")  # its logger writes INFO to stdout
+    try:
+        from nixl_cu13 import _api
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendUnavailable(f"NIXL cannot be loaded ({error}): pip install 'gpuflow[cu13]'") from error
+    return _api
+
+
+def version() -> str:
+    """The installed version, or an empty string."""
+    try:
+        return importlib.metadata.version("nixl-cu13")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+class Agent:
+    """One NIXL agent with UCX. Regions are registered once and stay so while the agent lives."""
+
+    def __init__(self, role: str) -> None:
+        module = api()
+        self.name = f"gpuflow.{role}/{socket.gethostname()[:64]}/{os.getpid()}/{uuid.uuid4().hex}"
+        strict = module.nixl_thread_sync_t.NIXL_THREAD_SYNC_STRICT
+        settings = module.nixl_agent_config(True, False, 0, backends=["UCX"], sync_mode=strict)
+        try:
+            self._agent: Any = module.nixl_agent(self.name, settings)
+        except Exception as error:
+            raise BackendUnavailable(f"NIXL's UCX backend does not start: {error}") from error
+        self._peers: dict[str, bytes] = {}
+
+    def register(self, region: Region) -> None:
+        """Register memory for transfers, once."""
+        entry = [(region.address, region.nbytes, region.device_id, "")]
+        if self._agent.register_memory(entry, region.mem_type) is None:
+            raise BackendUnavailable(f"NIXL does not register {region.nbytes} bytes of {region.mem_type}")
+
+    def metadata(self) -> bytes:
+        """What a peer needs to reach this agent's regions: a capability, for trusted peers only. Compressed."""
+        return zlib.compress(self._agent.get_agent_metadata(), 6)
+
+    def connect(self, name: str, metadata: bytes) -> None:
+        """Load a peer, once.
+
+        Raises:
+            InvalidDescriptor: the metadata is not that peer's.
+            PeerUnavailable: it cannot be reached.
+        """
+        if self._peers.get(name) == metadata:
+            return
+        raw = _decompress(metadata)
+        self.forget(name)
+        try:
+            loaded = self._agent.add_remote_agent(raw)
+        except Exception as error:
+            raise PeerUnavailable("the publishing process cannot be reached") from error
+        loaded = loaded.decode() if isinstance(loaded, bytes) else str(loaded)
+        if loaded != name:
+            self._agent.remove_remote_agent(loaded)
+            raise InvalidDescriptor("the descriptor's metadata is of another agent")
+        self._peers[name] = metadata
+
+    def forget(self, name: str) -> None:
+        """Drop a peer, so that the next ``connect`` loads it anew."""
+        if self._peers.pop(name, None) is None:
+            return
+        try:
+            self._agent.remove_remote_agent(name)
+        except Exception as error:
+            raise PeerUnavailable("the publishing process cannot be dropped cleanly") from error
+
+    def read(self, peer: str, pairs: list[tuple[Region, Region]], *, deadline: float) -> None:
+        """One-sided read of ``(local, remote)`` regions of equal size; blocks until done or ``time.monotonic()``
+        passes ``deadline``.
+
+        Raises:
+            TransferTimeout: not done in time; ``error.handle`` still writes to the local regions until it ends.
+            PeerUnavailable: the peer is gone.
+        """
+        local, remote = (self._list([pair[side] for pair in pairs]) for side in (0, 1))
+        try:
+            handle = self._agent.initialize_xfer("READ", local, remote, peer)
+            state = self._agent.transfer(handle)
+            pause = _FIRST_POLL_SECONDS
+            while state == "PROC" and time.monotonic() < deadline:
+                time.sleep(pause)
+                pause = min(2 * pause, _LAST_POLL_SECONDS)
+                state = self._agent.check_xfer_state(handle)
+        except Exception as error:
+            raise PeerUnavailable(
+                f"the publishing process is gone or the block is not its own ({type(error).__name__})"
+            ) from error
+        if state == "PROC":
+            raise Unfinished(handle)
+        self._agent.release_xfer_handle(handle)
+
+    def finished(self, handle: Any) -> bool:
+        """Whether an unfinished read has ended meanwhile, well or not; its local memory is safe from then on."""
+        try:
+            if self._agent.check_xfer_state(handle) == "PROC":
+                return False
+        except Exception:  # noqa: BLE001 - an error is an end too
+            return True
+        self._agent.release_xfer_handle(handle)
+        return True
+
+    def notify(self, peer: str, message: bytes) -> None:
+        """Send a short message to a connected peer."""
+        try:
+            self._agent.send_notif(peer, message)
+        except Exception as error:
+            raise PeerUnavailable("the publishing process is gone") from error
+
+    def messages(self) -> list[bytes]:
+        """Messages received since the last call."""
+        return [message for batch in self._agent.get_new_notifs().values() for message in batch]
+
+    def close(self) -> None:
+        """Drop the agent: its thread, sockets and registrations. Harmless when repeated."""
+        self._agent = None
+        self._peers.clear()
+
+    def _list(self, regions: list[Region]) -> Any:
+        entries = [(region.address, region.nbytes, region.device_id) for region in regions]
+        listed = self._agent.get_xfer_descs(entries, regions[0].mem_type)
+        if listed is None:
+            raise InvalidDescriptor("NIXL does not take these addresses")
+        return listed
+
+
+class Unfinished(TransferTimeout):
+    """``TransferTimeout`` with the read's handle."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__("the read did not end in its time")
+        self.handle = handle
+
+
+def _decompress(metadata: bytes) -> bytes:
+    try:
+        unpacker = zlib.decompressobj()
+        raw = unpacker.decompress(metadata, MAX_METADATA_BYTES)
+    except zlib.error as error:
+        raise InvalidDescriptor("the descriptor's agent metadata is damaged") from error
+    if not unpacker.eof:
+        raise InvalidDescriptor("the descriptor's agent metadata is too large")
+    return raw

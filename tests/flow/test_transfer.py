@@ -1,0 +1,243 @@
+"""Publish here, read in another process, over NIXL and UCX: every byte, and what becomes of the block."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpuflow.demo.digest import digests
+from gpuflow.errors import GpuflowError, LeaseExpired, PeerUnavailable, StaleDescriptor
+from gpuflow.media import FeatureMetadata, Features, Image, ImageMetadata, Media, block_bytes, lay_out
+from gpuflow.memory import Slab
+from gpuflow.transfer import Descriptor, Publisher, Reader
+
+METADATA = ImageMetadata("raw", 700, 500)
+
+
+@pytest.fixture(scope="module")
+def shared_slab() -> Iterator[Slab]:
+    with Slab("64MiB") as slab:
+        yield slab
+
+
+@pytest.fixture(scope="module")
+def publisher(shared_slab: Slab) -> Iterator[Publisher]:
+    with Publisher(shared_slab) as publisher:
+        yield publisher
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    with Reader(slab_bytes="64MiB", device="cpu") as reader:
+        yield reader
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_leased(shared_slab: Slab, publisher: Publisher) -> Iterator[None]:
+    yield
+    assert publisher.drain(timeout_seconds=10.0)
+    assert shared_slab.statistics().live_leases == 0
+
+
+def test_a_second_process_reads_every_byte_and_the_block_is_freed_on_its_acknowledgement(
+    shared_slab: Slab, publisher: Publisher
+) -> None:
+    image, features = _image(shared_slab, seed=1), _features(shared_slab)
+    wanted = [digests(image), digests(features)]
+    lines = [base64.b64encode(publisher.publish(m, ttl_seconds=60.0).to_bytes()) for m in (image, features)]
+    image.release()
+    features.release()
+    assert shared_slab.statistics().live_leases == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "gpuflow.demo.reader"],
+        input=b"\n".join(lines),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    assert [answer.get("digests", answer) for answer in answers] == wanted
+    assert publisher.drain(timeout_seconds=5.0)
+    assert shared_slab.statistics().live_leases == 0
+
+
+def test_what_is_read_is_the_same_kind_of_media_with_its_metadata(
+    shared_slab: Slab, publisher: Publisher, reader: Reader
+) -> None:
+    with _features(shared_slab) as features:
+        descriptor = Descriptor.from_bytes(publisher.publish(features).to_bytes())
+        with reader.read(descriptor) as got:
+            assert isinstance(got, Features)
+            assert got.metadata == features.metadata
+            assert got.backend == "pattern"
+            assert {name: got[name].tolist() for name in got} == {name: features[name].tolist() for name in features}
+
+
+def test_two_reads_need_two_acknowledgements(shared_slab: Slab, publisher: Publisher, reader: Reader) -> None:
+    image = _image(shared_slab)
+    descriptor = publisher.publish(image, reads=2, ttl_seconds=60.0)
+    image.release()
+    reader.read(descriptor).release()
+    assert not publisher.drain(timeout_seconds=0.05)
+    reader.read(descriptor).release()
+    assert publisher.drain(timeout_seconds=5.0)
+
+
+def test_a_block_that_nobody_reads_is_freed_when_its_time_is_over(shared_slab: Slab, publisher: Publisher) -> None:
+    image = _image(shared_slab)
+    before = publisher.statistics().expired
+    publisher.publish(image, ttl_seconds=0.05)
+    image.release()
+    assert publisher.drain(timeout_seconds=5.0)
+    assert publisher.statistics().expired == before + 1
+    assert shared_slab.statistics().live_leases == 0
+
+
+def test_a_recycled_block_is_stale_and_nothing_of_it_is_kept(
+    shared_slab: Slab, publisher: Publisher, reader: Reader
+) -> None:
+    image = _image(shared_slab)
+    descriptor = publisher.publish(image)
+    image.release()
+    assert publisher.cancel(descriptor)
+    assert not publisher.cancel(descriptor)
+    with _image(shared_slab, seed=9), pytest.raises(StaleDescriptor):
+        reader.read(descriptor)
+    assert reader.slab.statistics().live_leases == 0
+
+
+def test_a_foreign_token_frees_nothing(shared_slab: Slab, publisher: Publisher, reader: Reader) -> None:
+    with _image(shared_slab) as image:
+        descriptor = publisher.publish(image, ttl_seconds=60.0)
+        forged = Descriptor.from_bytes(descriptor.to_bytes())
+        forged = type(forged)(**{**{f: getattr(forged, f) for f in forged.__struct_fields__}, "token": b"x" * 16})
+        reader.read(forged).release()
+        reader.read(descriptor).release()
+        assert publisher.drain(timeout_seconds=5.0)
+        assert publisher.statistics().unknown_messages >= 1
+
+
+def test_many_reads_at_once_on_an_event_loop_are_all_right(
+    shared_slab: Slab, publisher: Publisher, reader: Reader
+) -> None:
+    images = [_image(shared_slab, seed=seed) for seed in range(8)]
+
+    async def read_all() -> list[Media]:
+        return await asyncio.gather(*(reader.aread(publisher.publish(image)) for image in images))
+
+    for image, got in zip(images, asyncio.run(read_all()), strict=True):
+        assert digests(got) == digests(image)
+        got.release()
+        image.release()
+    assert reader.slab.statistics().live_leases == 0
+
+
+def test_a_cancelled_read_gives_its_block_back(shared_slab: Slab, publisher: Publisher) -> None:
+    with Reader(slab_bytes="16MiB", device="cpu") as reader, _image(shared_slab) as image:
+        descriptor = publisher.publish(image)
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(reader.aread(descriptor))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(cancel())
+        reader.close()
+        assert reader.slab.statistics().live_leases == 0
+
+
+def test_a_publisher_that_was_killed_is_noticed_within_two_seconds(reader: Reader) -> None:
+    script = Path(__file__).with_name("publishing_process.py")
+    command = [sys.executable, str(script), "2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        descriptor = Descriptor.from_bytes(base64.b64decode(process.stdout.readline()))
+        with reader.read(descriptor, timeout_seconds=20.0) as image:
+            wanted = np.random.default_rng(5).integers(0, 256, (500, 700, 3), np.uint8)
+            assert np.array_equal(image.numpy(), wanted)
+        process.kill()
+        process.wait()
+        started = time.monotonic()
+        with pytest.raises(PeerUnavailable):
+            reader.read(descriptor, timeout_seconds=20.0)
+        assert time.monotonic() - started < 2.0
+    assert reader.slab.statistics().live_leases == 0
+
+
+def test_media_of_another_slab_cannot_be_published(publisher: Publisher, slab: Slab) -> None:
+    with _image(slab) as image, pytest.raises(ValueError, match="another slab"):
+        publisher.publish(image)
+
+
+def test_released_media_cannot_be_published(shared_slab: Slab, publisher: Publisher) -> None:
+    image = _image(shared_slab)
+    image.release()
+    with pytest.raises(LeaseExpired):
+        publisher.publish(image)
+
+
+def test_unsealed_media_cannot_be_published(shared_slab: Slab, publisher: Publisher) -> None:
+    specs = lay_out({"data": ("uint8", (4,))})
+    with (
+        Image(shared_slab.allocate(4), specs, METADATA, backend="x") as image,
+        pytest.raises(ValueError, match="sealed"),
+    ):
+        publisher.publish(image)
+
+
+@pytest.mark.parametrize("arguments", [{"reads": 0}, {"ttl_seconds": 0.0}, {"ttl_seconds": 301.0}])
+def test_publishing_for_no_reader_or_for_ever_is_refused(
+    shared_slab: Slab, publisher: Publisher, arguments: dict[str, float]
+) -> None:
+    with _image(shared_slab) as image, pytest.raises(ValueError, match="reads is 1 or more"):
+        publisher.publish(image, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_closed_publisher_withdraws_everything_and_refuses_more(slab: Slab) -> None:
+    publisher = Publisher(slab)
+    with _image(slab) as image:
+        publisher.publish(image, ttl_seconds=60.0)
+        publisher.close()
+        publisher.close()
+        with pytest.raises(GpuflowError):
+            publisher.publish(image)
+
+
+@pytest.mark.gpu
+def test_a_block_in_gpu_memory_is_read_into_gpu_memory() -> None:
+    with Slab("64MiB", device="cuda") as slab, Publisher(slab) as publisher, Reader(device="cuda") as reader:
+        specs = lay_out({"data": ("float32", (1000, 1000))})
+        lease = slab.allocate(block_bytes(specs))
+        lease.array(specs[0])[:] = 3
+        lease.seal()
+        with Image(lease, specs, METADATA, backend="x") as image, reader.read(publisher.publish(image)) as got:
+            assert got.device.startswith("cuda")
+            assert float(got.tensor.sum()) == 3e6
+
+
+def _image(slab: Slab, *, seed: int = 0) -> Image:
+    specs = lay_out({"data": ("uint8", (500, 700, 3))})
+    lease = slab.allocate(block_bytes(specs))
+    lease.array(specs[0])[:] = np.random.default_rng(seed).integers(0, 256, (500, 700, 3), np.uint8)
+    lease.seal()
+    return Image(lease, specs, METADATA, backend="pattern")
+
+
+def _features(slab: Slab) -> Features:
+    specs = lay_out({"pixel_values": ("float32", (64, 1176)), "image_grid_thw": ("int64", (1, 3))})
+    lease = slab.allocate(block_bytes(specs))
+    lease.array(specs[0])[:] = np.random.default_rng(2).normal(size=(64, 1176))
+    lease.array(specs[1])[:] = (1, 8, 8)
+    lease.seal()
+    return Features(lease, specs, FeatureMetadata("pattern", METADATA, None, 16), backend="pattern")

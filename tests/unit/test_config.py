@@ -1,0 +1,70 @@
+"""Limits, policies and options: partial, wrong and contradicting values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuflow.config import AudioOptions, FetchPolicy, ImageOptions, Limits, VideoOptions, parse_bytes
+from gpuflow.errors import InvalidOptions
+
+
+def test_partly_given_limits_keep_the_defaults_of_the_others() -> None:
+    limits = Limits.from_mapping({"max_image_bytes": 5})
+    assert limits.max_image_bytes == 5
+    assert limits.max_audio_bytes == Limits().max_audio_bytes
+    assert limits.deadline_seconds == Limits().deadline_seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "says"),
+    [
+        (Limits, {"max_imag_bytes": 5}, "max_imag_bytes"),
+        (Limits, {"max_image_bytes": "5"}, "max_image_bytes"),
+        (Limits, {"max_image_bytes": 0}, "above 0"),
+        (FetchPolicy, {"allow_direct_ip": "yes"}, "allow_direct_ip"),
+        (ImageOptions, {"sizes": 3}, "sizes"),
+        (ImageOptions, {"size": [0, 4]}, "above 0 pixels"),
+        (ImageOptions, {"size": [1, 2, 3]}, "size"),
+        (ImageOptions, {"background": [0, 0, 256]}, "0..255"),
+        (ImageOptions, {"preset": "clip-224", "size": 3}, "not both"),
+        (ImageOptions, {"frame": -1}, "frame"),
+        (VideoOptions, {"num_frames": 4, "fps": 1.0}, "num_frames and fps"),
+        (VideoOptions, {"num_frames": 0}, "above 0"),
+        (VideoOptions, {"fps": -1.0}, "above 0"),
+        (VideoOptions, {"fps": float("nan")}, "above 0"),
+        (VideoOptions, {"indices": []}, "at least one"),
+        (VideoOptions, {"start_seconds": 3.0, "end_seconds": 2.0}, "after start_seconds"),
+        (AudioOptions, {"sample_rate": 0}, "above 0 Hz"),
+        (AudioOptions, {"features": "whisper-80", "mono": False}, "contradicts"),
+        (AudioOptions, {"duration_seconds": 0.0}, "above 0"),
+    ],
+)
+def test_a_wrong_option_is_named(kind: Any, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidOptions, match=says) as caught:
+        kind.from_mapping(values)
+    assert caught.value.code == "invalid_options"
+    assert caught.value.http_status == 400
+
+
+def test_values_made_in_python_are_checked_like_json() -> None:
+    bad: Any = "large"
+    with pytest.raises(InvalidOptions, match="size"):
+        ImageOptions(size=bad)
+
+
+def test_lists_become_tuples_so_that_values_stay_frozen() -> None:
+    size: Any = [3, 4]
+    assert ImageOptions(size=size).size == (3, 4)
+
+
+@pytest.mark.parametrize(("size", "nbytes"), [(5, 5), ("7", 7), ("64MiB", 64 << 20), ("1.5 GiB", 3 << 29)])
+def test_sizes_are_numbers_or_text(size: int | str, nbytes: int) -> None:
+    assert parse_bytes(size) == nbytes
+
+
+@pytest.mark.parametrize("size", [-1, "64MB?", "", True])
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(InvalidOptions):
+        parse_bytes(size)

@@ -1,0 +1,83 @@
+"""The wire form of a descriptor: strict, capped, and never a way into NIXL for damaged bytes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpuflow.errors import InvalidDescriptor
+from gpuflow.media import AudioMetadata, FeatureMetadata, ImageMetadata, VideoMetadata
+from gpuflow.transfer.descriptor import MAX_DESCRIPTOR_BYTES, Descriptor, read_metadata, write_metadata
+
+IMAGE = ImageMetadata("jpeg", 640, 480)
+VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967))
+AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0)
+
+
+def _descriptor(**changes: Any) -> Descriptor:
+    fields: dict[str, Any] = {
+        "agent": "gpuflow.publisher/host/1/abc", "agent_metadata": b"m" * 300, "mem_type": "DRAM", "device_id": 0,
+        "address": 1 << 46, "nbytes": 921_600, "table_address": 1 << 45, "generation": 2, "token": b"t" * 16,
+        "ttl_ms": 5000, "kind": "image", "tensors": (("data", "uint8", (480, 640, 3), 0),),
+        "metadata": write_metadata(IMAGE), "backend": "torchvision", "fallback": None, "content_hash": "ab" * 32,
+    }  # fmt: skip
+    return Descriptor(**(fields | changes))
+
+
+def test_the_wire_form_comes_back_equal_and_small() -> None:
+    raw = _descriptor().to_bytes()
+    assert Descriptor.from_bytes(raw) == _descriptor()
+    assert len(raw) <= 700
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [IMAGE, VIDEO, AUDIO, FeatureMetadata("clip-224", IMAGE, None, 256), FeatureMetadata("w", AUDIO, 300, None)],
+    ids=lambda metadata: type(metadata).__name__ + str(getattr(metadata, "preset", "")),
+)
+def test_metadata_of_every_kind_comes_back_equal(metadata: Any) -> None:
+    wire = msgspec.msgpack.decode(msgspec.msgpack.encode(write_metadata(metadata)))
+    assert read_metadata(wire) == metadata
+
+
+def test_no_truncation_is_taken() -> None:
+    raw = _descriptor().to_bytes()
+    for length in range(len(raw)):
+        with pytest.raises(InvalidDescriptor):
+            Descriptor.from_bytes(raw[:length])
+
+
+def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
+    raw, rng = _descriptor().to_bytes(), random.Random(11)
+    for _ in range(1000):
+        damaged = bytearray(raw)
+        damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        with pytest.raises(InvalidDescriptor):
+            Descriptor.from_bytes(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nbytes": 1 << 63}, {"address": (1 << 63) - 5}, {"address": 0}, {"address": -1}, {"table_address": 3},
+        {"generation": 3}, {"generation": 0}, {"token": b"short"}, {"kind": "text"}, {"tensors": ()},
+        {"mem_type": "FILE"}, {"device_id": -1}, {"agent": ""}, {"agent_metadata": b""}, {"ttl_ms": -1},
+        {"tensors": (("data", "uint8", (480, 640, 4), 0),)}, {"tensors": (("data", "object", (1,), 0),)},
+        {"tensors": (("data", "uint8", (1,), -1),)}, {"tensors": (("data", "uint8", (-1, -1), 0),)},
+        {"tensors": (("data", "uint8", (1 << 40,) * 8, 0),)}, {"metadata": ("image", {"format": 3})},
+        {"metadata": ("nothing", {})}, {"metadata": ("features", {"preset": "p", "source": ["features", {}]})},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_well_formed_descriptors_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDescriptor):
+        Descriptor.from_bytes(_descriptor(**changes).to_bytes())
+
+
+@pytest.mark.parametrize("raw", [b"", b"GFD1", b"GFD0" + b"x" * 100, b"x" * (MAX_DESCRIPTOR_BYTES + 1), "text", None])
+def test_other_bytes_are_refused(raw: Any) -> None:
+    with pytest.raises(InvalidDescriptor):
+        Descriptor.from_bytes(raw)
