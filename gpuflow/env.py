@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 _PIP = "pip install 'gpuflow[cu13]'"
@@ -52,7 +53,7 @@ def report() -> dict[str, Any]:
         "driver": {name: _library(name) for name in ("libcuda.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1")},
         "device": _guarded(_device),
         "packages": {name: _package(name, *facts) for name, facts in _PACKAGES.items()},
-        "backends": {group: _guarded(lambda group=group: _backends(group)) for group in ("images", "videos", "audio")},
+        "backends": {group: _guarded(partial(_backends, group)) for group in ("images", "videos", "audio")},
     }
 
 

@@ -1,0 +1,143 @@
+"""A tensor from one process to another: gpuflow over NIXL against pickle through a pipe and shared memory.
+
+The publisher is a process of its own; one row is one size. Every contender ends with the bytes in memory of this
+process that it owns, and the block at the publisher free again.
+
+    python -m benchmarks.bench_transfer [--rounds N] [--quick]
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import shared_memory
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from benchmarks._harness import Contender, Row, arguments, measure, save
+from gpuflow.media import Image, ImageMetadata, block_bytes, lay_out
+from gpuflow.memory import Slab
+from gpuflow.transfer import Descriptor, Publisher, Reader
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def main() -> None:
+    """Run, print, save."""
+    wanted = arguments(__doc__ or "")
+    sizes = [KIB, MIB] if wanted.quick else [KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB]
+    with _publisher() as pipe, Reader(slab_bytes="640MiB", device="cpu") as reader:
+        rows = [_row(size, pipe, reader) for size in sizes]
+        measured = measure(rows, rounds=wanted.rounds)
+    print(save("transfer", measured, out=wanted.out, note="DRAM to DRAM on one host; memcpy is the limit"))
+
+
+def _row(size: int, pipe: Connection, reader: Reader) -> Row:
+    expected = int(_pattern(size).astype(np.uint64).sum())
+    target = np.empty(size, np.uint8)
+    source = _pattern(size)
+
+    def gpuflow() -> int:
+        descriptor = Descriptor.from_bytes(_ask(pipe, "publish", size))
+        with reader.read(descriptor, timeout_seconds=30.0) as image:
+            return block_bytes(image.specs)
+
+    def pickled() -> Any:
+        return _ask(pipe, "pickle", size)
+
+    def shared() -> Any:
+        memory = shared_memory.SharedMemory(name=_ask(pipe, "shared", size))
+        np.copyto(target, _bytes_of(memory)[:size])
+        memory.close()
+        return target
+
+    def memcpy() -> Any:
+        np.copyto(target, source)
+        return target
+
+    def check(name: str, result: Any) -> None:
+        if isinstance(result, np.ndarray):
+            assert int(result.astype(np.uint64).sum()) == expected, name
+        else:
+            assert result == size, name
+
+    contenders = [Contender("gpuflow", gpuflow), Contender("pickle over a pipe", pickled)]
+    contenders += [Contender("shared_memory + copy", shared), Contender("memcpy in one process", memcpy)]
+    return Row(_label(size), contenders, check)
+
+
+def _ask(pipe: Connection, what: str, size: int) -> Any:
+    pipe.send((what, size))
+    return pipe.recv()
+
+
+@contextmanager
+def _publisher() -> Iterator[Connection]:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield ours
+    finally:
+        ours.send(("stop", 0))
+        process.join(30)
+
+
+def _serve(pipe: Connection) -> None:
+    arrays: dict[int, Any] = {}
+    blocks: dict[int, shared_memory.SharedMemory] = {}
+    images: dict[int, Image] = {}
+    with Slab("640MiB") as slab, Publisher(slab) as publisher:
+        while (request := pipe.recv())[0] != "stop":
+            what, size = request
+            array = arrays.get(size)
+            if array is None:
+                array = arrays[size] = _pattern(size)
+            if what == "publish":
+                image = images.get(size) or images.setdefault(size, _place(slab, array))
+                pipe.send(publisher.publish(image, ttl_seconds=30.0).to_bytes())
+            elif what == "pickle":
+                pipe.send(array)
+            else:
+                block = blocks.get(size) or blocks.setdefault(size, _share(array))
+                pipe.send(block.name)
+        for image in images.values():
+            image.release()
+    for block in blocks.values():
+        block.close()
+        block.unlink()
+
+
+def _place(slab: Slab, array: Any) -> Image:
+    specs = lay_out({"data": ("uint8", array.shape)})
+    lease = slab.allocate(block_bytes(specs))
+    lease.array(specs[0])[:] = array
+    lease.seal()
+    return Image(lease, specs, ImageMetadata("raw", array.size, 1), backend="benchmark")
+
+
+def _share(array: Any) -> shared_memory.SharedMemory:
+    block = shared_memory.SharedMemory(create=True, size=array.size)
+    np.copyto(_bytes_of(block)[: array.size], array)
+    return block
+
+
+def _bytes_of(block: shared_memory.SharedMemory) -> Any:
+    assert block.buf is not None
+    return np.frombuffer(block.buf, np.uint8)
+
+
+def _pattern(size: int) -> Any:
+    return (np.arange(size, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8)
+
+
+def _label(size: int) -> str:
+    return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Draws every ``results/<machine>/*.json`` as a PNG beside it: time of each contender over gpuflow's, one panel a row.
+
+python -m benchmarks.plot [FOLDER ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks._harness import OURS, RESULTS
+
+OUR_COLOR, PEER_COLOR, SPREAD_COLOR = "#2b6cb0", "#b8bec6", "#3c4248"
+
+
+def main(folders: list[str]) -> None:
+    """Draw all results of the given folders; of all machines by default."""
+    places = [Path(folder) for folder in folders] or [path for path in RESULTS.iterdir() if path.is_dir()]
+    for path in sorted(file for place in places for file in place.glob("*.json")):
+        draw(json.loads(path.read_text()), path.with_suffix(".png"))
+        print(path.with_suffix(".png"))
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """One benchmark: a panel a row, bars of median wall time with quartiles, labelled with the ratio to gpuflow."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = result["rows"]
+    heights = [0.6 + 0.32 * len(row["entries"]) for row in rows]
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(9.5, sum(heights) + 1.2), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for axis, row in zip(axes[:, 0], rows, strict=True):
+        _panel(axis, row)
+    figure.suptitle(f"gpuflow: {result['benchmark']}", x=0.02, ha="left", fontweight="bold")
+    figure.text(0.02, 0.004, _caption(result), fontsize=7, color="#666666")
+    figure.tight_layout(rect=(0, 0.02, 1, 0.985))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axis: Any, row: dict[str, Any]) -> None:
+    entries = sorted(row["entries"].items(), key=lambda item: -item[1]["wall_ms"])
+    for place, (name, entry) in enumerate(entries):
+        low, high = entry["wall_quartiles_ms"]
+        color = OUR_COLOR if name.startswith(OURS) else PEER_COLOR
+        axis.barh(place, entry["wall_ms"], color=color, height=0.7)
+        axis.plot([low, high], [place, place], color=SPREAD_COLOR, linewidth=1.2)
+        cpu = f", CPU {entry['cpu_ms']:.3g} ms" if entry["cpu_ms"] else ""
+        label = f" {entry['wall_ms']:.3g} ms  x{entry['wall_ratio']:.2f}{cpu}"
+        axis.text(max(entry["wall_ms"], high), place, label, va="center", fontsize=7.5)
+    axis.set_yticks(range(len(entries)), [name for name, _ in entries], fontsize=8)
+    axis.set_title(row["name"], fontsize=9, loc="left")
+    axis.set_xlim(0, max(entry["wall_quartiles_ms"][1] for _, entry in entries) * 1.45)
+    axis.tick_params(axis="x", labelsize=7)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _caption(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    device = (
+        machine["gpu"] if result["device"].startswith("cuda") else f"{machine['processor']}, {machine['cores']} cores"
+    )
+    return f"{device}; medians and quartiles, interleaved, warm; shorter is better. {result['note']}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""Decoded audio, and how it is gathered: block by block, held to the limits before the first and after every one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
+from gpuflow.config import Limits
+from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
+
+SAMPLE_BYTES = 4
+MAX_LEVEL = 2.0**31  # a float file may hold unscaled int32, never more; beyond it, powers leave float32
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header claims. ``num_samples`` is per channel, ``None`` where the header does not say or only guesses."""
+
+    codec: str
+    channels: int
+    sample_rate: int
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pcm:
+    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous; ``channels`` is as in the file."""
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    codec: str
+    channels: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The part that is wanted, in seconds after the first sample; ``duration_seconds=None`` is up to the end."""
+
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+
+    def samples(self, sample_rate: int) -> tuple[int, int | None]:
+        """First sample and the one after the last, at a rate."""
+        start = round(self.start_seconds * sample_rate)
+        if self.duration_seconds is None:
+            return start, None
+        return start, start + max(1, round(self.duration_seconds * sample_rate))
+
+
+class AudioDecoder(Protocol):
+    """Bytes of one file to PCM, on the CPU."""
+
+    name: str
+
+    def capability(self) -> Capability: ...
+
+    def supports(self, kind: MediaType) -> Support: ...
+
+    def info(self, data: bytes, kind: MediaType) -> AudioInfo:
+        """The header. Raises ``UnsupportedFormat`` where this library does not read the file, ``CorruptMedia``, ``NoSuchStream``."""
+        ...
+
+    def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
+        """The section. Raises what ``info`` does, ``LimitExceeded``, ``InvalidOptions``, ``DeadlineExceeded``."""
+        ...
+
+
+class Gathering:
+    """Takes decoded blocks in order, keeps what lies in the section, and stops a decoder at the limits.
+
+    Raises:
+        LimitExceeded: rate, channels, seconds or bytes, as claimed or as decoded.
+    """
+
+    def __init__(self, info: AudioInfo, section: Section, *, limits: Limits, deadline: Deadline) -> None:
+        _check_claims(info, section, limits)
+        self.info = info
+        self._section = section
+        self._limits = limits
+        self._deadline = deadline
+        self._start, self._stop = section.samples(info.sample_rate)
+        self._max_samples = math.floor(limits.max_audio_seconds * info.sample_rate)
+        self._blocks: list[NDArray[np.float32]] = []
+        self._seen = self._kept = 0
+
+    def put(self, block: NDArray[np.float32]) -> bool:
+        """Take ``(channels, n)``; false once the section is complete and the decoder may stop."""
+        self._deadline.check()
+        first = max(0, self._start - self._seen)
+        last = block.shape[1] if self._stop is None else min(block.shape[1], self._stop - self._seen)
+        self._seen += block.shape[1]
+        if last > first:
+            self._blocks.append(block[:, first:last])
+            self._kept += last - first
+        _check_amount(min(self._seen, self._stop or self._seen), self._kept, self.info, self._limits)
+        return self._stop is None or self._seen < self._stop
+
+    def finish(self, backend: str) -> Pcm:
+        """Everything that was kept.
+
+        Raises:
+            NoSuchStream: the stream holds no sample.
+            InvalidOptions: the section begins after its end.
+            CorruptMedia: a sample is no number, or beyond any scale.
+        """
+        if self._seen == 0:
+            raise NoSuchStream("the audio stream is empty: it holds no sample")
+        if self._kept == 0:
+            seconds = self._seen / self.info.sample_rate
+            raise InvalidOptions(
+                f"start_seconds={self._section.start_seconds:g} lies after the end: the audio lasts {seconds:g} s"
+            )
+        samples = np.empty((self.info.channels, self._kept), np.float32)
+        np.concatenate(self._blocks, axis=1, out=samples)
+        if not max(samples.max(), -samples.min()) <= MAX_LEVEL:  # also true of NaN, which both keep
+            raise CorruptMedia("the audio holds samples that are infinite or no numbers")
+        return Pcm(samples, self.info.sample_rate, self.info.codec, self.info.channels, backend)
+
+
+def _check_claims(info: AudioInfo, section: Section, limits: Limits) -> None:
+    if not limits.min_sample_rate_hz <= info.sample_rate <= limits.max_sample_rate_hz:
+        raise LimitExceeded(
+            f"sample rate {info.sample_rate} Hz; Limits allows {limits.min_sample_rate_hz} .. {limits.max_sample_rate_hz} Hz"
+        )
+    if info.channels > limits.max_audio_channels:
+        raise LimitExceeded(f"{info.channels} audio channels; Limits.max_audio_channels is {limits.max_audio_channels}")
+    if info.num_samples is None:
+        return
+    start, stop = section.samples(info.sample_rate)
+    last = info.num_samples if stop is None else min(stop, info.num_samples)
+    _check_amount(last, max(0, last - start), info, limits)
+
+
+def _check_amount(decoded: int, kept: int, info: AudioInfo, limits: Limits) -> None:
+    if decoded > limits.max_audio_seconds * info.sample_rate:
+        seconds = decoded / info.sample_rate
+        raise LimitExceeded(
+            f"{seconds:.1f} s of audio or more; Limits.max_audio_seconds is {limits.max_audio_seconds:g}"
+        )
+    nbytes = kept * info.channels * SAMPLE_BYTES
+    if nbytes > limits.max_pcm_bytes:
+        raise LimitExceeded(f"{nbytes} bytes of decoded audio; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
+
+
+def planar_float(block: NDArray[Any]) -> NDArray[np.float32]:
+    """Integer or float PCM as float32 in -1..1, full scale being the integer's largest negative value."""
+    if block.dtype.kind == "f":
+        return block.astype(np.float32, copy=False)
+    full_scale = 2.0 ** (8 * block.itemsize - 1)
+    level = block.astype(np.float32)
+    if block.dtype.kind == "u":
+        level -= full_scale
+    level /= full_scale
+    return level

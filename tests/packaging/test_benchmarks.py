@@ -1,0 +1,31 @@
+"""Every benchmark runs at its smallest size, gives a result a row, and can be drawn."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("bench_*.py"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_at_size_one_and_is_drawn(name: str, tmp_path: Path) -> None:
+    _run("-m", f"benchmarks.{name}", "--quick", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path))
+    result = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert result["machine"]["versions"]["torch"]
+    for row in result["rows"]:
+        ours = [entry for contender, entry in row["entries"].items() if contender.startswith("gpuflow")]
+        assert ours[0]["wall_ratio"] == 1.0
+        assert len(row["entries"]) + len(row["absent"]) >= 2
+    _run("-m", "benchmarks.plot", str(tmp_path))
+    assert next(tmp_path.glob("*.png")).stat().st_size > 10_000
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
