@@ -9,7 +9,7 @@ from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.pcm import SAMPLE_BYTES, Pcm
 from gpuflow.config import AudioOptions, Limits
-from gpuflow.errors import InvalidOptions, LimitExceeded
+from gpuflow.errors import InvalidOptions, LimitExceeded, NoSuchStream
 from gpuflow.flow.context import LoadContext
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
 from gpuflow.ops.audio import down_mix, place, resample
@@ -29,7 +29,7 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
 
     Raises:
         GpuflowError: whatever ``decode_audio`` raises; ``InvalidOptions`` for an unknown spec or a rate outside
-            ``Limits``; ``LimitExceeded`` for a result larger than allowed.
+            ``Limits``; ``LimitExceeded`` for a result larger than allowed; ``NoSuchStream`` where resampling leaves no sample.
     """
     spec = _mel_of(options)
     rate = _target_rate(options, spec, context.limits)
@@ -42,12 +42,12 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
             start_seconds=options.start_seconds,
             duration_seconds=_seconds_to_decode(options, spec),
         )
-    with context.stage("transform"):
+    with context.stage("resample"):
         samples = _transform(pcm, rate or pcm.sample_rate, options, context.limits)
         if spec is not None:
             samples = samples[:, : spec.pad_samples]
     metadata = _describe(pcm, samples, rate or pcm.sample_rate, options)
-    with context.stage("place"):
+    with context.stage("place" if spec is None else "features"):
         if spec is None:
             return _place_waveform(samples, metadata, pcm, blob, context)
         return _place_features(samples, spec, metadata, pcm, blob, context)
@@ -87,7 +87,10 @@ def _transform(pcm: Pcm, rate: int, options: AudioOptions, limits: Limits) -> ND
     nbytes = samples.shape[0] * SAMPLE_BYTES * round(samples.shape[1] * rate / pcm.sample_rate)
     if nbytes > limits.max_pcm_bytes:
         raise LimitExceeded(f"{nbytes} bytes of audio at {rate} Hz; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
-    return resample(samples, pcm.sample_rate, rate)
+    samples = resample(samples, pcm.sample_rate, rate)
+    if samples.shape[1] == 0:
+        raise NoSuchStream(f"{pcm.samples.shape[1]} samples at {pcm.sample_rate} Hz are less than one at {rate} Hz")
+    return samples
 
 
 def _describe(pcm: Pcm, samples: NDArray[np.float32], rate: int, options: AudioOptions) -> AudioMetadata:

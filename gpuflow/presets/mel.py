@@ -14,6 +14,11 @@ from gpuflow.errors import InvalidOptions
 _CONFIG_FILE = "preprocessor_config.json"
 
 
+def _require(holds: bool, rule: str, got: object) -> None:
+    if not holds:
+        raise InvalidOptions(f"mel spec: {rule}; got {got!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class MelSpec:
     """Log-mel features of one clip, ``(n_mels, num_frames)`` float32.
@@ -116,11 +121,6 @@ def mel_spec(name: str) -> MelSpec:
     if spec is None:
         raise InvalidOptions(f"no mel spec {name!r}; there are {', '.join(mel_spec_names())}")
     return spec
-
-
-def _require(holds: bool, rule: str, got: object) -> None:
-    if not holds:
-        raise InvalidOptions(f"mel spec: {rule}; got {got!r}")
 
 
 def _int(values: Mapping[str, Any], name: str, default: int) -> int:

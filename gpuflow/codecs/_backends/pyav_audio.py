@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section, planar_float
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, NoSuchStream, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, UnsupportedFormat
 
 MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
 _GUESSED_DURATION = frozenset({"aac", "mp3", "ac3", "eac3", "amr"})  # bit rate times size, wrong by any factor
+# PyAV's own, seen while fuzzing: a stream that appears late in MPEG-TS, 64-bit integer samples, text that is no UTF-8
+_OTHER_ERRORS = (LookupError, ValueError, ArithmeticError, OSError, RuntimeError)
 
 
 class PyAvAudioDecoder:
@@ -84,7 +86,9 @@ def _opened(data: bytes, kind: MediaType) -> Iterator[tuple[Any, Any]]:
             yield container, stream
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedFormat(f"FFmpeg has no decoder for the audio of this {kind.name}") from error
-    except av.error.FFmpegError as error:
+    except GpuflowError:
+        raise
+    except (av.error.FFmpegError, *_OTHER_ERRORS) as error:
         raise CorruptMedia(f"FFmpeg cannot decode the audio of this {kind.name}") from error
 
 

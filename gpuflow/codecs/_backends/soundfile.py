@@ -68,6 +68,8 @@ def _opened(data: bytes, kind: MediaType) -> Iterator[Any]:
     with file:
         if file.format not in _FORMATS[kind.format]:
             raise CorruptMedia(f"the bytes begin as {kind.name} and are {file.format}")
+        if file.frames >= UNKNOWN_SAMPLES:
+            raise UnsupportedFormat("libsndfile cannot read FLAC whose header does not say its length")
         try:
             yield file
         except (soundfile.SoundFileError, RuntimeError) as error:
@@ -76,5 +78,4 @@ def _opened(data: bytes, kind: MediaType) -> Iterator[Any]:
 
 def _info(file: Any) -> AudioInfo:
     codec = _CODECS_BY_FORMAT.get(file.format) or _CODECS.get(file.subtype, file.subtype.lower())
-    num_samples = file.frames if 0 <= file.frames < UNKNOWN_SAMPLES else None
-    return AudioInfo(codec, file.channels, file.samplerate, num_samples)
+    return AudioInfo(codec, file.channels, file.samplerate, file.frames)

@@ -1,0 +1,355 @@
+"""Containers and video by libavformat, libavcodec and swscale. The only file that sees PyAV for video.
+
+Bytes are demuxed from memory with the format forced: no probing, no protocol, no second file. Every context has one
+thread, because parallel work is split by GOP segments, and because FFmpeg's thread pools deadlock beside torch's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
+from gpuflow.codecs.video.plan import PacketRow, Segment
+from gpuflow.config import Limits
+from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
+
+CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
+MAX_PACKETS = 500_000
+_MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
+_SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
+_LIMITED, _FULL = 1, 2  # AVColorRange
+_NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
+_ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+
+
+def capability() -> Capability:
+    """Whether the library loads here."""
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        return Capability(False, f"PyAV does not load ({error}): pip install av")
+    return Capability(True, version=av.__version__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demuxed:
+    """The video stream of a file: its packets in decoding order, what describes them, and how to make a decoder.
+
+    ``claimed_rate`` is the container's word; nothing is allocated or divided by it.
+    """
+
+    packets: tuple[Any, ...]
+    rows: tuple[PacketRow, ...]
+    time_base: Fraction
+    claimed_rate: float
+    changes_parameters: bool
+    codec: str
+    decoder: str
+    extradata: bytes | None
+    codec_tag: str
+    max_pixels: int
+    container: Any
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What a first decoded picture says that the container may not."""
+
+    width: int
+    height: int
+    rotation: int
+    matrix: str
+    full_range: bool
+    bit_depth: int
+    chroma: str
+    profile: str
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Every error of the library becomes one of ours here."""
+    import av
+
+    try:
+        yield
+    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+        raise UnsupportedFormat(f"FFmpeg has no decoder for this: {doing}") from error
+    except (av.error.FFmpegError, ValueError, MemoryError) as error:
+        raise CorruptMedia(f"FFmpeg failed in {doing}") from error
+
+
+def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -> Demuxed:
+    """Open the bytes and read all packets of the best video stream; cover art is none.
+
+    Raises:
+        CorruptMedia: not readable as ``kind``, or without any packet.
+        UnsupportedFormat: the stream's codec is not on the list.
+        NoSuchStream: no video stream.
+        LimitExceeded: a larger picture, or more packets, than allowed.
+    """
+    import av
+
+    options = {"protocol_whitelist": "", "format_whitelist": kind.format}
+    with _translated(f"opening {kind.name}"):
+        container = av.open(io.BytesIO(data), format=kind.format, options=options, metadata_errors="replace")
+        stream = container.streams.best("video")
+    codec = _codec_name(stream, kind)
+    context = stream.codec_context
+    check_size(context.width, context.height, limits)
+    context.thread_count = 1
+    context.options = {"max_pixels": str(limits.max_video_pixels)}
+    packets = _packets(container, stream, deadline)
+    if not packets:
+        raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
+    rate = stream.guessed_rate
+    return Demuxed(
+        packets=tuple(packets),
+        rows=tuple(_row(packet, codec) for packet in packets),
+        time_base=stream.time_base,
+        claimed_rate=float(rate) if rate else 0.0,
+        changes_parameters=any(packet.has_sidedata("new_extradata") for packet in packets),
+        codec=codec,
+        decoder=context.name,
+        extradata=context.extradata,
+        codec_tag=context.codec_tag,
+        max_pixels=limits.max_video_pixels,
+        container=container,
+        stream=stream,
+    )
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Refuse a picture that is larger than allowed.
+
+    Raises:
+        LimitExceeded: too many pixels, or a side too long.
+    """
+    if max(width, height) > limits.max_video_side or width * height > limits.max_video_pixels:
+        raise LimitExceeded(
+            f"pictures of {width}x{height}; at most {limits.max_video_side} on a side and {limits.max_video_pixels} pixels are allowed"
+        )
+
+
+def first_picture(demuxed: Demuxed) -> PictureFacts:
+    """Decode the first keyframe that can be decoded, for what only a picture tells: rotation, colour, depth.
+
+    Raises:
+        CorruptMedia: none can.
+    """
+    keys = [packet for packet, row in zip(demuxed.packets, demuxed.rows, strict=True) if row.key]
+    for packet in keys[:_NO_PICTURE_PACKETS] or demuxed.packets[:_NO_PICTURE_PACKETS]:
+        context = demuxed.stream.codec_context
+        for frame in (*_decode(context, packet), *_decode(context, None)):
+            return _facts(frame, context)
+        context.flush_buffers()
+    raise CorruptMedia(f"no picture of this {demuxed.codec} stream can be decoded")
+
+
+def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int | None]:
+    """Decode everything and keep nothing but each picture's pts, in the order in which pictures come out.
+
+    Raises:
+        LimitExceeded: more packets than ``Limits.max_decoded_frames``.
+    """
+    if len(demuxed.packets) > limits.max_decoded_frames:
+        raise LimitExceeded(
+            f"{len(demuxed.packets)} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
+        )
+    return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
+
+
+def annexb(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    """``(position, bytes)`` of packets in the form that NVDEC's parser reads: start codes, and headers at keyframes."""
+    import av
+
+    name = _ANNEXB.get(demuxed.codec)
+    if name is None:
+        yield from ((position, bytes(demuxed.packets[position])) for position in range(first, last + 1))
+        return
+    with _translated("the bitstream filter"):
+        filtering = av.BitStreamFilterContext(name, demuxed.stream)
+        for position in range(first, last + 1):
+            copied = av.Packet(bytes(demuxed.packets[position]))
+            copied.is_keyframe = demuxed.rows[position].key
+            for packet in filtering.filter(copied):
+                yield position, bytes(packet)
+
+
+class PyAvVideoDecoder:
+    """Segments to pictures by libavcodec, on the CPU. Holds no state: any number of threads may use it."""
+
+    name = "pyav"
+    device: Literal["cpu"] = "cpu"
+
+    def capability(self) -> Capability:
+        """Whether PyAV loads."""
+        return capability()
+
+    def supports(self, info: VideoInfo) -> Support:
+        """Everything that the demuxer lets through."""
+        return Support(info.codec in CODECS, "" if info.codec in CODECS else f"codec {info.codec} is not on the list")
+
+    def decode(self, demuxed: Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline) -> set[int]:
+        """Feed a segment, give its wanted pictures to ``sink``; the numbers of those that came out."""
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()
+        found: set[int] = set()
+        for number, frame in enumerate(_pictures(demuxed, segment, deadline)):
+            index = segment.targets.get(number if segment.counted else frame.pts)
+            if index is None or index in found:
+                continue
+            sink.put(index, _Picture(frame, info, reformatter))
+            found.add(index)
+            if len(found) == len(segment.targets):
+                break
+        return found
+
+
+class _Picture:
+    """``Surface`` of a libavcodec frame."""
+
+    __slots__ = ("_frame", "_info", "_reformatter")
+
+    def __init__(self, frame: Any, info: VideoInfo, reformatter: Any) -> None:
+        self._frame = frame
+        self._info = info
+        self._reformatter = reformatter
+
+    def rgb_into(self, out: NDArray[np.uint8]) -> None:
+        """Convert with the stream's matrix and range, rotate, write.
+
+        Raises:
+            UnsupportedFormat: the picture has another size than the clip.
+        """
+        info, frame = self._info, self._frame
+        if (frame.width, frame.height) != (info.width, info.height):
+            raise UnsupportedFormat(
+                f"the picture size changes from {info.width}x{info.height} to {frame.width}x{frame.height} within the clip"
+            )
+        matrix = _SWSCALE[info.matrix]
+        with _translated("colour conversion"):
+            converted = self._reformatter.reformat(
+                frame, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
+                src_color_range=_FULL if info.full_range else _LIMITED, dst_color_range=_FULL, threads=1,
+            )  # fmt: skip
+            plane = converted.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        rgb = rows[:, : 3 * info.width].reshape(info.height, info.width, 3)
+        np.copyto(out, np.rot90(rgb, info.rotation // 90))
+
+
+def _codec_name(stream: Any, kind: MediaType) -> str:
+    import av
+
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        raise NoSuchStream(f"this {kind.name} has no video stream")
+    if stream.codec_context is None:
+        raise UnsupportedFormat(f"FFmpeg has no decoder for the video of this {kind.name}")
+    codec = str(stream.codec_context.codec.canonical_name)
+    if codec not in CODECS:
+        raise UnsupportedFormat(f"video codec {codec} is not supported: use one of {', '.join(sorted(CODECS))}")
+    return codec
+
+
+def _packets(container: Any, stream: Any, deadline: Deadline) -> list[Any]:
+    """All packets; a file that breaks off ends there."""
+    import av
+
+    packets: list[Any] = []
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            packets.append(packet)
+            if len(packets) > MAX_PACKETS:
+                raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
+            if len(packets) % 256 == 0:
+                deadline.check()
+    except av.error.FFmpegError as error:
+        if not packets:
+            raise CorruptMedia("no packet of the video stream can be read") from error
+    return packets
+
+
+def _row(packet: Any, codec: str) -> PacketRow:
+    # VP8 stores alternate reference pictures as packets of their own: bit 4 of the frame tag says "show"
+    hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10
+    return PacketRow(packet.pts, packet.is_keyframe, not packet.is_discard and not hidden, packet.duration or 0)
+
+
+def _facts(frame: Any, context: Any) -> PictureFacts:
+    pixels = frame.format
+    return PictureFacts(
+        width=frame.width,
+        height=frame.height,
+        rotation=round(frame.rotation / 90) * 90 % 360,
+        matrix=_MATRICES.get(int(frame.colorspace), "bt601"),
+        full_range=int(frame.color_range) == _FULL or pixels.name.startswith("yuvj"),
+        bit_depth=pixels.components[0].bits,
+        chroma=_chroma(pixels),
+        profile=context.profile or "",
+    )
+
+
+def _chroma(pixels: Any) -> str:
+    if pixels.is_rgb:
+        return "rgb"
+    if len(pixels.components) < 3:
+        return "400"
+    return {(8, 8): "444", (4, 8): "422", (4, 4): "420"}.get((pixels.chroma_width(8), pixels.chroma_height(8)), "other")
+
+
+def _pictures(demuxed: Demuxed, segment: Segment, deadline: Deadline) -> Iterator[Any]:
+    """Decoded frames of a segment in display order. A packet that cannot be decoded is passed over, as FFmpeg's tools
+    do; whoever misses its picture says so."""
+    context = _new_context(demuxed)
+    droppable = not segment.counted and _may_drop(demuxed)
+    for position in range(segment.first, segment.last + 1):
+        deadline.check()
+        if droppable:
+            wanted = demuxed.rows[position].pts in segment.targets
+            context.skip_frame = "DEFAULT" if wanted else "NONREF"
+        yield from _decode(context, demuxed.packets[position])
+    yield from _decode(context, None)
+
+
+def _decode(context: Any, packet: Any) -> list[Any]:
+    import av
+
+    try:
+        return list(context.decode(packet))
+    except av.error.EOFError:
+        return []
+    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.UnknownError):
+        return []
+
+
+def _new_context(demuxed: Demuxed) -> Any:
+    import av
+
+    with _translated("making a decoder"):
+        context = av.CodecContext.create(demuxed.decoder, "r")
+        context.extradata = demuxed.extradata
+        context.codec_tag = demuxed.codec_tag
+        context.thread_count = 1
+        context.options = {"max_pixels": str(demuxed.max_pixels)}
+    return context
+
+
+def _may_drop(demuxed: Demuxed) -> bool:
+    """Whether pictures that nothing refers to may be left undecoded. In HEVC they may be referred to by a higher
+    temporal layer, so only where the configuration record says that there is one layer (byte 21, bits 3..5)."""
+    if demuxed.codec in {"h264", "mpeg4", "vp8"}:
+        return True
+    record = demuxed.extradata or b""
+    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1

@@ -1,0 +1,1 @@
+"""Video on either device: one demuxer, one packet table, one plan; only packet to picture differs."""

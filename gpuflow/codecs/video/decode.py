@@ -1,0 +1,118 @@
+"""Decode a plan: its segments over a few threads, each by one decoder; what is missing is tried again, then named."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Literal, Protocol
+
+from gpuflow.codecs._backends.pyav import Demuxed
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo
+from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
+from gpuflow.codecs.video.source import PacketSource
+from gpuflow.errors import CorruptMedia, DeadlineExceeded
+
+MAX_WORKERS = 8
+
+
+class VideoDecoder(Protocol):
+    """Segments to pictures; safe from any thread."""
+
+    name: str
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]: ...
+
+    def capability(self) -> Capability: ...
+
+    def supports(self, info: VideoInfo) -> Support: ...
+
+    def decode(
+        self, demuxed: Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+    ) -> set[int]:
+        """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out."""
+        ...
+
+
+def decode_frames(
+    source: PacketSource, plan: DecodePlan, sink: FrameSink, *, decoder: VideoDecoder, deadline: Deadline
+) -> None:
+    """Decode all of a plan's targets into ``sink``. When it ends, well or not, no thread writes to the sink any more.
+
+    A segment whose keyframe turns out to be none is decoded again from the first packet on.
+
+    Raises:
+        CorruptMedia: wanted pictures do not come out; says how many of how many did.
+        DeadlineExceeded: the time is over.
+    """
+    found = _run(source, plan.segments, sink, decoder, deadline)
+    wanted = sum(len(segment.targets) for segment in plan.segments)
+    if len(found) < wanted:
+        again = [segment for segment in plan.segments if segment.first > 0 and not found.issuperset(segment.targets.values())]
+        for segment in again[-1:]:  # it covers what the earlier ones lack
+            lacking = {
+                key: index for part in again for key, index in part.targets.items() if index not in found
+            }
+            whole = from_the_start(Segment(segment.first, segment.last, lacking, segment.counted))
+            found |= decoder.decode(source.demuxed, source.info, whole, sink, deadline)
+    if len(found) < wanted:
+        raise CorruptMedia(f"{len(found)} of {wanted} wanted frames were decoded; the rest of the clip is damaged")
+
+
+def _run(
+    source: PacketSource, segments: tuple[Segment, ...], sink: FrameSink, decoder: VideoDecoder, deadline: Deadline
+) -> set[int]:
+    if len(segments) == 1:
+        return decoder.decode(source.demuxed, source.info, segments[0], sink, deadline)
+    stopping = _Stopping(deadline)
+    jobs = [_pool().submit(_one, source, segment, sink, decoder, stopping) for segment in segments]
+    wait(jobs)
+    return set().union(*_results(jobs))
+
+
+def _one(
+    source: PacketSource, segment: Segment, sink: FrameSink, decoder: VideoDecoder, stopping: _Stopping
+) -> set[int]:
+    try:
+        stopping.check()
+        return decoder.decode(source.demuxed, source.info, segment, sink, stopping)
+    except BaseException:
+        stopping.stop()
+        raise
+
+
+def _results(jobs: list[Future[set[int]]]) -> list[set[int]]:
+    """The results, or the error that came first: the others only say that they were stopped."""
+    errors = [error for job in jobs if (error := job.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+        raise error
+    return [job.result() for job in jobs]
+
+
+class _Stopped(DeadlineExceeded):
+    """Another segment of the same clip failed."""
+
+
+class _Stopping:
+    """A deadline that also ends when a sibling failed."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def check(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped("another segment of the clip failed")
+        self._deadline.check()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """One pool for all clips of the process: concurrent loads share the cores instead of multiplying threads."""
+    workers = max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
+    return ThreadPoolExecutor(workers, thread_name_prefix="gpuflow-video")

@@ -1,0 +1,125 @@
+"""A clip that is opened: its packets, its displayed frames, its facts, and the plan for wanted frames."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from gpuflow.codecs._backends import pyav
+from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
+from gpuflow.codecs.video.boxes import check_boxes
+from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
+from gpuflow.config import Limits
+from gpuflow.errors import CorruptMedia, LimitExceeded
+
+_MP4_FORMATS = frozenset({"mov", "mp4", "m4a", "3gp", "3g2", "mj2"})
+_FALLBACK_FPS = 25.0
+_MAX_CLAIMED_FPS = 240.0
+
+
+class PacketSource:
+    """``open`` one; then ``info``, ``pts_seconds`` and ``plan`` are facts of its packets, not of its header.
+
+    ``pts_seconds``: when each displayed frame appears, ascending, in seconds after the first one. ``sequential``: the
+    packets' times do not name pictures, so the clip was decoded through once and frames are counted.
+    """
+
+    def __init__(self, demuxed: pyav.Demuxed, info: VideoInfo, order: Sequence[int] | None, pts: list[float]) -> None:
+        self.demuxed = demuxed
+        self.info = info
+        self.pts_seconds = pts
+        self._order = order
+
+    @property
+    def sequential(self) -> bool:
+        """Whether only decoding from the first packet on finds frames."""
+        return self._order is None
+
+    @classmethod
+    def open(cls, data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -> PacketSource:
+        """Read a clip's packets; decode one picture for its colour and rotation.
+
+        Raises:
+            CorruptMedia: it cannot be read, or shows no picture.
+            UnsupportedFormat: a codec that is not on the list.
+            NoSuchStream: no video stream.
+            LimitExceeded: larger, longer or with larger tables than ``limits`` allows.
+            DeadlineExceeded: the time is over.
+        """
+        if not kind.format or kind.modality == "image":
+            raise CorruptMedia(f"{kind.name} is no container of video")
+        if _MP4_FORMATS & set(kind.format.split(",")):
+            check_boxes(data)
+        demuxed = pyav.demux(data, kind, limits=limits, deadline=deadline)
+        facts = pyav.first_picture(demuxed)
+        pyav.check_size(facts.width, facts.height, limits)
+        order = None if demuxed.changes_parameters else display_order(demuxed.rows)
+        if order is None:
+            pts = _surveyed_times(demuxed, pyav.survey(demuxed, limits=limits, deadline=deadline))
+        else:
+            pts = _seconds(demuxed, [demuxed.rows[position].pts or 0 for position in order])
+        if not pts:
+            raise CorruptMedia("the clip shows no picture: its packets are all cut away or cannot be decoded")
+        duration = pts[-1] + _last_seconds(demuxed, order, pts)
+        if duration > limits.max_video_seconds:
+            raise LimitExceeded(f"{duration:g} s of video; Limits.max_video_seconds is {limits.max_video_seconds:g}")
+        return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts)
+
+    def plan(self, indices: Iterable[int], *, limits: Limits) -> DecodePlan:
+        """What to decode for these displayed frames.
+
+        Raises:
+            LimitExceeded: more packets than ``Limits.max_decoded_frames``.
+        """
+        if self._order is None:
+            plan = plan_by_count(len(self.demuxed.packets), indices)
+        else:
+            plan = plan_by_time(self.demuxed.rows, self._order, indices)
+        if plan.num_packets > limits.max_decoded_frames:
+            raise LimitExceeded(
+                f"{plan.num_packets} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
+            )
+        return plan
+
+
+def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
+    return VideoInfo(
+        codec=demuxed.codec,
+        width=facts.width,
+        height=facts.height,
+        num_frames=len(pts),
+        fps=(len(pts) - 1) / pts[-1] if pts[-1] > 0 else (1 / duration if duration > 0 else 0.0),
+        duration_seconds=duration,
+        rotation=facts.rotation,
+        matrix=facts.matrix,
+        full_range=facts.full_range,
+        bit_depth=facts.bit_depth,
+        chroma=facts.chroma,
+        profile=facts.profile,
+    )
+
+
+def _seconds(demuxed: pyav.Demuxed, pts: Sequence[int]) -> list[float]:
+    base = demuxed.time_base
+    # integers divided once: the float nearest to the true time, so that i / 30 written elsewhere compares equal
+    return [(value - pts[0]) * base.numerator / base.denominator for value in pts]
+
+
+def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[float]:
+    """Times of pictures that were counted: their own where they all rise, else at the claimed rate, if it is sane."""
+    known = [value for value in pts if value is not None]
+    if len(known) == len(pts) and known == sorted(known):
+        return _seconds(demuxed, known)
+    fps = demuxed.claimed_rate if 1.0 <= demuxed.claimed_rate <= _MAX_CLAIMED_FPS else _FALLBACK_FPS
+    return [index / fps for index in range(len(pts))]
+
+
+def _last_seconds(demuxed: pyav.Demuxed, order: Sequence[int] | None, pts: list[float]) -> float:
+    """How long the last frame stays: its packet's duration, or the usual distance of frames where none is given."""
+    base = demuxed.time_base
+    claimed = demuxed.rows[order[-1]].duration if order else 0
+    if claimed > 0:
+        return claimed * base.numerator / base.denominator
+    if len(pts) < 2:
+        return 1 / _FALLBACK_FPS
+    return statistics.median(later - earlier for earlier, later in zip(pts, pts[1:], strict=False))

@@ -1,0 +1,111 @@
+"""The command line as a person meets it: help, results, and wrong inputs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from safetensors.numpy import load_file
+
+from gpuflow.demo import samples
+
+
+def _run(*arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpuflow", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_names_the_commands_and_shows_examples(tmp_path: Path) -> None:
+    text = _run("--help", folder=tmp_path).stdout
+    for word in ("demo", "load", "env", "presets", "examples:"):
+        assert word in text
+
+
+def test_no_command_is_a_usage_error(tmp_path: Path) -> None:
+    assert "usage:" in _run(folder=tmp_path, status=2).stdout
+
+
+def test_load_writes_tensors_and_pictures_that_other_libraries_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    (tmp_path / "b.mp4").write_bytes(samples.clip(seconds=0.5))
+    (tmp_path / "c.mp3").write_bytes(samples.recording())
+    done = _run("load", "a.png", "b.mp4", "c.mp3", "--out", "out", folder=tmp_path)
+    assert len(done.stdout.splitlines()) == 3
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        f"{name}{end}" for name in ("000-a.png", "001-b.mp4", "002-c.mp3") for end in (".safetensors", ".png")
+    }
+    [pixels] = load_file(tmp_path / "out" / "000-a.png.safetensors").values()
+    assert np.array_equal(pixels, np.asarray(Picture.open(tmp_path / "a.png").convert("RGB")))
+    for path in (tmp_path / "out").glob("*.png"):
+        assert Picture.open(path).size[0] > 10
+
+
+def test_options_and_presets_reach_the_media(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    _run("load", "a.png", "--options", json.dumps({"preset": "clip-224"}), folder=tmp_path)
+    tensors = load_file(tmp_path / "000-a.png.safetensors")
+    assert tensors["pixel_values"].shape == (1, 3, 224, 224)
+
+
+def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    done = _run("load", "bad.png", "a.png", "--out", "out", folder=tmp_path, status=1)
+    assert "media_unprocessable" in done.stderr
+    assert (tmp_path / "out" / "001-a.png.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["nothing"], 2, "invalid choice"),
+        (["load"], 2, "required"),
+        (["load", "missing.png"], 1, "invalid_media_reference"),
+        (["load", "a.png", "--options", "{"], 2, "not JSON"),
+        (["load", "a.png", "--options", "[1]"], 2, "JSON object"),
+        (["load", "a.png", "--options", '{"sizes": 3}'], 1, "sizes"),
+        (["load", "a.png", "--options", '{"preset": "none-such"}'], 1, "none-such"),
+        (["load", "a.png", "--modality", "smell"], 2, "invalid choice"),
+        (["load", "a.png", "--modality", "video"], 1, "unsupported_media"),
+        (["load", "a.png", "--device", "tpu"], 1, "device is"),
+        (["load", "a.png", "--limits", '{"max_image_bytes": 10}'], 1, "media_too_large"),
+        (["load", "a.png", "--limits", '{"max": 10}'], 1, "invalid_options"),
+        (["load", "http://127.0.0.1:9/a.png"], 1, "url_not_allowed"),
+        (["load", "a.png", "--out", "a.png"], 2, "--out"),
+        (["demo", "--out", "no/such/folder/x.png"], 2, "--out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_is_explained_in_a_line(arguments: list[str], status: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    done = _run(*arguments, folder=tmp_path, status=status)
+    assert says in done.stderr
+
+
+def test_presets_lists_names_that_load_takes(tmp_path: Path) -> None:
+    names = _run("presets", folder=tmp_path).stdout.split()
+    assert {"clip-224", "qwen2.5-vl", "whisper-80", "whisper-128"} <= set(names)
+
+
+def test_the_demo_with_ones_own_media_reads_them_in_a_second_process(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    (tmp_path / "b.mp4").write_bytes(samples.clip(seconds=0.5))
+    done = _run("demo", "a.png", "b.mp4", folder=tmp_path)
+    assert "2 of 2 media read by a second process and equal byte for byte" in done.stdout
+    assert "NIXL" in done.stdout
+    assert Picture.open(tmp_path / "gpuflow-demo.png").size[0] > 1000
+
+
+def test_the_demo_fails_when_something_cannot_be_loaded(tmp_path: Path) -> None:
+    done = _run("demo", "missing.png", folder=tmp_path, status=1)
+    assert "PROBLEM" in done.stderr

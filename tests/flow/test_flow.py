@@ -1,0 +1,323 @@
+"""The engine: sources of every kind, bounded streams, deadlines, cancellation, overload, and the synchronous twin."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gc
+import io
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from blockbuster import blockbuster_ctx
+from PIL import Image as Picture
+
+import gpuflow
+from gpuflow.config import AudioOptions, ImageOptions, Limits, VideoOptions
+from gpuflow.demo import samples
+from gpuflow.device import choose
+from gpuflow.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    GpuflowError,
+    InvalidOptions,
+    InvalidSource,
+    Overloaded,
+    SlabExhausted,
+    UnsupportedFormat,
+)
+from gpuflow.flow.flow import Flow
+from gpuflow.flow.sync import SyncFlow
+from gpuflow.media import Features, Frames, Image, Outcome, Waveform
+
+PNG = samples.picture("PNG", width=64, height=48)
+PIXELS = np.asarray(Picture.open(io.BytesIO(PNG)).convert("RGB"))
+CLIP = samples.clip(seconds=1.0)
+SPEECH = samples.recording()
+
+
+@pytest.fixture(scope="module")
+def sync() -> Iterator[SyncFlow]:
+    with SyncFlow(device="cpu", slab_bytes="256MiB") as flow:
+        yield flow
+        assert flow.flow.slab.statistics().live_leases == 0
+
+
+def _sources(folder: Path) -> dict[str, object]:
+    (folder / "a.png").write_bytes(PNG)
+    return {
+        "bytes": PNG,
+        "bytearray": bytearray(PNG),
+        "memoryview": memoryview(PNG),
+        "path": folder / "a.png",
+        "file object": io.BytesIO(PNG),
+        "data URI": "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        "content part": {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64," + base64.b64encode(PNG).decode()},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["bytes", "bytearray", "memoryview", "path", "file object", "data URI", "content part"]
+)
+def test_a_source_of_every_kind_gives_the_same_pixels(kind: str, sync: SyncFlow, tmp_path: Path) -> None:
+    with sync.load(_sources(tmp_path)[kind]) as image:
+        assert isinstance(image, Image)
+        assert np.array_equal(image.numpy(), PIXELS)
+
+
+def test_the_result_says_what_made_it_and_why_not_the_gpu(tmp_path: Path) -> None:
+    with SyncFlow(slab_bytes="64MiB") as flow, flow.load(PNG) as image:
+        assert image.backend
+        assert [stage.name for stage in image.stages][:2] == ["fetch", "probe"]
+        assert all(stage.seconds >= 0 for stage in image.stages)
+        if image.device == "cpu":
+            assert image.fallback == flow.flow.device.reason
+
+
+def test_a_device_that_was_asked_for_has_no_fallback(sync: SyncFlow) -> None:
+    with sync.load(PNG) as image:
+        assert image.fallback is None
+
+
+def test_cuda_is_refused_where_there_is_none_with_the_reason() -> None:
+    if choose("auto").is_cuda:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(BackendUnavailable, match="driver"):
+        SyncFlow(device="cuda")
+
+
+def test_load_takes_a_path_of_the_librarys_own_user(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with gpuflow.load(str(tmp_path / "a.png"), device="cpu") as image:
+        assert image.shape == (48, 64, 3)
+
+
+def test_a_flow_does_not_take_a_path_from_a_request(sync: SyncFlow, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with pytest.raises(InvalidSource):
+        sync.load(str(tmp_path / "a.png"))
+
+
+def test_options_decide_the_modality_and_the_json_form_does_too(sync: SyncFlow) -> None:
+    with sync.load(CLIP, options=VideoOptions(num_frames=3)) as frames:
+        assert isinstance(frames, Frames)
+        assert len(frames) == 3
+    with sync.load(CLIP, options={"num_frames": 3}) as frames:
+        assert isinstance(frames, Frames)
+    with sync.load(CLIP, modality="audio", options={"sample_rate": 16_000}) as sound:
+        assert isinstance(sound, Waveform)
+    with sync.load(SPEECH, options=AudioOptions(features="whisper-80")) as features:
+        assert isinstance(features, Features)
+
+
+def test_the_sampled_frames_carry_the_numbers_that_the_metadata_names(sync: SyncFlow) -> None:
+    with sync.load(CLIP, options=VideoOptions(num_frames=7)) as frames:
+        assert isinstance(frames, Frames)
+        assert [samples.read_code(frame) for frame in frames.numpy()] == list(frames.metadata.frame_indices)
+
+
+def test_options_of_another_modality_than_the_bytes_are_refused(sync: SyncFlow) -> None:
+    with pytest.raises(UnsupportedFormat, match="image was asked for"):
+        sync.load(CLIP, options=ImageOptions())
+    with pytest.raises(UnsupportedFormat, match="video was asked for"):
+        sync.load(PNG, options=VideoOptions())
+    part = {"type": "image_url", "image_url": {"url": "https://host.example/a"}}
+    with pytest.raises(InvalidOptions, match="declared as image"):
+        sync.load(part, options=VideoOptions())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_gives_one_outcome_a_source(sync: SyncFlow, ordered: bool) -> None:
+    sources: list[Any] = [CLIP, PNG, b"", PNG, SPEECH, PNG]
+    outcomes = list(sync.stream(sources, ordered=ordered, max_in_flight=3))
+    kinds = {outcome.index: outcome.media.kind if outcome.media else "error" for outcome in outcomes}
+    assert kinds == {0: "frames", 1: "image", 2: "error", 3: "image", 4: "waveform", 5: "image"}
+    if ordered:
+        assert [outcome.index for outcome in outcomes] == list(range(6))
+    _release(outcomes)
+
+
+def test_a_stream_takes_no_more_sources_than_max_in_flight_ahead_of_its_consumer() -> None:
+    taken, most = 0, 0
+
+    async def sources() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(20):
+            taken += 1
+            yield PNG
+
+    async def run() -> None:
+        nonlocal most
+        consumed = 0
+        async with Flow(device="cpu", slab_bytes="64MiB") as flow:
+            async for outcome in flow.stream(sources(), max_in_flight=3):
+                consumed += 1
+                most = max(most, taken - consumed)
+                assert outcome.media is not None
+                outcome.media.release()
+        assert consumed == 20
+
+    asyncio.run(run())
+    assert most <= 3
+
+
+def test_leaving_a_stream_early_releases_what_nobody_took() -> None:
+    async def run() -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB") as flow:
+            stream = flow.stream([PNG] * 50, max_in_flight=8)
+            async for outcome in stream:
+                assert outcome.media is not None
+                outcome.media.release()
+                break
+            await stream.aclose()  # type: ignore[attr-defined]
+            await flow.aclose()
+            assert flow.slab.statistics().live_leases == 0
+
+    asyncio.run(run())
+
+
+def test_cancelling_at_any_step_leaves_no_lease() -> None:
+    async def run(steps: int) -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB") as flow:
+            task = asyncio.ensure_future(flow.load(CLIP, options=VideoOptions(num_frames=4)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                (await task).release()
+            await flow.aclose()
+            assert flow.slab.statistics().live_leases == 0
+
+    for steps in (0, 1, 2, 3, 5, 8, 20, 100, 1000):
+        asyncio.run(run(steps))
+
+
+def test_a_cancelled_load_never_gives_its_block_to_another_while_it_is_written() -> None:
+    async def run() -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB", workers=2) as flow:
+            for steps in range(0, 60, 3):
+                task = asyncio.ensure_future(flow.load(CLIP, options=VideoOptions(num_frames=4)))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with await flow.load(PNG) as image:
+                    assert np.array_equal(image.numpy(), PIXELS)
+                for result in await asyncio.gather(task, return_exceptions=True):
+                    if not isinstance(result, BaseException):
+                        result.release()
+
+    asyncio.run(run())
+
+
+def test_a_deadline_that_passes_is_its_own_error() -> None:
+    with SyncFlow(device="cpu", slab_bytes="64MiB", limits=Limits(video_seconds=1e-6)) as flow:
+        with pytest.raises(DeadlineExceeded):
+            flow.load(CLIP, options=VideoOptions())
+        flow.load(PNG).release()
+
+
+def test_a_full_slab_is_overload_and_says_so() -> None:
+    with SyncFlow(device="cpu", slab_bytes="64KiB", limits=Limits(image_seconds=0.2)) as flow:
+        with flow.load(PNG), pytest.raises(SlabExhausted) as caught:
+            flow.load(PNG)
+        assert caught.value.http_status == 429
+        flow.load(PNG).release()
+
+
+def test_more_than_max_pending_loads_are_refused_at_once() -> None:
+    async def run() -> list[Any]:
+        async with Flow(device="cpu", slab_bytes="64MiB", max_pending=2) as flow:
+            return await asyncio.gather(*(flow.load(PNG) for _ in range(5)), return_exceptions=True)
+
+    results = asyncio.run(run())
+    assert sum(isinstance(result, Overloaded) for result in results) == 3
+    for result in results:
+        if isinstance(result, Image):
+            result.release()
+
+
+def test_the_event_loop_is_never_blocked() -> None:
+    async def run() -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB") as flow:
+            (await flow.load(PNG)).release()
+            with blockbuster_ctx("gpuflow"):
+                for source in (PNG, CLIP, SPEECH):
+                    (await flow.load(source)).release()
+
+    asyncio.run(run())
+
+
+def test_media_outlive_their_flow() -> None:
+    with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
+        image = flow.load(PNG)
+    assert np.array_equal(image.numpy(), PIXELS)
+    image.release()
+
+
+def test_a_closed_flow_refuses_work_and_closes_again() -> None:
+    async def run() -> None:
+        flow = Flow(device="cpu", slab_bytes="64MiB")
+        await flow.aclose()
+        await flow.aclose()
+        with pytest.raises(GpuflowError, match="closed"):
+            await flow.load(PNG)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"workers": 0}, {"max_pending": 0}, {"slab_bytes": "x"}, {"device": "tpu"}], ids=str
+)
+def test_wrong_arguments_of_a_flow_are_named(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        SyncFlow(**arguments)
+
+
+def test_counters_tell_what_happened() -> None:
+    with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
+        flow.load(PNG).release()
+        with pytest.raises(GpuflowError):
+            flow.load(b"")
+        counters, slab = flow.flow.statistics()
+    assert counters['gpuflow_media_total{kind="image"}'] == 1
+    assert counters['gpuflow_errors_total{code="media_unprocessable"}'] == 1
+    assert slab.live_leases == 0
+
+
+def test_threads_end_with_their_flow() -> None:
+    gc.collect()
+    before = {thread.name for thread in threading.enumerate()}
+    with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
+        flow.load(PNG).release()
+    assert {thread.name for thread in threading.enumerate()} <= before
+
+
+def test_eight_threads_share_one_synchronous_flow(sync: SyncFlow) -> None:
+    wrong: list[object] = []
+
+    def work() -> None:
+        for _ in range(10):
+            with sync.load(PNG) as image:
+                if not np.array_equal(image.numpy(), PIXELS):
+                    wrong.append(image)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def _release(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.media is not None:
+            outcome.media.release()

@@ -1,0 +1,23 @@
+"""The table of tolerances: every leaf, the reference that it reproduces, how far it may be off, what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """``max_abs``: the largest allowed difference of one value; ``measured``: the largest that was seen, ``None`` before a first run."""
+
+    reference: str
+    max_abs: float
+    measured: float | None
+
+
+TOLERANCES = {
+    "mel/numpy": Tolerance("transformers.WhisperFeatureExtractor (torch route)", 1e-4, 7.7e-5),
+    "mel/numpy-float64": Tolerance("float64 numpy in the test", 1e-4, 8.7e-6),
+    "mel/cupy": Tolerance("the numpy route", 1e-4, None),
+    "resample/soxr": Tolerance("librosa.resample(res_type='soxr_hq')", 1e-6, 0.0),
+    "decode/pcm": Tolerance("the samples that were encoded, lossless", 2.0**-24, 0.0),
+}
