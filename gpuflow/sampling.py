@@ -85,9 +85,7 @@ def _shown_at(
     return [min(max(bisect_right(pts, time) - 1, first), last) for time in times]
 
 
-def _count(
-    options: VideoOptions, pts: Sequence[float], duration_seconds: float, first: int, max_frames: int
-) -> int:
+def _count(options: VideoOptions, pts: Sequence[float], duration_seconds: float, first: int, max_frames: int) -> int:
     """How many frames are wanted, before the clip's own number caps it."""
     cap = min(options.max_frames or max_frames, max_frames)
     if options.num_frames is not None:

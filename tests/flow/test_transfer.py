@@ -7,6 +7,7 @@ import base64
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,14 @@ def test_a_publisher_that_was_killed_is_noticed_within_two_seconds(reader: Reade
             reader.read(descriptor, timeout_seconds=20.0)
         assert time.monotonic() - started < 2.0
     assert reader.slab.statistics().live_leases == 0
+
+
+def test_idle_agents_do_not_spin() -> None:
+    """NIXL's own setting takes a core an agent; a tenth of one for two is generous."""
+    with Slab("1MiB") as slab, Publisher(slab), Reader(slab_bytes="1MiB", device="cpu"):
+        wall, used = time.monotonic(), time.process_time()
+        threading.Event().wait(1.0)
+        assert time.process_time() - used < 0.1 * (time.monotonic() - wall)
 
 
 def test_media_of_another_slab_cannot_be_published(publisher: Publisher, slab: Slab) -> None:

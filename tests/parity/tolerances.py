@@ -20,4 +20,8 @@ TOLERANCES = {
     "mel/cupy": Tolerance("the numpy route", 1e-4, None),
     "resample/soxr": Tolerance("librosa.resample(res_type='soxr_hq')", 1e-6, 0.0),
     "decode/pcm": Tolerance("the samples that were encoded, lossless", 2.0**-24, 0.0),
+    "color/nv12_to_rgb": Tolerance("float64 matrix in the test; 0.5 is rounding", 0.51, 0.5001),
+    "color/swscale-8": Tolerance("float64 matrix in the test; swscale's default path", 3.5, 3.4),
+    "video/pyav": Tolerance("PyAV decoding all frames", 0.0, 0.0),
+    "video/nvdec": Tolerance("the libavcodec route; swscale rounds coarser than the kernel", 4.0, None),
 }

@@ -7,6 +7,7 @@ thread, because parallel work is split by GOP segments, and because FFmpeg's thr
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  #
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
+_SPS_START = re.compile(rb"\0\0\1[\x07\x27\x47\x67]")
+_SEI_SEARCH_BYTES = 1_024
+_RECOVERY_POINT = 6
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
 
@@ -43,14 +47,16 @@ def capability() -> Capability:
 class Demuxed:
     """The video stream of a file: its packets in decoding order, what describes them, and how to make a decoder.
 
-    ``claimed_rate`` is the container's word; nothing is allocated or divided by it.
+    ``claimed_rate`` is the container's word; nothing is allocated by it. ``order_unknown``: the container does not say
+    when pictures are shown (AVI), or changes the decoder's parameters on the way.
     """
 
+    data: bytes
     packets: tuple[Any, ...]
     rows: tuple[PacketRow, ...]
     time_base: Fraction
     claimed_rate: float
-    changes_parameters: bool
+    order_unknown: bool
     codec: str
     decoder: str
     extradata: bytes | None
@@ -112,11 +118,12 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
     rate = stream.guessed_rate
     return Demuxed(
+        data=data,
         packets=tuple(packets),
         rows=tuple(_row(packet, codec) for packet in packets),
         time_base=stream.time_base,
         claimed_rate=float(rate) if rate else 0.0,
-        changes_parameters=any(packet.has_sidedata("new_extradata") for packet in packets),
+        order_unknown=_order_unknown(kind, codec) or any(packet.has_sidedata("new_extradata") for packet in packets),
         codec=codec,
         decoder=context.name,
         extradata=context.extradata,
@@ -181,7 +188,10 @@ def annexb(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes
             copied = av.Packet(bytes(demuxed.packets[position]))
             copied.is_keyframe = demuxed.rows[position].key
             for packet in filtering.filter(copied):
-                yield position, bytes(packet)
+                payload = bytes(packet)
+                if position == first and demuxed.codec == "h264" and _SPS_START.search(payload) is None:
+                    payload = _h264_headers(demuxed.extradata or b"") + payload  # the filter adds them to IDR only
+                yield position, payload
 
 
 class PyAvVideoDecoder:
@@ -198,7 +208,9 @@ class PyAvVideoDecoder:
         """Everything that the demuxer lets through."""
         return Support(info.codec in CODECS, "" if info.codec in CODECS else f"codec {info.codec} is not on the list")
 
-    def decode(self, demuxed: Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline) -> set[int]:
+    def decode(
+        self, demuxed: Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+    ) -> set[int]:
         """Feed a segment, give its wanted pictures to ``sink``; the numbers of those that came out."""
         from av.video.reformatter import VideoReformatter
 
@@ -248,6 +260,19 @@ class _Picture:
         np.copyto(out, np.rot90(rgb, info.rotation // 90))
 
 
+def _h264_headers(extradata: bytes) -> bytes:
+    """SPS and PPS with start codes, from an avcC record (ISO/IEC 14496-15) or from extradata that has them already."""
+    if extradata[:1] != b"\1":
+        return extradata
+    headers, at = b"", 5
+    for mask in (0x1F, 0xFF):
+        count, at = extradata[at] & mask, at + 1
+        for _ in range(count):
+            end = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
+            headers, at = headers + b"\0\0\0\1" + extradata[at + 2 : end], end
+    return headers
+
+
 def _codec_name(stream: Any, kind: MediaType) -> str:
     import av
 
@@ -281,10 +306,30 @@ def _packets(container: Any, stream: Any, deadline: Deadline) -> list[Any]:
     return packets
 
 
+def _order_unknown(kind: MediaType, codec: str) -> bool:
+    """AVI stores no presentation times: with reordered pictures libavformat's are guesses, and wrong."""
+    return kind.format == "avi" and codec not in {"mjpeg", "vp8", "vp9", "av1"}
+
+
 def _row(packet: Any, codec: str) -> PacketRow:
     # VP8 stores alternate reference pictures as packets of their own: bit 4 of the frame tag says "show"
     hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10
-    return PacketRow(packet.pts, packet.is_keyframe, not packet.is_discard and not hidden, packet.duration or 0)
+    key = packet.is_keyframe and not (codec == "h264" and _recovers_gradually(memoryview(packet)))
+    return PacketRow(packet.pts, key, not packet.is_discard and not hidden, packet.duration or 0)
+
+
+def _recovers_gradually(payload: memoryview) -> bool:
+    """An H.264 recovery point (Annex B) that is right only some pictures later; libavformat calls it a keyframe.
+
+    Source: ITU-T H.264 annex D: SEI payload 6 begins with recovery_frame_cnt as ue(v), whose first bit is 1 for 0.
+    """
+    head = bytes(payload[:_SEI_SEARCH_BYTES])
+    at = head.find(b"\0\0\1\x06") + 4
+    while 4 <= at < len(head) - 2 and head[at] != 0x80:
+        if head[at] == _RECOVERY_POINT:
+            return not head[at + 2] & 0x80
+        at += 2 + head[at + 1]
+    return False
 
 
 def _facts(frame: Any, context: Any) -> PictureFacts:
@@ -328,9 +373,7 @@ def _decode(context: Any, packet: Any) -> list[Any]:
 
     try:
         return list(context.decode(packet))
-    except av.error.EOFError:
-        return []
-    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.UnknownError):
+    except av.error.FFmpegError:  # a damaged packet; or EOF, the answer to a second flush
         return []
 
 
@@ -352,4 +395,4 @@ def _may_drop(demuxed: Demuxed) -> bool:
     if demuxed.codec in {"h264", "mpeg4", "vp8"}:
         return True
     record = demuxed.extradata or b""
-    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1
+    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 < 9

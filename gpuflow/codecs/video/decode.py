@@ -50,11 +50,11 @@ def decode_frames(
     found = _run(source, plan.segments, sink, decoder, deadline)
     wanted = sum(len(segment.targets) for segment in plan.segments)
     if len(found) < wanted:
-        again = [segment for segment in plan.segments if segment.first > 0 and not found.issuperset(segment.targets.values())]
+        again = [
+            segment for segment in plan.segments if segment.first > 0 and not found.issuperset(segment.targets.values())
+        ]
         for segment in again[-1:]:  # it covers what the earlier ones lack
-            lacking = {
-                key: index for part in again for key, index in part.targets.items() if index not in found
-            }
+            lacking = {key: index for part in again for key, index in part.targets.items() if index not in found}
             whole = from_the_start(Segment(segment.first, segment.last, lacking, segment.counted))
             found |= decoder.decode(source.demuxed, source.info, whole, sink, deadline)
     if len(found) < wanted:

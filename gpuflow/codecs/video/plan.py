@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -63,7 +64,7 @@ def display_order(rows: Sequence[PacketRow]) -> list[int] | None:
     keys = [row.pts for row in rows if row.key]
     if not rows or not rows[0].key or None in times or None in keys or len(set(times)) < len(times):
         return None
-    if any(later <= earlier for earlier, later in zip(keys, keys[1:], strict=False)):  # type: ignore[operator]
+    if any(later <= earlier for earlier, later in pairwise(keys)):  # type: ignore[operator]
         return None
     ordered = sorted(shown, key=lambda position: rows[position].pts or 0)
     if ordered and (rows[ordered[0]].pts or 0) < (keys[0] or 0):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav
 from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
 from gpuflow.codecs.video.boxes import check_boxes
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, LimitExceeded
+from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _MP4_FORMATS = frozenset({"mov", "mp4", "m4a", "3gp", "3g2", "mj2"})
 _FALLBACK_FPS = 25.0
@@ -47,13 +48,13 @@ class PacketSource:
             DeadlineExceeded: the time is over.
         """
         if not kind.format or kind.modality == "image":
-            raise CorruptMedia(f"{kind.name} is no container of video")
+            raise UnsupportedFormat(f"{kind.name} is no container of video")
         if _MP4_FORMATS & set(kind.format.split(",")):
             check_boxes(data)
         demuxed = pyav.demux(data, kind, limits=limits, deadline=deadline)
         facts = pyav.first_picture(demuxed)
         pyav.check_size(facts.width, facts.height, limits)
-        order = None if demuxed.changes_parameters else display_order(demuxed.rows)
+        order = None if demuxed.order_unknown else display_order(demuxed.rows)
         if order is None:
             pts = _surveyed_times(demuxed, pyav.survey(demuxed, limits=limits, deadline=deadline))
         else:
@@ -122,4 +123,4 @@ def _last_seconds(demuxed: pyav.Demuxed, order: Sequence[int] | None, pts: list[
         return claimed * base.numerator / base.denominator
     if len(pts) < 2:
         return 1 / _FALLBACK_FPS
-    return statistics.median(later - earlier for earlier, later in zip(pts, pts[1:], strict=False))
+    return statistics.median(later - earlier for earlier, later in pairwise(pts))

@@ -1,0 +1,289 @@
+"""NVDEC through PyNvVideoCodec: our packets in, NV12 or P016 surfaces out, converted on our stream.
+
+The library ends the process when the driver does not start, so the driver is asked first, through ctypes. It is given
+elementary-stream packets only: it never sees a path or a URL from outside and never probes bytes itself. Its RGB
+output is not used: that keeps the colour matrix in one global of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from gpuflow.codecs._backends import pyav
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo
+from gpuflow.codecs.video.plan import Segment
+from gpuflow.device import driver
+from gpuflow.errors import CorruptMedia
+
+Route = Literal["packets", "file"]
+Convert = Callable[..., None]  # gpuflow.ops.color.nv12_to_rgb; handed in, because codecs do not import ops
+
+_CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "mpeg4": "MPEG4", "mjpeg": "JPEG"}
+_MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
+_FRAMES_PER_CALL = 32  # the library bounds no memory of its own: this bounds one call of the "file" route
+_PIP = "pip install 'gpuflow[cu13]'"
+
+
+@functools.cache
+def capability() -> Capability:
+    """Whether NVDEC can be used here; never loads the library without a driver."""
+    found = driver()
+    if found.count == 0:
+        return Capability(False, found.reason)
+    try:
+        nvc = _library()
+    except (ImportError, OSError, RuntimeError) as error:  # it raises RuntimeError where a driver library is missing
+        hint = f"{_PIP}; in a container NVIDIA_DRIVER_CAPABILITIES must name video"
+        return Capability(False, f"PyNvVideoCodec does not load ({type(error).__name__}): {hint}")
+    return Capability(True, version=str(nvc.__version__))
+
+
+@functools.cache
+def caps(device_index: int, codec: str, bit_depth: int) -> dict[str, int]:
+    """What NVDEC says about a codec at 4:2:0; asked once, for the question is slow and contended."""
+    nvc = _library()
+
+    return dict(
+        nvc.GetDecoderCaps(gpuid=device_index, codec=getattr(nvc.cudaVideoCodec, _CODECS[codec]), bitdepth=bit_depth)
+    )
+
+
+class NvdecVideoDecoder:
+    """``VideoDecoder`` on one GPU. Drained sessions are kept for the next segment of the same shape; a session that
+    raised is dropped, because a failed one stays failed.
+
+    ``route="packets"`` feeds our packets to the core decoder. ``route="file"`` gives the whole file to
+    ``SimpleDecoder`` through an anonymous file, and is only for clips whose packets are all displayed.
+    """
+
+    name = "nvdec"
+    device: Literal["cuda"] = "cuda"
+
+    def __init__(self, device_index: int, convert: Convert, *, route: Route = "packets", reuse: bool = True) -> None:
+        self._index = device_index
+        self._convert = convert
+        self._route = route
+        self._reuse = reuse
+        self._idle: dict[tuple[object, ...], list[_Session]] = {}
+        self._lock = threading.Lock()
+
+    def capability(self) -> Capability:
+        """Whether driver and library are there."""
+        return capability()
+
+    def supports(self, info: VideoInfo) -> Support:
+        """Codec, depth, chroma, size and macroblocks against the GPU's own answer."""
+        if not (ready := capability()):
+            return Support(False, ready.reason)
+        if info.codec not in _CODECS or info.chroma != "420" or info.matrix not in _MATRICES:
+            return Support(False, f"NVDEC is not used for {info.codec} {info.chroma} {info.matrix}")
+        try:
+            return _within(info, caps(self._index, info.codec, info.bit_depth))
+        except Exception as error:  # noqa: BLE001  the library raises several unrelated types
+            return Support(False, f"NVDEC does not answer for {info.codec} ({type(error).__name__})")
+
+    def decode(
+        self, demuxed: pyav.Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+    ) -> set[int]:
+        """See ``VideoDecoder``.
+
+        Raises:
+            CorruptMedia: NVDEC refuses the packets.
+        """
+        if self._route == "file":
+            return self._decode_file(demuxed, info, segment, sink, deadline)
+        found: set[int] = set()
+        with self._session(info) as session:
+            positions = _targets_by_position(demuxed, segment)
+            for number, (position, frame) in enumerate(session.pictures(demuxed, segment, deadline)):
+                index = segment.targets.get(number) if segment.counted else positions.get(position)
+                if index is None or index in found:
+                    continue
+                session.put(index, frame, sink, self._convert)
+                found.add(index)
+        return found
+
+    def _decode_file(
+        self, demuxed: pyav.Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+    ) -> set[int]:
+        nvc = _library()
+
+        wanted = sorted(segment.targets.values())
+        with self._session(info) as session, _anonymous_file(demuxed.data) as path:
+            simple = nvc.SimpleDecoder(
+                path, gpu_id=self._index, cuda_stream=session.stream.ptr, use_device_memory=True, decoder_cache_size=1
+            )
+            for start in range(0, len(wanted), _FRAMES_PER_CALL):
+                deadline.check()
+                part = wanted[start : start + _FRAMES_PER_CALL]
+                for index, frame in zip(part, simple.get_batch_frames_by_index(part), strict=True):
+                    session.put(index, frame, sink, self._convert)
+        return set(wanted)
+
+    @contextmanager
+    def _session(self, info: VideoInfo) -> Iterator[_Session]:
+        """A session for this shape; kept afterwards, unless something was raised."""
+        key = (info.codec, info.width, info.height, info.bit_depth)
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            session = idle.pop() if idle else None
+        session = session or _Session(self._index, info)
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        if self._reuse:
+            with self._lock:
+                self._idle[key].append(session)
+        else:
+            session.close()
+
+
+class _Session:
+    """One NVDEC session and the stream that its surfaces are written and read on."""
+
+    def __init__(self, device_index: int, info: VideoInfo) -> None:
+        import cupy
+
+        nvc = _library()
+
+        self._info = info
+        self._device = cupy.cuda.Device(device_index)
+        with self._device:
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+        with _translated(info.codec):
+            self._decoder: Any = nvc.CreateDecoder(
+                gpuid=device_index,
+                codec=getattr(nvc.cudaVideoCodec, _CODECS[info.codec]),
+                cudastream=self.stream.ptr,
+                usedevicememory=1,
+                maxwidth=info.width,
+                maxheight=info.height,
+                outputColorType=nvc.OutputColorType.NATIVE,
+            )
+
+    def pictures(self, demuxed: pyav.Demuxed, segment: Segment, deadline: Deadline) -> Iterator[tuple[int, Any]]:
+        """``(position of its packet, frame)`` in display order; a frame is valid until the next one is asked for.
+
+        The position travels as the packet's timestamp, so that pictures are named exactly whatever their times are.
+        """
+        import numpy as np
+
+        nvc = _library()
+
+        for position, payload in pyav.annexb(demuxed, segment.first, segment.last):
+            deadline.check()
+            raw = np.frombuffer(payload, np.uint8)  # must live until Decode returns: the packet holds a bare address
+            packet = nvc.PacketData()
+            packet.bsl_data, packet.bsl, packet.pts = raw.ctypes.data, raw.size, position
+            yield from self._decode(packet)
+        end = nvc.PacketData()
+        end.bsl = 0
+        yield from self._decode(end)
+
+    def put(self, index: int, frame: Any, sink: FrameSink, convert: Convert) -> None:
+        """Convert inside the sink, then wait: the surface belongs to the decoder again after this."""
+        with self._device, self.stream:
+            sink.put(index, _Surface(frame, self._info, convert, self.stream))
+            self.stream.synchronize()
+
+    def close(self) -> None:
+        """Give the session back to the driver."""
+        self.stream.synchronize()
+        self._decoder = None
+
+    def _decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
+        with self._device, _translated(self._info.codec):
+            frames = self._decoder.Decode(packet)
+        for frame in frames:
+            yield int(frame.getPTS()), frame
+
+
+class _Surface:
+    """``Surface`` of an NVDEC frame: NV12 for 8 bits, P016 for more, two planes in device memory."""
+
+    __slots__ = ("_convert", "_frame", "_info", "_stream")
+
+    def __init__(self, frame: Any, info: VideoInfo, convert: Convert, stream: Any) -> None:
+        self._frame = frame
+        self._info = info
+        self._convert = convert
+        self._stream = stream
+
+    def rgb_into(self, out: Any) -> None:
+        """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view."""
+        info = self._info
+        (luma, luma_pitch), (chroma, chroma_pitch) = (_plane(view) for view in self._frame.cuda()[:2])
+        self._convert(
+            luma, chroma, out,
+            luma_pitch=luma_pitch, chroma_pitch=chroma_pitch, width=info.width, height=info.height,
+            matrix=info.matrix, full_range=info.full_range, bit_depth=info.bit_depth, rotation=info.rotation,
+            stream=self._stream,
+        )  # fmt: skip
+
+
+def _plane(view: Any) -> tuple[int, int]:
+    """Address and bytes from row to row of one plane."""
+    interface = view.__cuda_array_interface__
+    shape, strides = interface["shape"], interface.get("strides")
+    item = int(interface["typestr"][2:])
+    pitch = strides[0] if strides else item * shape[1] * (shape[2] if len(shape) > 2 else 1)
+    return int(interface["data"][0]), int(pitch)
+
+
+def _targets_by_position(demuxed: pyav.Demuxed, segment: Segment) -> dict[int, int]:
+    """Wanted pictures by the packet that holds them; the plan names them by time."""
+    if segment.counted:
+        return {}
+    rows = demuxed.rows
+    return {
+        position: segment.targets[rows[position].pts or 0]
+        for position in range(segment.first, segment.last + 1)
+        if rows[position].shown and (rows[position].pts or 0) in segment.targets
+    }
+
+
+def _within(info: VideoInfo, answer: dict[str, int]) -> Support:
+    what = f"{info.codec} {info.bit_depth} bit {info.width}x{info.height}"
+    if not answer.get("supported", answer.get("num_decoder_engines", 0)):
+        return Support(False, f"this GPU's NVDEC does not decode {info.codec} with {info.bit_depth} bits")
+    if not answer["width_min"] <= info.width <= answer["width_max"]:
+        return Support(False, f"NVDEC takes widths of {answer['width_min']} .. {answer['width_max']}: {what}")
+    if not answer["height_min"] <= info.height <= answer["height_max"]:
+        return Support(False, f"NVDEC takes heights of {answer['height_min']} .. {answer['height_max']}: {what}")
+    blocks = -(-info.width // 16) * -(-info.height // 16)
+    if blocks > answer["mb_num_max"]:
+        return Support(False, f"NVDEC takes {answer['mb_num_max']} macroblocks, this picture has {blocks}: {what}")
+    return Support(True)
+
+
+@contextmanager
+def _anonymous_file(data: bytes) -> Iterator[str]:
+    """A path to the bytes that no other file of this host can be reached through."""
+    file = os.memfd_create("gpuflow-clip", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(file), "wb") as writing:
+            writing.write(data)
+        yield f"/proc/self/fd/{file}"
+    finally:
+        os.close(file)
+
+
+def _library() -> Any:
+    import PyNvVideoCodec
+
+    return PyNvVideoCodec
+
+
+@contextmanager
+def _translated(codec: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise CorruptMedia(f"NVDEC cannot decode this {codec} stream") from error

@@ -1,0 +1,167 @@
+"""A URL to its bytes: redirects, limits and time; what a hostile server may do to us ends here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from gpuflow.config import FetchPolicy
+from gpuflow.errors import FetchFailed, Overloaded, TooLarge
+from gpuflow.fetch.address import parse_networks
+from gpuflow.fetch.resolve import Resolver
+from gpuflow.fetch.url import CheckedURL, check_redirect, check_url, domain_allowed
+from gpuflow.media import Modality
+
+if TYPE_CHECKING:
+    from gpuflow.fetch._http import Answer, Client
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+RATE_AFTER_SECONDS = 5.0
+FLOOD_AFTER_CHUNKS = 1_024
+FLOOD_CHUNK_BYTES = 256  # one-byte chunks kept the event loop 100 % busy for 5 s; a TCP segment has 536 and more
+_FRAMING_BYTES = 64 * 1024
+_MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64})\s*(?:;|$)")
+
+
+class Remote:
+    """Fetches http(s) URLs. At most ``max_connections`` at once; further ones wait, as long as a fetch may take.
+
+    Raises:
+        InvalidOptions: the policy names something that is not a network or a host.
+    """
+
+    def __init__(self, policy: FetchPolicy, threads: Executor) -> None:
+        self._policy = policy
+        self._threads = threads
+        domain_allowed("", policy.allowed_media_domains)
+        self._resolver = Resolver(
+            timeout_seconds=policy.dns_seconds, allowed_networks=parse_networks(policy.allow_private_networks)
+        )
+        self._permits = asyncio.Semaphore(policy.max_connections)
+        self._opening = asyncio.Lock()
+        self._client: Client | None = None
+
+    async def fetch(self, url: str, *, modality: Modality | None, limit: int) -> tuple[list[bytes], str | None]:
+        """The body in pieces, and the media type that the server declares.
+
+        Raises:
+            InvalidSource, UnsafeURL: the URL, or one that it redirects to, is wrong or not allowed.
+            TooLarge: the body is, or claims to be, larger than ``limit`` bytes.
+            FetchFailed: anything that went wrong on the way, time included.
+            Overloaded: no connection became free in time.
+        """
+        checked = check_url(url, self._policy)
+        seconds = self._policy.total_seconds(modality)
+        await self._admit(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._follow(await self._open(), checked, limit)
+        except TimeoutError as error:
+            raise FetchFailed(f"{checked.host}: not done after {seconds:g} s") from error
+        finally:
+            self._permits.release()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def close_threads(self) -> None:
+        """End the threads that look names up; blocking."""
+        self._resolver.close()
+
+    async def _admit(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._permits.acquire()
+        except TimeoutError as error:
+            raise Overloaded(
+                f"{self._policy.max_connections} fetches are under way (FetchPolicy.max_connections)"
+            ) from error
+
+    async def _open(self) -> Client:
+        async with self._opening:
+            if self._client is None:
+                loop = asyncio.get_running_loop()
+                self._client = await loop.run_in_executor(self._threads, _make_client, self._policy, self._resolver)
+            return self._client
+
+    async def _follow(self, client: Client, url: CheckedURL, limit: int) -> tuple[list[bytes], str | None]:
+        for _ in range(self._policy.max_redirects + 1):
+            async with aclosing(await client.get(url)) as answer:
+                if answer.status not in REDIRECTS:
+                    return await self._read(answer, url.host, limit), _media_type(answer)
+                location = answer.header("Location")
+            if location is None:
+                raise FetchFailed(f"{url.host} redirects without a Location")
+            url = check_redirect(url, location, self._policy)
+        raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
+
+    async def _read(self, answer: Answer, host: str, limit: int) -> list[bytes]:
+        _check_head(answer, host, limit)
+        answer.expect(limit + limit // 8 + _FRAMING_BYTES)
+        meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
+        chunks = []
+        async with aclosing(answer.chunks()) as body:
+            async for chunk in body:
+                meter.add(len(chunk), time.monotonic())
+                chunks.append(chunk)
+        return chunks
+
+
+class Meter:
+    """Holds a body against its limit, a minimum rate and floods of tiny chunks, as it comes."""
+
+    def __init__(self, host: str, *, limit: int, min_bytes_per_second: int, started: float | None = None) -> None:
+        self._host = host
+        self._limit = limit
+        self._min_bytes_per_second = min_bytes_per_second
+        self._started = time.monotonic() if started is None else started
+        self._num_bytes = 0
+        self._num_chunks = 0
+
+    def add(self, num_bytes: int, now: float) -> None:
+        """One more chunk, at time ``now`` (``time.monotonic``).
+
+        Raises:
+            TooLarge: the limit is passed.
+            FetchFailed: too slow, or in too small pieces.
+        """
+        self._num_bytes += num_bytes
+        self._num_chunks += 1
+        if self._num_bytes > self._limit:
+            raise TooLarge(f"{self._host} sends more than the {self._limit} bytes that are allowed")
+        if self._num_chunks > FLOOD_AFTER_CHUNKS and self._num_bytes < self._num_chunks * FLOOD_CHUNK_BYTES:
+            raise FetchFailed(f"{self._host} sends {self._num_chunks} chunks of less than {FLOOD_CHUNK_BYTES} bytes")
+        elapsed = now - self._started
+        if elapsed > RATE_AFTER_SECONDS and self._num_bytes < elapsed * self._min_bytes_per_second:
+            raise FetchFailed(
+                f"{self._host} sends {self._num_bytes / elapsed:.0f} bytes a second;"
+                f" FetchPolicy.min_bytes_per_second is {self._min_bytes_per_second}"
+            )
+
+
+def _check_head(answer: Answer, host: str, limit: int) -> None:
+    if answer.status != 200:
+        raise FetchFailed(f"{host} answers with status {answer.status}")
+    encoding = answer.header("Content-Encoding")
+    if encoding and encoding.strip().lower() != "identity":
+        raise FetchFailed(f"{host} answers with Content-Encoding {encoding[:40]!r}; identity was asked for")
+    length = answer.header("Content-Length")
+    if length is not None and length.isdecimal() and int(length) > limit:
+        raise TooLarge(f"{host} announces {length} bytes; {limit} are allowed")
+
+
+def _media_type(answer: Answer) -> str | None:
+    match = _MEDIA_TYPE.match(answer.header("Content-Type") or "")
+    return match[1].lower() if match else None
+
+
+def _make_client(policy: FetchPolicy, resolver: Resolver) -> Client:
+    from gpuflow.fetch._http import Client
+
+    return Client(policy, resolver)

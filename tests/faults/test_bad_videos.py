@@ -1,0 +1,239 @@
+"""Clips that are damaged, lie or attack: each ends soon, with the code that names what was wrong, and no lease stays."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+import struct
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.video.boxes import check_boxes
+from gpuflow.config import Limits, VideoOptions
+from gpuflow.errors import CorruptMedia, DeadlineExceeded, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
+from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.video import load_video
+from gpuflow.media import Blob
+from tests.flow.clips import FORMATS, make_clip
+
+SECONDS = 5.0  # each takes far less; on a loaded machine too
+MIB = 1 << 20
+
+
+def load(data: bytes, context: LoadContext, container: str = "mp4", options: VideoOptions | None = None) -> int:
+    """How many frames came; the time and the memory that it took are checked."""
+    kind = MediaType(container, "video", FORMATS[container])
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        with load_video(Blob(data, "hash"), kind, options or VideoOptions(), context) as frames:
+            return len(frames)
+    finally:
+        assert time.perf_counter() - started < SECONDS
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+def status(data: bytes, context: LoadContext, container: str = "mp4") -> int:
+    """What a server would answer."""
+    try:
+        load(data, context, container)
+    except GpuflowError as error:
+        return error.http_status
+    return 200
+
+
+def replaced(data: bytes, name: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The file with the body of its first box ``name`` changed, and all sizes above it mended."""
+    at = data.index(name) - 4
+    size = struct.unpack_from(">I", data, at)[0]
+    body = change(data[at + 8 : at + size])
+    grown = len(body) + 8 - size
+    out = bytearray(data[:at] + struct.pack(">I4s", len(body) + 8, name) + body + data[at + size :])
+    for parent in (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"):
+        start = data.find(parent) - 4
+        if 0 <= start < at < start + struct.unpack_from(">I", data, start)[0]:
+            struct.pack_into(">I", out, start, struct.unpack_from(">I", data, start)[0] + grown)
+    return bytes(out)
+
+
+def edited(entries: int) -> bytes:
+    """A clip whose edit list has so many entries, each of one frame."""
+    body = struct.pack(">II", 0, entries) + struct.pack(">IiI", 33, 0, 0x10000) * entries
+    return replaced(make_clip(num_frames=12), b"elst", lambda _: body)
+
+
+def test_a_clip_cut_at_every_tenth_gives_frames_or_a_refusal(context: LoadContext) -> None:
+    fragmented = {"movflags": "frag_keyframe+empty_moov"}
+    for container, muxing in (("mp4", None), ("mp4", fragmented), ("matroska", None), ("mpegts", None), ("avi", None)):
+        whole = make_clip(container=container, muxing=muxing)
+        for tenth in range(1, 10):
+            with contextlib.suppress(CorruptMedia, NoSuchStream):
+                assert load(whole[: len(whole) * tenth // 10], context, container) >= 1
+
+
+def test_a_missing_frame_is_named_by_number_and_the_rest_is_still_served(context: LoadContext) -> None:
+    whole = make_clip(muxing={"movflags": "frag_keyframe+empty_moov"})
+    cut = whole[: len(whole) * 9 // 10]
+    with pytest.raises(CorruptMedia, match="31 of 32 wanted frames were decoded"):
+        load(cut, context)
+    assert load(cut, context, options=VideoOptions(indices=(0, 20, 40))) == 3
+
+
+def test_damage_in_the_middle_ends_in_frames_or_a_refusal(context: LoadContext) -> None:
+    random = np.random.default_rng(5)
+    for container in ("mp4", "matroska", "mpegts"):
+        whole = make_clip(container=container)
+        for _ in range(12):
+            damaged = bytearray(whole)
+            for place in random.integers(0, len(whole), 8):
+                damaged[place] = int(random.integers(0, 256))
+            assert status(bytes(damaged), context, container) in {200, 415, 422}
+
+
+def test_sound_alone_has_no_video_stream(context: LoadContext) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    with pytest.raises(NoSuchStream, match="no video stream"):
+        load(buffer.getvalue(), context)
+
+
+def test_one_frame_is_a_clip(context: LoadContext) -> None:
+    assert load(make_clip(num_frames=1), context) == 1
+
+
+def test_nothing_and_noise_are_corrupt(context: LoadContext) -> None:
+    for data in (b"", b"\0" * 1000, bytes(range(256)) * 8):
+        for container in ("mp4", "matroska", "mpegts", "avi"):
+            with pytest.raises((CorruptMedia, NoSuchStream)):
+                load(data, context, container)
+
+
+def test_frame_counts_and_rates_that_lie_are_not_believed(context: LoadContext) -> None:
+    clip = make_clip(num_frames=12)
+    for name in (b"mvhd", b"tkhd", b"mdhd"):  # durations
+        at = clip.index(name)
+        lying = clip[: at + 20] + b"\x7f\xff\xff\xff" + clip[at + 24 :]
+        assert status(lying, context) in {200, 422}
+
+
+def test_a_billion_claimed_samples_are_refused_before_they_are_allocated(context: LoadContext) -> None:
+    clip = make_clip(num_frames=12)
+    claims = {
+        b"stsz": lambda body: struct.pack(">III", 0, 100, 1_000_000_000),
+        b"stts": lambda body: struct.pack(">IIII", 0, 1, 50_000_000, 512),
+        b"stsc": lambda body: struct.pack(">IIIII", 0, 1, 1, 50_000_000, 1),
+        b"ctts": lambda body: struct.pack(">IIII", 0, 1, 50_000_000, 512),
+    }
+    for name, claim in claims.items():
+        with pytest.raises(LimitExceeded, match="samples in a track"):
+            load(replaced(clip, name, claim), context)
+
+
+def test_a_fragment_that_claims_millions_of_samples_is_refused(context: LoadContext) -> None:
+    clip = bytearray(make_clip(num_frames=12, muxing={"movflags": "frag_keyframe+empty_moov"}))
+    struct.pack_into(">I", clip, clip.index(b"trun") + 8, 50_000_000)
+    with pytest.raises(LimitExceeded, match="samples in fragments"):
+        load(bytes(clip), context)
+
+
+def test_twenty_thousand_edits_are_refused_and_a_thousand_are_not(context: LoadContext) -> None:
+    with pytest.raises(LimitExceeded, match="20000 edits"):
+        load(edited(20_000), context)
+    check_boxes(edited(1_000))
+
+
+def test_tables_hidden_in_a_sample_description_are_found() -> None:
+    clip = make_clip(num_frames=2)
+    hidden = struct.pack(">I4sIII", 20, b"stsz", 0, 1, 1_000_000_000)
+
+    def add(body: bytes) -> bytes:
+        size = struct.unpack_from(">I", body, 8)[0]
+        return body[:8] + struct.pack(">I", size + len(hidden)) + body[12:] + hidden
+
+    with pytest.raises(LimitExceeded, match="1000000000 samples"):
+        check_boxes(replaced(clip, b"stsd", add))
+
+
+def test_deep_and_countless_boxes_are_refused() -> None:
+    nested = b""
+    for _ in range(20):
+        nested = struct.pack(">I4s", len(nested) + 8, b"udta") + nested
+    with pytest.raises(LimitExceeded, match="levels of boxes"):
+        check_boxes(nested)
+    with pytest.raises(LimitExceeded, match="100001 boxes"):
+        check_boxes(struct.pack(">I4s", 8, b"skip") * 100_001)
+    with pytest.raises(LimitExceeded, match="17 tracks"):
+        check_boxes(struct.pack(">I4s", 8, b"trak") * 17)
+    with pytest.raises(UnsupportedFormat, match="cmov"):
+        check_boxes(struct.pack(">I4sI4s", 16, b"moov", 8, b"cmov"))
+
+
+def test_pictures_beyond_the_limits_are_refused_before_one_is_decoded(context: LoadContext) -> None:
+    clip = make_clip(num_frames=1, size=(8192, 8192), options={"preset": "ultrafast"}, bframes=0, draw=_black)
+    with pytest.raises(LimitExceeded, match="8192x8192"):
+        load(clip, context)
+
+
+def _black(number: int, width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def test_clips_that_are_too_long_or_need_too_much_decoding_are_refused(context: LoadContext) -> None:
+    context.limits = Limits(max_video_seconds=3.0, max_decoded_frames=20)
+    with pytest.raises(LimitExceeded, match="max_video_seconds"):
+        load(make_clip(num_frames=3, times=[0, 30, 120]), context)
+    with pytest.raises(LimitExceeded, match="max_decoded_frames"):
+        load(make_clip(num_frames=60), context)
+    assert load(make_clip(num_frames=60), context, options=VideoOptions(indices=(0, 30))) == 2
+    with pytest.raises(LimitExceeded, match="max_decoded_frames"):
+        load(make_clip(num_frames=60, container="avi"), context, "avi", VideoOptions(indices=(0,)))
+
+
+def test_many_frames_in_few_bytes_decode_no_more_than_wanted(context: LoadContext) -> None:
+    clip = make_clip(num_frames=3000, size=(64, 64), gop=30, bframes=0, draw=_black, options={"preset": "ultrafast"})
+    assert load(clip, context, options=VideoOptions(num_frames=128)) == 128
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '/etc/hostname'\n",
+    ],
+    ids=["sdp", "hls", "concat"],
+)
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi"])
+def test_playlists_in_the_bytes_open_nothing(text: str, container: str, context: LoadContext) -> None:
+    with pytest.raises((CorruptMedia, NoSuchStream)):
+        load(text.encode(), context, container)
+
+
+def test_a_codec_that_is_not_on_the_list_is_named(context: LoadContext) -> None:
+    with pytest.raises(UnsupportedFormat, match="mpeg2video"):
+        load(make_clip("mpeg2video", num_frames=4), context)
+
+
+def test_the_deadline_ends_decoding_and_frees_the_result(context: LoadContext) -> None:
+    clip = make_clip(num_frames=60)
+    context.deadline = Deadline(30.0)
+    context.deadline.cancel()
+    with pytest.raises(DeadlineExceeded):
+        load(clip, context)
+
+
+def test_times_that_jump_by_years_are_refused(context: LoadContext) -> None:
+    clip = make_clip(num_frames=3, times=[0, 1, 10**9], time_base=Fraction(1, 1000), container="matroska")
+    with pytest.raises(LimitExceeded, match="max_video_seconds"):
+        load(clip, context, "matroska")
