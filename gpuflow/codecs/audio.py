@@ -9,6 +9,7 @@ from gpuflow.codecs._backends.pyav_audio import PyAvAudioDecoder
 from gpuflow.codecs._backends.soundfile import SoundFileDecoder
 from gpuflow.codecs.base import Capability, Deadline, MediaType
 from gpuflow.codecs.pcm import AudioDecoder, AudioInfo, Pcm, Section
+from gpuflow.codecs.probe.boxes import check_boxes
 from gpuflow.config import Limits
 from gpuflow.errors import BackendUnavailable, UnsupportedFormat
 
@@ -30,6 +31,7 @@ def audio_info(data: bytes, kind: MediaType) -> AudioInfo:
         NoSuchStream: a container without an audio stream.
         BackendUnavailable: a backend that would read it is not installed.
     """
+    _check_claims(data, kind)
     return _first(kind, lambda backend: backend.info(data, kind))
 
 
@@ -51,13 +53,19 @@ def decode_audio(
         UnsupportedFormat: no backend reads this format or codec.
         CorruptMedia: it cannot be decoded, or holds samples that are no numbers.
         NoSuchStream: a container without an audio stream, or with an empty one.
-        LimitExceeded: it claims or holds more than ``limits`` allows.
+        LimitExceeded: it claims or holds more than ``limits`` allows, or than libavformat should be asked to believe.
         InvalidOptions: the section begins after the end.
         DeadlineExceeded: the time is over.
         BackendUnavailable: a backend that would read it is not installed.
     """
+    _check_claims(data, kind)
     section = Section(start_seconds, duration_seconds)
     return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
+
+
+def _check_claims(data: bytes, kind: MediaType) -> None:
+    if kind.format == "mov":
+        check_boxes(data)
 
 
 def _first(kind: MediaType, use: Callable[[AudioDecoder], _T]) -> _T:

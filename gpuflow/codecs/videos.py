@@ -14,7 +14,7 @@ cpu_decoder = PyAvVideoDecoder()
 
 def capabilities() -> dict[str, Capability]:
     """What can be used here, by backend."""
-    return {cpu_decoder.name: cpu_decoder.capability(), "nvdec": pynvvideocodec.capability()}
+    return {cpu_decoder.name: cpu_decoder.capability(), "pynvvideocodec": pynvvideocodec.capability()}
 
 
 @functools.cache

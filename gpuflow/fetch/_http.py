@@ -8,7 +8,7 @@ decompression here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -70,13 +70,14 @@ class Answer:
 
     def header(self, name: str) -> str | None:
         """A header; repeated ones joined by commas."""
-        return self._response.headers.get(name)
+        values = self._response.headers.get_list(name)
+        return ", ".join(values) if values else None
 
     def expect(self, max_wire_bytes: int) -> None:
         """How many bytes the body may take on the wire, framing included."""
         self._response.extensions["network_stream"].allow(max_wire_bytes)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes.
 
         Raises:
@@ -142,7 +143,7 @@ class _PinnedBackend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -164,26 +165,27 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self._left = MAX_HEAD_BYTES
+        self._part = "head"
 
     def allow(self, num_bytes: int) -> None:
-        self._left = num_bytes
+        self._left, self._part = num_bytes, "body"
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._left <= 0:
-            raise FetchFailed(f"the response has a head of more than {MAX_HEAD_BYTES} bytes, or a body of framing")
+            raise FetchFailed(f"the response's {self._part} takes more bytes on the wire than it may")
         data = await self._inner.read(min(max_bytes, self._left), timeout)
         self._left -= len(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        self._left = MAX_HEAD_BYTES
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._left, self._part = MAX_HEAD_BYTES, "head"
         await self._inner.write(buffer, timeout)
 
     async def start_tls(
         self,
         ssl_context: SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         return _MeteredStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 

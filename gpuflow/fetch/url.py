@@ -103,7 +103,8 @@ def domain_allowed(host: str, domains: tuple[str, ...] | None) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _compile_domains(domains: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
-    exact, parents = set(), set()
+    exact: set[str] = set()
+    parents: set[str] = set()
     for domain in domains:
         wildcard = domain.startswith("*.")
         try:
@@ -129,7 +130,7 @@ def _split(url: str) -> dict[str, str]:
         except UnicodeEncodeError as error:
             raise InvalidSource("a URL holds no lone surrogates") from error
     match = _URL.fullmatch(url)
-    if match is None or not match["authority"]:
+    if match is None:
         raise InvalidSource("not an absolute URL of the form https://host/path")
     return match.groupdict()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe import sniff
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, ImageOptions, Options, VideoOptions
+from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, ImageOptions, Options
 from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
@@ -25,18 +25,16 @@ def load_blob(
         UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
         GpuflowError: whatever the loader of the modality raises.
     """
-    with context.stage("probe"):
-        kind = sniff(blob.data)
-        modality = _settle(kind, modality)
-        _check_size(blob, modality, context)
+    kind = sniff(blob.data)
+    modality = _settle(kind, modality)
+    _check_size(blob, modality, context)
     wanted = options if isinstance(options, Options) else OPTIONS_BY_MODALITY[modality].from_mapping(options)
     context.deadline.limit(context.limits.decode_seconds(modality))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context)
-    if isinstance(wanted, VideoOptions):
-        return load_video(blob, kind, wanted, context)
-    assert isinstance(wanted, AudioOptions)
-    return load_audio(blob, kind, wanted, context)
+    if isinstance(wanted, AudioOptions):
+        return load_audio(blob, kind, wanted, context)
+    return load_video(blob, kind, wanted, context)
 
 
 def _settle(kind: MediaType, asked: Modality | None) -> Modality:

@@ -131,7 +131,9 @@ class Flow:
             return
         self._closed = True
         await self._fetcher.aclose()
-        await asyncio.to_thread(self._pool.shutdown)
+        for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
+            await self._permits.acquire()
+        self._pool.shutdown()
         self.slab.close(force=True)
         self._host_slab.close(force=True)
 
@@ -156,11 +158,11 @@ class Flow:
     async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
         """Decode on a worker thread. The thread owns what it leases: when nobody waits any more it releases it."""
         await self._acquire_worker(deadline)
-        loop = asyncio.get_running_loop()
+        loop, seconds = asyncio.get_running_loop(), deadline.remaining_seconds
         future = self._pool.submit(self._work, blob, modality, options, deadline)
         future.add_done_callback(lambda _: _call_soon(loop, self._permits.release))
         try:
-            async with asyncio.timeout(deadline.remaining_seconds):
+            async with asyncio.timeout(seconds):
                 return await asyncio.shield(asyncio.wrap_future(future))
         except BaseException as error:
             deadline.cancel()

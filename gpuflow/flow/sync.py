@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
@@ -75,6 +74,7 @@ class SyncFlow:
             return
         self._closed = True
         self._run(self.flow.aclose())
+        self._run(self._loop.shutdown_default_executor())
         self._stop_loop()
 
     def __enter__(self) -> Self:
@@ -130,9 +130,7 @@ _making = threading.Lock()  # two first calls at once make one flow
 
 @functools.cache
 def _default(device: str) -> SyncFlow:
-    flow = SyncFlow(device=device)
-    atexit.register(flow.close)
-    return flow
+    return SyncFlow(device=device)  # its thread is a daemon: it ends with the process
 
 
 async def _next(outcomes: Any) -> Outcome | None:

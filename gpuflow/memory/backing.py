@@ -70,6 +70,7 @@ class DeviceMemory:
         with cupy.cuda.Device(self._index):
             self.address = int(cupy.cuda.runtime.malloc(nbytes))
         self._free = weakref.finalize(self, _free_device_memory, self.address, self._index)
+        self._free.atexit = False  # the driver frees it with the process, and may be gone before
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
         """What CuPy needs to view ``nbytes`` at ``offset`` (``__cuda_array_interface__`` version 3)."""

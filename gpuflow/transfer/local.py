@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from gpuflow.media import Media
 from gpuflow.transfer.descriptor import write_metadata
@@ -19,13 +18,9 @@ def save(media: Media, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written to, or is full.
     """
-    import safetensors
+    from safetensors.torch import save as serialize
 
-    tensors = {}
-    for spec in media.specs:
-        array = media.lease.array(spec)
-        array = array.get() if hasattr(array, "get") else array
-        tensors[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data": array.tobytes()}
+    tensors = {spec.name: media.lease.tensor(spec).cpu() for spec in media.specs}
     kind, values = write_metadata(media.metadata)
     header = {
         "kind": media.kind,
@@ -33,8 +28,7 @@ def save(media: Media, path: Path) -> None:
         "metadata": json.dumps({kind: values}),
         "content_hash": media.content_hash or "",
     }
-    serialize: Any = safetensors.serialize  # its stub names a class that the function does not need
-    whole: bytes = serialize(tensors, header)
+    whole = serialize(tensors, header)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:

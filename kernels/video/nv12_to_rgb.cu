@@ -3,7 +3,8 @@
 //   rgb[c] = clamp(floor(m[c][0] * Y + m[c][1] * U + m[c][2] * V + m[c][3] + 0.5), 0, 255)
 //
 // Y, U, V are code values (P016 keeps them in the high bits: they are shifted down first); matrix, range and bit depth
-// are all in the 3x4 matrix. Each 2x2 pixels share one chroma sample (nearest), as swscale's default path does.
+// are all in the 3x4 matrix. Each 2x2 pixels share one chroma sample (nearest), as in
+// swscale's default path for 8 bits and even widths; deeper or odd pictures it interpolates, by up to 64 levels on noise.
 // rotation counts quarter turns counter-clockwise; out is (height, width, 3), or (width, height, 3) for odd rotations.
 //
 // Launch: any grid and block; x strides over the columns of out, y over its rows. Default: block 128, grid

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gpuflow.codecs.base import MediaType
-from gpuflow.codecs.video.boxes import check_boxes
+from gpuflow.codecs.probe.boxes import check_boxes
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import CorruptMedia, DeadlineExceeded, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
 from gpuflow.flow.context import Deadline, LoadContext

@@ -45,9 +45,11 @@ def test_load_writes_tensors_and_pictures_that_other_libraries_read(tmp_path: Pa
         f"{name}{end}" for name in ("000-a.png", "001-b.mp4", "002-c.mp3") for end in (".safetensors", ".png")
     }
     [pixels] = load_file(tmp_path / "out" / "000-a.png.safetensors").values()
-    assert np.array_equal(pixels, np.asarray(Picture.open(tmp_path / "a.png").convert("RGB")))
+    with Picture.open(tmp_path / "a.png") as picture:
+        assert np.array_equal(pixels, np.asarray(picture.convert("RGB")))
     for path in (tmp_path / "out").glob("*.png"):
-        assert Picture.open(path).size[0] > 10
+        with Picture.open(path) as picture:
+            assert picture.size[0] > 10
 
 
 def test_options_and_presets_reach_the_media(tmp_path: Path) -> None:
@@ -103,7 +105,8 @@ def test_the_demo_with_ones_own_media_reads_them_in_a_second_process(tmp_path: P
     done = _run("demo", "a.png", "b.mp4", folder=tmp_path)
     assert "2 of 2 media read by a second process and equal byte for byte" in done.stdout
     assert "NIXL" in done.stdout
-    assert Picture.open(tmp_path / "gpuflow-demo.png").size[0] > 1000
+    with Picture.open(tmp_path / "gpuflow-demo.png") as picture:
+        assert picture.size[0] > 1000
 
 
 def test_the_demo_fails_when_something_cannot_be_loaded(tmp_path: Path) -> None:

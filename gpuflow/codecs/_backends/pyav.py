@@ -28,7 +28,7 @@ _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  #
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
-_SPS_START = re.compile(rb"\0\0\1[\x07\x27\x47\x67]")
+_SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _SEI_SEARCH_BYTES = 1_024
 _RECOVERY_POINT = 6
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -395,4 +395,4 @@ def _may_drop(demuxed: Demuxed) -> bool:
     if demuxed.codec in {"h264", "mpeg4", "vp8"}:
         return True
     record = demuxed.extradata or b""
-    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 < 9
+    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1

@@ -61,7 +61,7 @@ class NvdecVideoDecoder:
     ``SimpleDecoder`` through an anonymous file, and is only for clips whose packets are all displayed.
     """
 
-    name = "nvdec"
+    name = "pynvvideocodec"
     device: Literal["cuda"] = "cuda"
 
     def __init__(self, device_index: int, convert: Convert, *, route: Route = "packets", reuse: bool = True) -> None:

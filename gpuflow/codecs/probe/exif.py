@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 _ORIENTATION = 0x0112
 _SHORT = 3
 _MAX_ENTRIES = 512
-_ORDERS = {b"II*\x00": "little", b"MM\x00*": "big"}
+_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\x00": "little", b"MM\x00*": "big"}
 
 
 def exif_orientation(block: bytes) -> int:
@@ -19,7 +21,7 @@ def exif_orientation(block: bytes) -> int:
         return 1
 
     def number(at: int, size: int) -> int:
-        return int.from_bytes(tiff[at : at + size], "little" if order == "little" else "big")
+        return int.from_bytes(tiff[at : at + size], order)
 
     first = number(4, 4)
     for entry in range(min(number(first, 2), _MAX_ENTRIES)):

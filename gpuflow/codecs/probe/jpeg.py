@@ -12,7 +12,6 @@ _SOS = 0xDA
 _APP1 = 0xE1
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are DHT, JPG and DAC
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _BOMB_PIXELS = 4_000_000
 _PIXELS_PER_BYTE = 800  # a flat baseline image has 341
@@ -29,7 +28,7 @@ def jpeg_info(data: bytes) -> ImageInfo:
     marker, bits, height, width, channels = frame
     if not (width and height):
         raise CorruptMedia(f"the JPEG claims {width}x{height} pixels")
-    if bits not in (8, 12, 16) and marker not in _LOSSLESS:
+    if not 2 <= bits <= 16:
         raise CorruptMedia(f"the JPEG claims {bits} bits a sample")
     if channels not in (1, 3, 4):
         raise UnsupportedFormat(f"a JPEG has 1, 3 or 4 channels here; got {channels}")
@@ -44,7 +43,6 @@ def jpeg_info(data: bytes) -> ImageInfo:
         bit_depth=bits,
         orientation=orientation,
         progressive=marker in _PROGRESSIVE,
-        lossless=marker in _LOSSLESS,
     )
 
 

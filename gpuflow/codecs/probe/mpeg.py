@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _TS_SYNC = 0x47
 _TS_PACKETS = 5
+_TS_LEAST = 3  # two tables and one packet of media
 _BITRATES = {  # kbit/s by (MPEG-1?, layer). Source: ISO 11172-3 2.4.2.3 and ISO 13818-3
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -51,7 +52,7 @@ def is_transport_stream(data: bytes) -> bool:
 
 def _synchronised(data: bytes, start: int, packet_bytes: int) -> bool:
     places = range(start, min(len(data), start + _TS_PACKETS * packet_bytes), packet_bytes)
-    return len(places) > 1 and all(data[at] == _TS_SYNC for at in places)
+    return len(places) >= _TS_LEAST and all(data[at] == _TS_SYNC for at in places)
 
 
 def _family(data: bytes, at: int) -> tuple[int, int]:

@@ -142,6 +142,6 @@ def _name(data: bytes) -> str:
     for beginning, name in _REFUSED_TEXTS:
         if text.startswith(beginning):
             return name
-    if text and all(byte >= 32 or byte in b"\t\r\n" for byte in text):
+    if text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
         return "text"
     return f"a file of {len(data)} bytes whose format is not known"

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav
 from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
-from gpuflow.codecs.video.boxes import check_boxes
+from gpuflow.codecs.probe.boxes import check_boxes
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat

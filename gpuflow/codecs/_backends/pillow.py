@@ -1,0 +1,105 @@
+"""The rest by Pillow: GIF, BMP, AVIF, later frames of animations, and what torchvision refuses."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.base import Capability, ImageInfo, Support
+from gpuflow.codecs.orientation import oriented
+from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
+
+_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "avif": "AVIF"}
+_EXIF_ORIENTATION = 0x0112
+
+
+class PillowDecoder:
+    """``ImageDecoder`` on Pillow, on the CPU."""
+
+    name = "pillow"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def capability(self) -> Capability:
+        """Whether the library loads here."""
+        try:
+            import PIL.Image
+        except (ImportError, OSError) as error:
+            return Capability(False, f"Pillow does not load ({error}): pip install pillow")
+        return Capability(True, version=PIL.__version__)
+
+    def supports(self, info: ImageInfo) -> Support:
+        """All six formats; not 12-bit JPEG."""
+        if info.format not in _FORMATS:
+            return Support(False, f"{info.format} is not on Pillow's list here")
+        if info.format == "jpeg" and info.bit_depth == 12:
+            return Support(False, "Pillow reads no 12-bit JPEG")
+        return Support(True)
+
+    def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
+        """See ``ImageDecoder``. Frame ``n`` of an animation is decoded through the ``n`` before it."""
+        with _opened(data, info.format) as image:
+            image.seek(frame)
+            pixels = oriented(_pixels(image), info.orientation)
+        if pixels.shape[:2] != (info.height, info.width):
+            raise CorruptMedia(f"the {info.format} claims {info.width}x{info.height} and holds another size")
+        if out is None:
+            return pixels
+        np.copyto(out, pixels)
+        return out
+
+
+def avif_info(data: bytes) -> ImageInfo:
+    """The claims of an AVIF file; libavif reads its boxes and decodes nothing.
+
+    Raises:
+        CorruptMedia: damaged.
+        UnsupportedFormat: this Pillow has no AVIF.
+        LimitExceeded: twice as many pixels as Pillow's own limit.
+    """
+    with _opened(data, "avif") as image:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        (width, height), has_alpha = image.size, image.mode == "RGBA"
+        frames = getattr(image, "n_frames", 1)
+    orientation = orientation if orientation in range(1, 9) else 1
+    if orientation > 4:
+        width, height = height, width
+    return ImageInfo(
+        "avif",
+        width,
+        height,
+        channels=4 if has_alpha else 3,
+        orientation=orientation,
+        has_alpha=has_alpha,
+        num_frames=frames,
+    )
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Any]:
+    """The image, its format never guessed; every error of the library becomes one of ours here."""
+    from PIL import Image, features
+
+    if name == "avif" and not features.check("avif"):
+        raise UnsupportedFormat("this Pillow was built without AVIF: pip install 'pillow>=11.3'")
+    try:
+        with Image.open(io.BytesIO(data), formats=(_FORMATS[name],)) as image:
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise LimitExceeded(f"the {name} claims more pixels than Pillow opens") from error
+    except GpuflowError:
+        raise
+    except Exception as error:  # bad bytes make Pillow raise a dozen kinds, struct.error and AttributeError among them
+        raise CorruptMedia(f"Pillow cannot decode this {name}") from error
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """``(H, W, 3)``, or ``(H, W, 4)`` where there is transparency."""
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip it at 255
+        levels = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))

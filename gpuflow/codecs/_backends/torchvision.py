@@ -1,0 +1,77 @@
+"""JPEG, PNG and still WebP by torchvision (libjpeg-turbo, libpng, libwebp), bit-identical to Pillow and faster."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.base import Capability, ImageInfo, Support
+from gpuflow.codecs.orientation import oriented
+from gpuflow.errors import CorruptMedia, UnsupportedFormat
+
+# Never GIF: torchvision 0.26 writes frames outside their canvas, and so outside its memory.
+_FORMATS = ("jpeg", "png", "webp")
+
+
+class TorchvisionDecoder:
+    """``ImageDecoder`` on torchvision, on the CPU. Orientation is ours: torchvision leaves WebP's out."""
+
+    name = "torchvision"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def capability(self) -> Capability:
+        """Whether the library loads here."""
+        try:
+            import torchvision
+        except (ImportError, OSError, RuntimeError) as error:
+            return Capability(False, f"torchvision does not load ({error}): pip install torchvision")
+        return Capability(True, version=torchvision.__version__)
+
+    def supports(self, info: ImageInfo) -> Support:
+        """Three formats; not 12-bit JPEG, not animated WebP, not a PNG's colour key, which torchvision drops."""
+        if info.format not in _FORMATS:
+            return Support(False, f"torchvision is not trusted with {info.format}")
+        if info.format == "jpeg" and info.bit_depth != 8:
+            return Support(False, f"torchvision reads 8-bit JPEG only; this one has {info.bit_depth} bits")
+        if info.format == "webp" and info.num_frames > 1:
+            return Support(False, "torchvision reads no animated WebP")
+        if info.format == "png" and info.has_alpha and info.channels in (1, 3):
+            return Support(False, "torchvision drops a PNG's colour key")
+        return Support(True)
+
+    def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
+        """See ``ImageDecoder``. The array is a view of torchvision's, with the strides that it happens to have."""
+        if frame:
+            raise UnsupportedFormat("torchvision decodes the first frame only")
+        pixels = oriented(_to_8_bits(_decoded(data, info)), info.orientation)
+        if pixels.shape[:2] != (info.height, info.width):
+            raise CorruptMedia(f"the {info.format} claims {info.width}x{info.height} and holds another size")
+        if out is None:
+            return pixels
+        np.copyto(out, pixels)
+        return out
+
+
+def _decoded(data: bytes, info: ImageInfo) -> NDArray[Any]:
+    """``(H, W, 3)``, or ``(H, W, 4)`` where there is alpha; uint8, or uint16 of a 16-bit PNG."""
+    import torch
+    from torchvision.io import decode_image
+
+    mode = "RGB_ALPHA" if info.has_alpha else "RGB"  # UNCHANGED would give the numbers of palette entries
+    try:
+        tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptMedia(f"torchvision cannot decode this {info.format}") from error
+    if tensor.ndim != 3:
+        raise UnsupportedFormat(f"this {info.format} is animated")
+    pixels: NDArray[Any] = tensor.permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """16-bit levels divided by 257, rounded; what Pillow clips or shifts."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,67 @@
+"""The image decoders that there are, in which order they are tried, and one decode through them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from gpuflow.codecs._backends.nvimagecodec import NvImageCodecDecoder
+from gpuflow.codecs._backends.pillow import PillowDecoder
+from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
+from gpuflow.codecs.base import Capability, ImageDecoder, ImageInfo
+from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
+
+GPU_FORMATS = frozenset({"jpeg"})  # what a GPU decoder exists for at all
+_CPU_DECODERS: tuple[ImageDecoder, ...] = (TorchvisionDecoder(), PillowDecoder())
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """``pixels``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8, orientation applied; ``backend``: who decoded them."""
+
+    pixels: Any
+    backend: str
+
+
+@functools.cache
+def gpu_decoder(device_index: int) -> ImageDecoder:
+    """The GPU's JPEG decoder; its sessions are kept, because making one is slow."""
+    return NvImageCodecDecoder(device_index)
+
+
+def capabilities() -> dict[str, Capability]:
+    """What can be used here, by backend."""
+    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, gpu_decoder(0))}
+
+
+def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: int = 0) -> list[ImageDecoder]:
+    """The decoders that take such an image, best first; whether they are installed is their ``capability()``."""
+    of_gpu = (gpu_decoder(device_index),) if device_is_cuda else ()
+    return [decoder for decoder in (*of_gpu, *_CPU_DECODERS) if decoder.supports(info)]
+
+
+def gpu_obstacle(info: ImageInfo, device_index: int) -> str | None:
+    """Why the GPU cannot decode this image; ``None`` where it can."""
+    decoder = gpu_decoder(device_index)
+    return decoder.capability().reason or decoder.supports(info).reason or None
+
+
+def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0) -> Decoded:
+    """Decode one frame on the CPU, by the first decoder that can.
+
+    Raises:
+        CorruptMedia: none of them can read it; what the first of them said.
+        UnsupportedFormat: none of them takes such an image.
+        BackendUnavailable: one that would is not installed.
+    """
+    failed: GpuflowError | None = None
+    for decoder in image_decoders(info):
+        if not (capability := decoder.capability()):
+            failed = failed or BackendUnavailable(f"{info.format} needs {decoder.name}: {capability.reason}")
+            continue
+        try:
+            return Decoded(decoder.decode(data, info, frame=frame), decoder.name)
+        except (CorruptMedia, UnsupportedFormat) as error:
+            failed = error if not isinstance(failed, CorruptMedia) else failed
+    raise failed or UnsupportedFormat(f"no decoder takes {info.bit_depth}-bit {info.format}")

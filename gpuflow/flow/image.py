@@ -1,0 +1,145 @@
+"""An image from bytes to a placed ``Image``, or to the ``Features`` that a preset describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gpuflow.codecs.base import ImageInfo, MediaType
+from gpuflow.codecs.images import GPU_FORMATS, decode_image, gpu_decoder, gpu_obstacle
+from gpuflow.codecs.probe import check_image, image_info
+from gpuflow.config import ImageOptions, Limits
+from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, UnsupportedFormat
+from gpuflow.flow.context import LoadContext
+from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, block_bytes, lay_out
+from gpuflow.memory import Lease
+from gpuflow.ops.composite import flatten_alpha
+from gpuflow.ops.transform import transform
+from gpuflow.presets.image import Preset, image_preset
+from gpuflow.presets.plan import ImagePlan, plan, plan_plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """``array``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8, numpy or CuPy; who decoded them, and why not the GPU."""
+
+    array: Any
+    backend: str
+    fallback: str | None = None
+
+
+def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadContext) -> Image | Features:
+    """Probe, decode, composite, transform, place. Without a preset an ``Image``, with one ``Features``.
+
+    On a GPU a JPEG is decoded there and falls back to the CPU where it cannot be; no GPU decodes the other formats, so
+    that they are decoded on the CPU and uploaded is no fallback.
+
+    Raises:
+        UnsupportedFormat: no image, or one that no decoder takes.
+        CorruptMedia: it cannot be decoded.
+        LimitExceeded: it is, or would become, larger than allowed.
+        InvalidOptions: an unknown preset, a frame that the image does not have, types that contradict each other.
+        BackendUnavailable: an engine or a GPU was asked for by name and cannot be used.
+        GpuflowError: whatever ``LoadContext`` raises.
+    """
+    preset = _preset_of(options)
+    with context.stage("probe"):
+        info = image_info(blob.data, kind)
+        check_image(info, context.limits)
+        if options.frame >= info.num_frames:
+            raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
+        wanted = _plan_of(options, preset, info)
+        _check_resize(info, wanted, context.limits)
+    metadata = ImageMetadata(
+        info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
+    )
+    with _decoded(blob.data, info, options.frame, context) as pixels:
+        lease, specs, engine = _placed(pixels.array, wanted, options, context)
+    backend = f"{pixels.backend}+{engine}" if engine else pixels.backend
+    if preset is None:
+        return Image(lease, specs, metadata, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
+    features = FeatureMetadata(preset.name, metadata, num_tokens=wanted.num_tokens)
+    return Features(lease, specs, features, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
+
+
+def _preset_of(options: ImageOptions) -> Preset | None:
+    preset = options.preset
+    if isinstance(preset, str):
+        return image_preset(preset)
+    if preset is None or isinstance(preset, Preset):
+        return preset
+    raise InvalidOptions(f"preset is the name of an image preset or a Preset; got {type(preset).__name__}")
+
+
+def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> ImagePlan:
+    if preset is None:
+        return plan_plain(
+            info.height,
+            info.width,
+            size=options.size,
+            resample=options.resample,
+            layout=options.layout,
+            dtype=options.dtype or "uint8",
+        )
+    dtype = options.dtype or ("float32" if options.normalize else "uint8")
+    if (dtype == "uint8") == options.normalize:
+        raise InvalidOptions(
+            f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
+        )
+    return plan(preset, info.height, info.width, dtype=dtype, normalize=options.normalize)
+
+
+def _check_resize(info: ImageInfo, wanted: ImagePlan, limits: Limits) -> None:
+    """A thin image can become a huge one: its shorter side grows to the preset's, and the longer one with it."""
+    height, width = wanted.resized
+    pixels = max(height, info.height) * width  # the horizontal pass comes first
+    if pixels > limits.max_image_pixels:
+        raise LimitExceeded(
+            f"{info.width}x{info.height} resized to {width}x{height} passes through {pixels} pixels; "
+            f"Limits.max_image_pixels is {limits.max_image_pixels}"
+        )
+
+
+@contextmanager
+def _decoded(data: bytes, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
+    """The decoded image, valid inside the block: on a GPU it lies in a scratch lease."""
+    if not context.device.is_cuda or info.format not in GPU_FORMATS:
+        yield _decoded_on_the_cpu(data, info, frame, context)
+        return
+    obstacle = gpu_obstacle(info, context.device.index)
+    if obstacle is None:
+        specs = lay_out({"pixels": ("uint8", (info.height, info.width, 3))})
+        with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
+            decoder = gpu_decoder(context.device.index)
+            try:
+                with context.stage("decode"):
+                    array = decoder.decode(data, info, frame=frame, out=scratch.array(specs[0]))
+            except (CorruptMedia, UnsupportedFormat) as error:
+                obstacle = str(error)
+            else:
+                yield _Pixels(array, decoder.name)
+                return
+    # First the CPU's verdict: what it cannot read either is the sender's fault, and never a missing backend
+    pixels = _decoded_on_the_cpu(data, info, frame, context)
+    yield _Pixels(pixels.array, pixels.backend, context.fall_back(obstacle, modality="image"))
+
+
+def _decoded_on_the_cpu(data: bytes, info: ImageInfo, frame: int, context: LoadContext) -> _Pixels:
+    with context.stage("decode"):
+        decoded = decode_image(data, info, frame=frame)
+    return _Pixels(decoded.pixels, decoded.backend)
+
+
+def _placed(
+    pixels: Any, wanted: ImagePlan, options: ImageOptions, context: LoadContext
+) -> tuple[Lease, tuple[TensorSpec, ...], str]:
+    """The sealed lease, what lies in it, and the engine that transformed; ``""`` where the pixels are as decoded."""
+    as_decoded = options.preset is None and wanted.mean is None and wanted.resized == pixels.shape[:2]
+    engine = transform("exact" if as_decoded else options.engine)
+    specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
+    with context.stage("place" if as_decoded else "transform"), context.placing(specs) as lease:
+        flat = flatten_alpha(pixels, alpha=options.alpha, background=options.background)
+        engine.apply(flat, wanted, lease, specs)
+    return lease, specs, "" if as_decoded else engine.label(context.device.name)

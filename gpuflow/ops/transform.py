@@ -1,0 +1,48 @@
+"""A decoded image into its place of the result, by one of the engines: resize, crop or pad, normalise, lay out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from gpuflow.errors import BackendUnavailable
+from gpuflow.media import TensorSpec
+from gpuflow.memory import Lease
+from gpuflow.ops.transform_dali import DaliTransform
+from gpuflow.ops.transform_exact import ExactTransform
+from gpuflow.presets.plan import ImagePlan
+
+
+class Transform(Protocol):
+    """One engine; safe from any thread. On every device it is the same code."""
+
+    name: str
+
+    def obstacle(self) -> str | None:
+        """Why it cannot be used here, with what mends it; ``None`` where it can."""
+        ...
+
+    def label(self, device: str) -> str:
+        """What runs on that device, for the result's ``backend``."""
+        ...
+
+    def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
+        """Write the result of ``(H, W, 3)`` uint8 pixels, numpy or CuPy, to ``specs`` of the lease.
+
+        Pixels on the host are uploaded where the lease lies on a GPU. The work is queued there and noted on the lease.
+        """
+        ...
+
+
+_ENGINES: dict[str, Transform] = {"exact": ExactTransform(), "dali": DaliTransform()}
+
+
+def transform(engine: Literal["auto", "exact", "dali"] = "auto") -> Transform:
+    """The engine of that name; ``"auto"`` is ``"exact"``, which equals Hugging Face's processors on the CPU.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    chosen = _ENGINES["exact" if engine == "auto" else engine]
+    if (obstacle := chosen.obstacle()) is not None:
+        raise BackendUnavailable(f"engine {engine!r} cannot be used: {obstacle}")
+    return chosen

@@ -1,0 +1,146 @@
+"""Image presets: what a model family's image processor does, as data. A new family is a row of the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+from gpuflow.errors import InvalidOptions
+from gpuflow.presets.hf import preset_fields
+from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
+
+Filter = Literal["bilinear", "bicubic"]
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _require(holds: bool, rule: str, got: object) -> None:
+    if not holds:
+        raise InvalidOptions(f"image preset: {rule}; got {got!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Resize, crop or pad, normalise, lay out.
+
+    ``rule``: ``"fixed"`` resizes to ``size`` (height, width); ``"shortest_edge"`` to ``size[0]`` on the shorter side;
+    ``"pixel_budget"`` to multiples of ``patch * merge`` within ``min_pixels`` and ``max_pixels``. ``crop``: centred,
+    padded with black where the image is smaller. Levels become ``(level / 255 - mean) / std``.
+
+    ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``; ``"patches"`` is one row a patch, ``merge * merge``
+    neighbours after one another, each ``(3, temporal_patch, patch, patch)`` with the picture repeated in time, and
+    ``image_grid_thw (1, 3)`` int64. ``patch=0``: not the processor's business; then the number of tokens is not known.
+
+    Raises:
+        InvalidOptions: values that contradict each other.
+    """
+
+    name: str
+    rule: Literal["fixed", "shortest_edge", "pixel_budget"]
+    resample: Filter = "bicubic"
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    size: tuple[int, int] = (0, 0)
+    crop: tuple[int, int] | None = None
+    min_pixels: int = 0
+    max_pixels: int = 0
+    patch: int = 0
+    merge: int = 1
+    temporal_patch: int = 1
+    layout: Literal["image", "patches"] = "image"
+
+    def __post_init__(self) -> None:
+        _require(self.resample in ("bilinear", "bicubic"), "resample is bilinear or bicubic", self.resample)
+        _require(
+            len(self.mean) == 3 and len(self.std) == 3 and min(self.std) > 0,
+            "three means, three stds above 0",
+            self.std,
+        )
+        if self.rule == "pixel_budget":
+            _require(0 < self.min_pixels <= self.max_pixels, "0 < min_pixels <= max_pixels", self.max_pixels)
+            _require(self.patch > 0 and self.merge > 0, "a pixel budget needs patch and merge above 0", self.patch)
+        else:
+            _require(all(0 < side <= 16_384 for side in self.size), "size lies in 1 .. 16384", self.size)
+        if self.crop is not None:
+            _require(all(0 < side <= 16_384 for side in self.crop), "crop lies in 1 .. 16384", self.crop)
+        if self.layout == "patches":
+            whole = self.rule == "pixel_budget" and self.crop is None and self.temporal_patch > 0
+            _require(whole, "patches need a pixel budget, no crop, and temporal_patch above 0", self.rule)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """``(height, width)`` that an image of this size is resized to.
+
+        Raises:
+            LimitExceeded: a shape that the family refuses.
+        """
+        if self.rule == "fixed":
+            return self.size
+        if self.rule == "shortest_edge":
+            return by_shortest_edge(height, width, self.size[0])
+        return by_pixel_budget(
+            height,
+            width,
+            factor=self.patch * self.merge,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+        )
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any] | str | os.PathLike[str]) -> Self:
+        """The preset of a Hugging Face image processor: ``preprocessor_config.json`` as a mapping, its path, or its folder's.
+
+        Raises:
+            InvalidOptions: no such file, a processor of another kind, or a setting that a preset does not express.
+        """
+        return cls(**preset_fields(config))
+
+
+_CLIP = Preset("clip-224", "shortest_edge", mean=CLIP_MEAN, std=CLIP_STD, size=(224, 224), crop=(224, 224))
+_SIGLIP = Preset("siglip-224", "fixed", size=(224, 224))
+_QWEN = Preset(
+    "qwen2-vl",
+    "pixel_budget",
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
+    min_pixels=4 * 28 * 28,
+    max_pixels=16_384 * 28 * 28,
+    patch=14,
+    merge=2,
+    temporal_patch=2,
+    layout="patches",
+)
+# Where checkpoints of a family differ, the values are those of its own preprocessor_config.json, not of the class
+_TABLE = (
+    _CLIP,
+    replace(_CLIP, name="clip-336", size=(336, 336), crop=(336, 336), patch=14),
+    _SIGLIP,
+    replace(_SIGLIP, name="siglip-384", size=(384, 384)),
+    _QWEN,
+    replace(_QWEN, name="qwen2.5-vl"),
+    replace(_QWEN, name="qwen3-vl", mean=HALF, std=HALF, min_pixels=256 * 256, max_pixels=4_096 * 4_096, patch=16),
+    Preset("vit-224", "fixed", "bilinear", size=(224, 224)),
+    Preset(
+        "dinov2-224", "shortest_edge", mean=IMAGENET_MEAN, std=IMAGENET_STD, size=(256, 256), crop=(224, 224), patch=14
+    ),
+)
+_PRESETS = {preset.name: preset for preset in _TABLE}
+
+
+def image_preset_names() -> tuple[str, ...]:
+    """Every name that ``image_preset`` takes."""
+    return tuple(_PRESETS)
+
+
+def image_preset(name: str) -> Preset:
+    """A built-in preset.
+
+    Raises:
+        InvalidOptions: no such name; lists them.
+    """
+    preset = _PRESETS.get(name)
+    if preset is None:
+        raise InvalidOptions(f"no image preset {name!r}; there are {', '.join(_PRESETS)}")
+    return preset

@@ -1,0 +1,604 @@
+"""Fetching over real sockets, from servers that behave and from servers that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import blake3
+import pytest
+from blockbuster import blockbuster_ctx
+from pytest_httpserver import HTTPServer
+
+from gpuflow.config import FetchPolicy, Limits
+from gpuflow.errors import FetchFailed, GpuflowError, InvalidOptions, Overloaded, TooLarge, UnsafeURL
+from gpuflow.fetch import Fetcher
+from gpuflow.fetch.remote import Meter
+from gpuflow.media import Blob, Source
+
+OPEN: dict[str, Any] = {
+    "allow_private_networks": ("127.0.0.0/8", "::1/128"),
+    "allow_direct_ip": True,
+    "allow_direct_port": True,
+}
+LOOPBACK = FetchPolicy(**OPEN, timeout_ms=10_000)
+BRIEF = FetchPolicy(**OPEN, timeout_ms=400, read_seconds=0.3)
+LIMIT = 100_000
+LIMITS = Limits(max_image_bytes=LIMIT)
+BODY = bytes(range(256)) * 16
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: Image/PNG; charset=x\r\n"
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    """A raw server on loopback that runs one handler a request, and what it saw."""
+
+    handler: Handler
+    host: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
+    url: str = ""
+    connections: int = 0
+    heads: list[bytes] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await self.handler(reader, writer)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handler: Handler, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
+    server = Server(handler, host, tls)
+    listener = await asyncio.start_server(server.serve, host, 0, ssl=tls)
+    name = "localhost" if tls else host
+    server.url = f"http{'s' if tls else ''}://{name}:{listener.sockets[0].getsockname()[1]}/a.png?signature=s3cret"
+    try:
+        yield server
+    finally:
+        listener.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+
+
+def sends(*parts: bytes) -> Handler:
+    """Answer with these bytes and hang up."""
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.writelines(parts)
+        await writer.drain()
+        raise ConnectionResetError
+
+    return handler
+
+
+def keeps_sending(head: bytes, part: bytes, *, pause_seconds: float = 0.0) -> Handler:
+    """Answer with the head and then the same bytes for ever."""
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause_seconds)
+
+    return handler
+
+
+def falls_silent(head: bytes) -> Handler:
+    """Answer with these bytes and then nothing, with the connection open."""
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        await asyncio.Event().wait()
+
+    return handler
+
+
+def stays_open(body: bytes, headers: bytes = b"") -> Handler:
+    """Answer well and wait for the next request."""
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    return handler
+
+
+def redirects(location: str, *, status: int = 302) -> Handler:
+    head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 1000000\r\n\r\n"
+    return falls_silent(head.encode())
+
+
+async def fetch(url: str, policy: FetchPolicy = LOOPBACK) -> Blob:
+    async with Fetcher(policy, LIMITS) as fetcher:
+        return await fetcher.fetch(Source.of(url, modality="image"))
+
+
+def fetch_from(handler: Handler, policy: FetchPolicy = LOOPBACK) -> Blob:
+    async def run() -> Blob:
+        async with serving(handler) as server:
+            return await fetch(server.url, policy)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuflow-")] == []
+
+
+def test_an_image_is_fetched_with_its_hash_and_declared_type(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/a.png").respond_with_data(BODY, content_type="image/png")
+    blob = asyncio.run(fetch(httpserver.url_for("/a.png")))
+    assert blob == Blob(BODY, blake3.blake3(BODY).hexdigest(), "image/png")
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 404, 429, 500, 503])
+def test_any_status_but_200_is_a_failed_fetch(httpserver: HTTPServer, status: int) -> None:
+    httpserver.expect_request("/a.png").respond_with_data(b"", status=status)
+    with pytest.raises(FetchFailed, match=str(status)):
+        asyncio.run(fetch(httpserver.url_for("/a.png")))
+
+
+def test_a_chunked_body_and_one_that_ends_with_the_connection_are_read() -> None:
+    assert (
+        fetch_from(sends(OK, b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n3\r\nfgh\r\n0\r\n\r\n")).data
+        == b"abcdefgh"
+    )
+    assert fetch_from(sends(OK, b"\r\n", BODY)).data == BODY
+
+
+def test_what_is_sent_names_us_and_asks_for_no_encoding() -> None:
+    async def run() -> bytes:
+        async with serving(stays_open(BODY)) as server:
+            assert (await fetch(server.url, FetchPolicy(**OPEN, user_agent="tester/1"))).declared_type == "image/png"
+            return server.heads[0].lower()
+
+    head = asyncio.run(run())
+    assert head.startswith(b"get /a.png?signature=s3cret http/1.1\r\n")
+    assert b"accept-encoding: identity\r\n" in head
+    assert b"user-agent: tester/1\r\n" in head
+    assert not any(name in head for name in (b"cookie", b"authorization", b"referer"))
+
+
+class TestRedirects:
+    """Each hop is checked like the first URL, and nothing is dialled that was not."""
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_a_redirect_is_followed_without_reading_its_body(self, httpserver: HTTPServer, status: int) -> None:
+        httpserver.expect_request("/b.png").respond_with_data(BODY)
+        assert fetch_from(redirects(httpserver.url_for("/b.png"), status=status)).data == BODY
+
+    def test_a_relative_redirect_stays_on_its_host(self, httpserver: HTTPServer) -> None:
+        moved = {"Location": "../b.png"}
+        httpserver.expect_request("/x/a.png").respond_with_data("", status=302, headers=moved)
+        httpserver.expect_request("/b.png").respond_with_data(BODY)
+        assert asyncio.run(fetch(httpserver.url_for("/x/a.png"))).data == BODY
+
+    def test_a_loop_ends_after_as_many_redirects_as_are_allowed(self) -> None:
+        async def run() -> int:
+            async with serving(redirects("/again")) as server:
+                with pytest.raises(FetchFailed, match="3 redirects"):
+                    await fetch(server.url)
+                return len(server.heads)
+
+        assert asyncio.run(run()) == 4
+
+    def test_no_redirect_is_followed_where_none_is_allowed(self) -> None:
+        with pytest.raises(FetchFailed, match="0 redirects"):
+            fetch_from(redirects("/again"), FetchPolicy(**OPEN, max_redirects=0))
+
+    def test_a_redirect_to_nowhere_is_a_failed_fetch(self) -> None:
+        with pytest.raises(FetchFailed, match="Location"):
+            fetch_from(sends(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"))
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            "http://127.0.0.2:{port}/",
+            "//127.0.0.2:{port}/",
+            "http://[::ffff:127.0.0.2]:{port}/",
+            "http://2130706434:{port}/",
+            "http://0x7f.2:{port}/",
+            "http://127.2:{port}/",
+            "http://user@127.0.0.2:{port}/",
+            "http://127.0.0.1\\@127.0.0.2:{port}/",
+            "http://127。0。0。2:{port}/",
+            "file:///etc/passwd",
+            "gopher://127.0.0.2:{port}/_",
+            "http://169.254.169.254/latest/meta-data/",
+        ],
+    )
+    def test_a_redirect_to_an_address_that_is_not_open_dials_nothing(self, form: str) -> None:
+        policy = FetchPolicy(**(OPEN | {"allow_private_networks": ("127.0.0.1/32",)}))
+
+        async def run() -> int:
+            async with serving(stays_open(BODY), host="127.0.0.2") as canary:
+                port = canary.url.split(":")[2].split("/")[0]
+                async with serving(redirects(form.format(port=port))) as server:
+                    with pytest.raises(UnsafeURL):
+                        await fetch(server.url, policy)
+                return canary.connections
+
+        assert asyncio.run(run()) == 0
+
+    def test_a_redirect_to_a_domain_that_is_not_listed_dials_nothing(self) -> None:
+        policy = FetchPolicy(**OPEN, allowed_media_domains=("127.0.0.1",))
+
+        async def run() -> int:
+            async with (
+                serving(stays_open(BODY), host="127.0.0.2") as canary,
+                serving(redirects(canary.url)) as server,
+            ):
+                with pytest.raises(UnsafeURL, match="allowed_media_domains"):
+                    await fetch(server.url, policy)
+                return canary.connections
+
+        assert asyncio.run(run()) == 0
+
+
+class TestPrivateAddresses:
+    """The default policy, against servers that are there."""
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.1.", "LOCALHOST."])
+    def test_loopback_is_not_dialled_by_default(self, host: str) -> None:
+        policy = FetchPolicy(allow_direct_ip=True, allow_direct_port=True)
+
+        async def run() -> int:
+            async with serving(stays_open(BODY)) as canary:
+                with pytest.raises(UnsafeURL):
+                    await fetch(canary.url.replace("127.0.0.1", host), policy)
+                return canary.connections
+
+        assert asyncio.run(run()) == 0
+
+    def test_a_name_is_fetched_once_its_network_is_open(self) -> None:
+        async def run() -> Blob:
+            async with serving(stays_open(BODY)) as server:
+                return await fetch(server.url.replace("127.0.0.1", "localhost"))
+
+        assert asyncio.run(run()).data == BODY
+
+    def test_a_network_that_is_none_is_told_when_the_fetcher_is_made(self) -> None:
+        for policy in (FetchPolicy(allow_private_networks=("x",)), FetchPolicy(allowed_media_domains=("a b",))):
+            with pytest.raises(InvalidOptions):
+                Fetcher(policy, LIMITS)
+
+
+class TestLimits:
+    """Sizes are held while bytes arrive."""
+
+    @pytest.mark.parametrize("length", [b"100001", b"99999999999", b"9" * 20])
+    def test_a_length_beyond_the_limit_is_too_large_before_the_body(self, length: bytes) -> None:
+        with pytest.raises(TooLarge):
+            fetch_from(falls_silent(OK + b"Content-Length: " + length + b"\r\n\r\n"))
+
+    @pytest.mark.parametrize("length", [b"-1", b"x", b"1, 2", b"9" * 5_000, b"10\r\nContent-Length: 20"])
+    def test_a_length_that_is_none_is_a_failed_fetch(self, length: bytes) -> None:
+        with pytest.raises((FetchFailed, TooLarge)):
+            fetch_from(sends(OK + b"Content-Length: " + length + b"\r\n\r\n", BODY))
+
+    def test_no_more_is_read_than_was_announced(self) -> None:
+        assert fetch_from(sends(OK, b"Content-Length: 10\r\n\r\n", BODY)).data == BODY[:10]
+
+    def test_a_body_shorter_than_announced_is_a_failed_fetch(self) -> None:
+        with pytest.raises(FetchFailed):
+            fetch_from(sends(OK, b"Content-Length: 5000\r\n\r\n", BODY))
+        with pytest.raises(FetchFailed):
+            fetch_from(sends(OK, b"Transfer-Encoding: chunked\r\n\r\n1000\r\n", BODY[:100]))
+
+    def test_a_body_of_exactly_the_limit_is_read(self) -> None:
+        assert len(fetch_from(sends(OK, b"\r\n", bytes(LIMIT))).data) == LIMIT
+        with pytest.raises(TooLarge):
+            fetch_from(sends(OK, b"\r\n", bytes(LIMIT + 1)))
+
+    def test_an_endless_body_is_cut_at_the_limit(self) -> None:
+        chunk = b"1000\r\n" + bytes(4_096) + b"\r\n"
+        with pytest.raises(TooLarge):
+            fetch_from(keeps_sending(OK + b"Transfer-Encoding: chunked\r\n\r\n", chunk))
+        with pytest.raises(TooLarge):
+            fetch_from(keeps_sending(OK + b"\r\n", bytes(4_096)))
+
+    def test_a_flood_of_one_byte_chunks_is_refused(self) -> None:
+        with pytest.raises(FetchFailed, match="chunks"):
+            fetch_from(keeps_sending(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 100))
+
+    def test_a_body_that_is_mostly_framing_is_refused(self) -> None:
+        with pytest.raises(FetchFailed, match="on the wire"):
+            fetch_from(keeps_sending(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 50_000 + b"\r\nx\r\n"))
+
+    @pytest.mark.parametrize(
+        "part", [b"X-Header: " + b"x" * 1_000 + b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"X: " + b"x" * 70_000]
+    )
+    def test_an_endless_head_is_refused(self, part: bytes) -> None:
+        with pytest.raises(FetchFailed):
+            fetch_from(keeps_sending(OK if part.startswith(b"X") else b"", part))
+
+    def test_a_long_head_below_its_limit_is_read(self) -> None:
+        assert fetch_from(sends(OK, b"X: %s\r\n\r\n" % (b"x" * 60_000), BODY)).data == BODY
+
+    @pytest.mark.parametrize("encoding", [b"gzip", b"br", b"zstd", b"deflate", b"gzip, gzip", b"x"])
+    def test_an_encoding_that_was_not_asked_for_is_refused(self, encoding: bytes) -> None:
+        with pytest.raises(FetchFailed, match="Content-Encoding"):
+            fetch_from(sends(OK + b"Content-Encoding: " + encoding + b"\r\n\r\n", BODY))
+
+    def test_identity_is_no_encoding(self) -> None:
+        assert fetch_from(sends(OK, b"Content-Encoding: identity\r\n\r\n", BODY)).data == BODY
+
+    @pytest.mark.parametrize(
+        "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200\r\n", b"SSH-2.0-x\r\n", b"\x16\x03\x01\x00"]
+    )
+    def test_what_is_not_http_is_a_failed_fetch(self, answer: bytes) -> None:
+        with pytest.raises(FetchFailed):
+            fetch_from(sends(answer))
+
+
+class TestTime:
+    """Every wait ends."""
+
+    @pytest.mark.parametrize(
+        "handler",
+        [
+            falls_silent(b""),
+            falls_silent(OK + b"\r\n"),
+            keeps_sending(OK, b"X: y\r\n", pause_seconds=0.05),
+            keeps_sending(b"", b"HTTP/1.1 102 Processing\r\n\r\n", pause_seconds=0.05),
+            keeps_sending(OK + b"\r\n", b"x", pause_seconds=0.05),
+            keeps_sending(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0", pause_seconds=0.05),
+            redirects("/again"),
+        ],
+        ids=["no head", "no body", "slow head", "slow 1xx", "slow body", "slow chunk size", "loop"],
+    )
+    def test_a_server_that_takes_its_time_is_left_at_the_deadline(self, handler: Handler) -> None:
+        started = time.monotonic()
+        with pytest.raises(FetchFailed):
+            fetch_from(handler, BRIEF)
+        assert time.monotonic() - started < 3.0
+
+    def test_a_body_below_the_minimum_rate_is_left_after_a_while(self) -> None:
+        meter = Meter("host.example", limit=LIMIT, min_bytes_per_second=1_024, started=100.0)
+        meter.add(100, 104.9)
+        meter.add(6_000, 105.1)
+        with pytest.raises(FetchFailed, match="bytes a second"):
+            meter.add(1, 107.0)
+
+    def test_an_unknown_name_is_a_failed_fetch(self) -> None:
+        try:
+            with pytest.raises(FetchFailed, match="resolved"):
+                asyncio.run(fetch("https://no-such-host.invalid/a.png", FetchPolicy(dns_seconds=1.0)))
+        finally:
+            for thread in threading.enumerate():  # a name server that does not answer holds its thread longer
+                if thread.name.startswith("gpuflow-dns"):
+                    thread.join(60.0)
+
+    def test_a_port_where_nobody_listens_is_a_failed_fetch(self) -> None:
+        async def run() -> None:
+            async with serving(stays_open(BODY)) as server:
+                url = server.url
+            await fetch(url)
+
+        with pytest.raises(FetchFailed):
+            asyncio.run(run())
+
+    def test_a_fetch_that_finds_no_free_connection_is_told_to_come_again(self) -> None:
+        policy = FetchPolicy(**OPEN, max_connections=1, timeout_ms=300)
+
+        async def run() -> list[BaseException | Blob]:
+            async with serving(falls_silent(OK)) as server, Fetcher(policy, LIMITS) as fetcher:
+                source = Source.of(server.url)
+                first = asyncio.ensure_future(fetcher.fetch(source))
+                await _until(lambda: server.connections == 1)
+                second = asyncio.ensure_future(fetcher.fetch(source))
+                third = asyncio.ensure_future(fetcher.fetch(source))
+                return await asyncio.gather(first, second, third, return_exceptions=True)
+
+        errors = asyncio.run(run())
+        assert isinstance(errors[0], FetchFailed)
+        assert any(isinstance(error, Overloaded) for error in errors[1:])
+
+
+class TestIsolation:
+    """One request leaves nothing for the next, nor for anybody else."""
+
+    def test_a_connection_is_kept_and_cookies_are_not(self) -> None:
+        async def run() -> Server:
+            async with (
+                serving(stays_open(BODY, b"Set-Cookie: tenant=1; Path=/\r\n")) as server,
+                Fetcher(LOOPBACK, LIMITS) as fetcher,
+            ):
+                for _ in range(3):
+                    await fetcher.fetch(Source.of(server.url))
+                return server
+
+        server = asyncio.run(run())
+        assert (server.connections, len(server.heads)) == (1, 3)
+        assert not any(b"cookie" in head.lower() for head in server.heads)
+
+    def test_proxies_of_the_environment_are_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def run() -> int:
+            async with serving(stays_open(b"proxied")) as proxy, serving(stays_open(BODY)) as server:
+                for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+                    monkeypatch.setenv(name, proxy.url.split("/a.png")[0])
+                assert (await fetch(server.url)).data == BODY
+                return proxy.connections
+
+        assert asyncio.run(run()) == 0
+
+    def test_a_cancelled_fetch_hangs_up_and_frees_its_place(self) -> None:
+        async def run() -> None:
+            hung_up = asyncio.Event()
+
+            async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(OK + b"Content-Length: 5000\r\n\r\n" + BODY)
+                assert await reader.read() == b""
+                hung_up.set()
+
+            policy = FetchPolicy(**OPEN, max_connections=1)
+            async with (
+                serving(waits) as slow,
+                serving(stays_open(BODY)) as good,
+                Fetcher(policy, LIMITS) as fetcher,
+            ):
+                task = asyncio.ensure_future(fetcher.fetch(Source.of(slow.url)))
+                await _until(lambda: len(slow.heads) == 1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await asyncio.wait_for(hung_up.wait(), 5.0)
+                assert (await fetcher.fetch(Source.of(good.url))).data == BODY
+
+        asyncio.run(run())
+
+    def test_cancelling_at_any_step_leaves_a_fetcher_that_works(self) -> None:
+        async def run() -> int:
+            policy = FetchPolicy(**OPEN, max_connections=1)
+            async with serving(sends(OK, b"\r\n", BODY)) as server, Fetcher(policy, LIMITS) as fetcher:
+                source = Source.of(server.url)
+                for steps in range(200):
+                    task = asyncio.ensure_future(fetcher.fetch(source))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    if task.done():
+                        return steps
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+                    assert (await fetcher.fetch(source)).data == BODY
+                return 200
+
+        assert asyncio.run(run()) > 5
+
+    def test_the_event_loop_is_never_blocked(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.bin"
+        path.write_bytes(BODY * 20)
+
+        async def run() -> None:
+            async with serving(stays_open(BODY)) as server, Fetcher(LOOPBACK, Limits()) as fetcher:
+                with blockbuster_ctx():
+                    assert (await fetcher.fetch(Source.of(server.url))).data == BODY
+                    assert (await fetcher.fetch(Source.of(path))).data == BODY * 20
+                    assert (await fetcher.fetch(Source.of(BODY * 2_000))).data == BODY * 2_000
+                    await fetcher.aclose()
+
+        asyncio.run(run())
+
+    def test_a_closed_fetcher_says_so(self) -> None:
+        async def run() -> None:
+            fetcher = Fetcher(LOOPBACK, LIMITS)
+            await fetcher.aclose()
+            await fetcher.aclose()
+            with pytest.raises(GpuflowError, match="closed"):
+                await fetcher.fetch(Source.of(BODY))
+
+        asyncio.run(run())
+
+    def test_a_client_is_told_neither_host_nor_signature(self) -> None:
+        with pytest.raises(FetchFailed) as caught:
+            fetch_from(sends(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+        assert "s3cret" not in str(caught.value)
+        assert "127" not in str(caught.value.to_dict())
+
+
+class TestTLS:
+    """The name in the URL is what the certificate must hold, although an address is dialled."""
+
+    def test_the_server_is_asked_for_by_name(self, certificate: ssl.SSLContext) -> None:
+        names: list[str | None] = []
+        certificate.sni_callback = lambda _, name, __: names.append(name)
+
+        async def run() -> Blob:
+            async with serving(stays_open(BODY), tls=certificate) as server:
+                return await fetch(server.url)
+
+        assert asyncio.run(run()).data == BODY
+        assert names == ["localhost"]
+
+    def test_a_certificate_for_another_name_is_refused(self, certificate: ssl.SSLContext) -> None:
+        with pytest.raises(FetchFailed, match="certificate"):
+            self._fetch_as("127.0.0.1", certificate)
+
+    def test_a_certificate_that_nobody_signed_is_refused(
+        self, certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with pytest.raises(FetchFailed, match="certificate"):
+            self._fetch_as("localhost", certificate)
+
+    def test_a_redirect_from_https_to_http_dials_nothing(self, certificate: ssl.SSLContext) -> None:
+        async def run() -> int:
+            async with (
+                serving(stays_open(BODY)) as canary,
+                serving(redirects(canary.url), tls=certificate) as server,
+            ):
+                with pytest.raises(UnsafeURL, match="https to http"):
+                    await fetch(server.url)
+                return canary.connections
+
+        assert asyncio.run(run()) == 0
+
+    def test_a_server_without_tls_is_a_failed_fetch(self) -> None:
+        async def run() -> None:
+            async with serving(sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+                await fetch(server.url.replace("http:", "https:"), BRIEF)
+
+        with pytest.raises(FetchFailed):
+            asyncio.run(run())
+
+    def _fetch_as(self, host: str, certificate: ssl.SSLContext) -> None:
+        async def run() -> None:
+            async with serving(stays_open(BODY), tls=certificate) as server:
+                await fetch(server.url.replace("localhost", host))
+
+        asyncio.run(run())
+
+
+@pytest.fixture(scope="session")
+def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    try:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+            + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+            + ["-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("the openssl command makes the certificate, and is not here")
+    return certificate, key
+
+
+@pytest.fixture
+def certificate(certificate_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's context with a certificate for localhost, which the client trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate_files)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate_files[0]))
+    return context
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5.0):
+        while not condition():
+            await asyncio.sleep(0)

@@ -1,0 +1,209 @@
+"""Images from bytes to a lease: pixels, orientation, transparency, sizes, types, engines, and what the result says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from PIL import ImageOps
+
+from gpuflow.codecs.probe import sniff
+from gpuflow.config import ImageOptions, Limits
+from gpuflow.errors import InvalidOptions, LimitExceeded, UnsupportedFormat
+from gpuflow.flow.context import LoadContext
+from gpuflow.flow.image import load_image
+from gpuflow.media import FeatureMetadata, Features, Image
+from tests.parity.tolerances import TOLERANCES
+from tests.unit.image_files import animation, blob, by_pillow, encoded, png, scene, turned, with_alpha
+
+PICTURE = Picture.fromarray(scene())
+OPAQUE: dict[str, bytes] = {
+    "jpeg 4:2:0": encoded(scene(), "JPEG"),
+    "jpeg 4:4:4": encoded(scene(), "JPEG", subsampling=0),
+    "jpeg progressive": encoded(scene(), "JPEG", progressive=True),
+    "jpeg gray": encoded(PICTURE.convert("L"), "JPEG"),
+    "jpeg cmyk": encoded(PICTURE.convert("CMYK"), "JPEG"),
+    "png": encoded(scene(), "PNG"),
+    "png palette": encoded(PICTURE.quantize(16), "PNG"),
+    "webp": encoded(scene(), "WEBP"),
+    "gif": encoded(PICTURE.quantize(16), "GIF"),
+    "bmp": encoded(scene(), "BMP"),
+    "avif": encoded(scene(), "AVIF", speed=10),
+}
+
+
+def _load(data: bytes, context: LoadContext, **options: Any) -> Image | Features:
+    return load_image(blob(data), sniff(data), ImageOptions(**options), context)
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+def test_the_pixels_are_pillows(name: str, context: LoadContext) -> None:
+    with _load(OPAQUE[name], context) as image:
+        assert isinstance(image, Image)
+        assert np.array_equal(image.numpy(), by_pillow(OPAQUE[name]))
+        assert image.backend == ("pillow" if name in ("gif", "bmp", "avif") else "torchvision")
+        assert image.fallback is None
+        assert image.metadata.format == name.split()[0]
+
+
+def test_a_16_bit_png_keeps_its_brightness(context: LoadContext) -> None:
+    levels = np.linspace(0, 65_535, 300).astype(np.uint16).reshape(10, 10, 3)
+    with _load(png(levels, 2, depth=16), context) as image:
+        assert np.array_equal(image.numpy(), np.round(levels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_shown_upright(file_format: str, orientation: int, context: LoadContext) -> None:
+    data = turned(file_format, orientation)
+    with _load(data, context) as image, Picture.open(io.BytesIO(data)) as picture:
+        assert np.array_equal(image.numpy(), np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
+        assert isinstance(image, Image)
+        assert (image.metadata.height, image.metadata.width) == image.shape[:2]
+        assert image.metadata.orientation == orientation
+
+
+@pytest.mark.parametrize("name", ["exif_landscape_6.jpg", "exif_portrait_8.jpg", "chelsea.png", "newtonscradle.gif"])
+@pytest.mark.media
+def test_real_files_equal_pillow(name: str, real_media: Path, context: LoadContext) -> None:
+    data = (real_media / name).read_bytes()
+    with _load(data, context) as image, Picture.open(io.BytesIO(data)) as picture:
+        assert np.array_equal(image.numpy(), np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_transparency_is_laid_over_the_background(file_format: str, context: LoadContext) -> None:
+    data = encoded(with_alpha(), file_format)
+    layer = Picture.fromarray(by_pillow(data))
+    expected = Picture.new("RGB", layer.size, (10, 200, 30))
+    expected.paste(layer, mask=layer.getchannel("A"))
+    with _load(data, context, background=(10, 200, 30)) as image:
+        assert np.array_equal(image.numpy(), np.asarray(expected))
+        assert isinstance(image, Image)
+        assert image.metadata.had_alpha
+    with _load(data, context, alpha="drop") as image:
+        assert np.array_equal(image.numpy(), by_pillow(data)[:, :, :3])
+
+
+@pytest.mark.parametrize("frame", [0, 2])
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
+def test_a_frame_of_an_animation_can_be_asked_for(file_format: str, frame: int, context: LoadContext) -> None:
+    data = animation(file_format)
+    with _load(data, context, frame=frame) as image:
+        assert np.array_equal(image.numpy(), by_pillow(data, frame)[:, :, :3])
+        assert isinstance(image, Image)
+        assert (image.metadata.frame, image.metadata.num_frames) == (frame, 3)
+
+
+def test_a_frame_that_is_not_there_is_refused(context: LoadContext) -> None:
+    with pytest.raises(InvalidOptions, match="has 3"):
+        _load(animation("GIF"), context, frame=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_floats_run_from_0_to_1_in_the_layout_that_was_asked_for(dtype: str, context: LoadContext) -> None:
+    with _load(OPAQUE["png"], context, dtype=dtype, layout="CHW") as image:
+        expected = torch.from_numpy(scene()).permute(2, 0, 1).float() / 255
+        assert torch.equal(image.tensor, expected.to(getattr(torch, dtype)))
+
+
+@pytest.mark.parametrize("resample", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_size_is_kept_and_the_picture_with_it(resample: str, context: LoadContext) -> None:
+    picture = scene(240, 320)
+    filters = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1}
+    expected = np.asarray(Picture.fromarray(picture).resize((80, 100), filters[resample]))
+    with _load(encoded(picture, "PNG"), context, size=(100, 80), resample=resample) as image:
+        assert image.shape == (100, 80, 3)
+        assert image.backend == "torchvision+exact"
+        if resample != "nearest":
+            assert np.abs(image.numpy().astype(int) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_dali_is_within_its_tolerance_of_exact(resample: str, context: LoadContext) -> None:
+    allowed = TOLERANCES["image/dali"]
+    data = encoded(scene(240, 321), "PNG")
+    for size in ((100, 81), (480, 500), (33, 700)):
+        with (
+            _load(data, context, size=size, resample=resample) as exact,
+            _load(data, context, size=size, resample=resample, engine="dali") as dali,
+        ):
+            assert dali.backend == "torchvision+dali"
+            difference = np.abs(exact.numpy().astype(int) - dali.numpy())
+            assert difference.max() <= allowed.max_abs
+            assert allowed.max_mean is not None
+            assert difference.mean() <= allowed.max_mean
+
+
+def test_features_carry_names_tokens_and_their_source(context: LoadContext) -> None:
+    with _load(OPAQUE["jpeg 4:2:0"], context, preset="qwen2.5-vl") as features:
+        assert isinstance(features, Features)
+        assert set(features) == {"pixel_values", "image_grid_thw"}
+        assert features["image_grid_thw"].tolist() == [[1, 4, 4]]
+        assert isinstance(features.metadata, FeatureMetadata)
+        assert (features.metadata.preset, features.metadata.num_tokens) == ("qwen2.5-vl", 4)
+        assert features.metadata.source.width == 64  # type: ignore[union-attr]
+        assert features.content_hash == "0" * 64
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_features_of_half_precision_are_rounded_once(dtype: Any, context: LoadContext) -> None:
+    with (
+        _load(OPAQUE["png"], context, preset="siglip-224") as full,
+        _load(OPAQUE["png"], context, preset="siglip-224", dtype=dtype) as half,
+    ):
+        assert torch.equal(full.tensor.to(getattr(torch, dtype)), half.tensor)
+
+
+def test_without_normalisation_a_preset_gives_its_levels(context: LoadContext) -> None:
+    with _load(OPAQUE["png"], context, preset="siglip-224", normalize=False) as features:
+        assert (features.dtype, features.shape) == ("uint8", (1, 3, 224, 224))
+
+
+def test_stages_are_timed_in_order(context: LoadContext) -> None:
+    _load(OPAQUE["png"], context).release()
+    _load(OPAQUE["png"], context, preset="clip-224").release()
+    names = ["probe", "decode", "place", "probe", "decode", "transform"]
+    assert [stage.name for stage in context.stages] == names
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"preset": "no-such-model"},
+        {"preset": 3},
+        {"preset": "clip-224", "dtype": "uint8"},
+        {"preset": "clip-224", "dtype": "float16", "normalize": False},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_met_are_refused(options: dict[str, Any], context: LoadContext) -> None:
+    with pytest.raises(InvalidOptions):
+        _load(OPAQUE["png"], context, **options)
+
+
+def test_a_thin_picture_may_not_become_a_huge_one(context: LoadContext) -> None:
+    data = encoded(Picture.new("RGB", (16_000, 4)), "PNG")
+    with pytest.raises(LimitExceeded, match="max_image_pixels"):
+        _load(data, context, preset="clip-224")
+    with pytest.raises(LimitExceeded, match="200"):
+        _load(data, context, preset="qwen2.5-vl")
+    with pytest.raises(LimitExceeded):
+        _load(OPAQUE["png"], context, size=100_000)
+
+
+def test_a_result_larger_than_allowed_is_refused(context: LoadContext) -> None:
+    context.limits = Limits(max_output_bytes=1_000)
+    with pytest.raises(LimitExceeded, match="max_output_bytes"):
+        _load(OPAQUE["png"], context)
+
+
+def test_a_video_is_no_image(context: LoadContext) -> None:
+    data = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41"
+    with pytest.raises(UnsupportedFormat, match="mp4"):
+        _load(data, context)
