@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -21,7 +21,6 @@ _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB"
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 FloatType = Literal["float32", "float16", "bfloat16"]
-_T = TypeVar("_T", bound="_Value")
 
 
 def parse_bytes(size: int | str) -> int:

@@ -62,6 +62,6 @@ def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0) -> Decoded:
             continue
         try:
             return Decoded(decoder.decode(data, info, frame=frame), decoder.name)
-        except (CorruptMedia, UnsupportedFormat) as error:
+        except (BackendUnavailable, CorruptMedia, UnsupportedFormat) as error:
             failed = error if not isinstance(failed, CorruptMedia) else failed
     raise failed or UnsupportedFormat(f"no decoder takes {info.bit_depth}-bit {info.format}")

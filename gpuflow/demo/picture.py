@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.media import Features, Frames, Media, Stage, Waveform
+from gpuflow.media import AudioMetadata, Features, Frames, Media, Stage, Waveform
 
 INK, PALE, PAPER = (32, 36, 42), (120, 126, 134), (255, 255, 255)
 MARGIN = 24
@@ -35,7 +35,8 @@ class Row:
 def draw(media: Media, *, width: int = 1200) -> Any:
     """A picture of any medium as ``PIL.Image``: itself, its frames, its waveform or its spectrogram."""
     if isinstance(media, Frames):
-        return contact_sheet(frame_pixels(media), media.metadata.timestamps_seconds, width=width)
+        times = [f"{seconds:.3f} s" for seconds in media.metadata.timestamps_seconds]
+        return contact_sheet(frame_pixels(media), times, width=width)
     if isinstance(media, Waveform):
         return waveform(media.numpy(), width=width)
     if isinstance(media, Features):
@@ -43,8 +44,8 @@ def draw(media: Media, *, width: int = 1200) -> Any:
     return _image(as_pixels(_as_float_safe(media)))
 
 
-def contact_sheet(frames: Sequence[Any], timestamps: Sequence[float], *, width: int, columns: int = 6) -> Any:
-    """At most 12 frames, evenly chosen, each with its time."""
+def contact_sheet(frames: Sequence[Any], captions: Sequence[str], *, width: int, columns: int = 6) -> Any:
+    """At most 12 frames, evenly chosen, each with its caption."""
     chosen = sorted({round(i) for i in np.linspace(0, len(frames) - 1, min(12, len(frames)))})
     columns = min(columns, len(chosen))
     cell = (width - 8 * (columns - 1)) // columns
@@ -54,7 +55,7 @@ def contact_sheet(frames: Sequence[Any], timestamps: Sequence[float], *, width: 
     for place, (index, thumb) in enumerate(zip(chosen, thumbs, strict=True)):
         x, y = place % columns * (cell + 8), place // columns * line
         sheet.paste(thumb, (x, y))
-        pen.text((x, y + line - 20), f"{timestamps[index]:.3f} s", fill=PALE, font=_font(13))
+        pen.text((x, y + line - 20), captions[index], fill=PALE, font=_font(13))
     return sheet
 
 
@@ -153,12 +154,27 @@ def _as_float_safe(media: Media) -> Any:
 
 
 def _features(media: Features, width: int) -> Any:
-    array = _as_float_safe(media)
+    array, length = _as_float_safe(media), media.metadata.valid_length
     if array.ndim == 4:
-        return contact_sheet(
-            [as_pixels(tile) for tile in array], [0.0] * len(array), width=min(width, 300 * len(array))
-        )
-    return spectrogram(array.reshape(-1, array.shape[-1]), width=width)
+        tiles = [as_pixels(tile) for tile in array]
+        if len(tiles) == 1:
+            return _image(tiles[0])
+        return contact_sheet(tiles, [f"tile {number}" for number in range(len(tiles))], width=width)
+    if length is None:
+        return spectrogram(array.reshape(-1, array.shape[-1]), width=width)
+    source = media.metadata.source
+    seconds = source.duration_seconds if isinstance(source, AudioMetadata) else 0.0
+    picture = spectrogram(array[:, : max(1, length)], width=width)
+    return _with_axis(picture, f"{length} of {array.shape[1]} frames hold sound", f"{seconds:.1f} s")
+
+
+def _with_axis(picture: Any, left: str, right: str) -> Any:
+    sheet, pen = _canvas(picture.width, picture.height + 20)
+    sheet.paste(picture, (0, 0))
+    pen.text((0, picture.height + 3), left, fill=PALE, font=_font(13))
+    end = picture.width - pen.textlength(right, font=_font(13))
+    pen.text((end, picture.height + 3), right, fill=PALE, font=_font(13))
+    return sheet
 
 
 def _span(stages: Sequence[Stage]) -> float:

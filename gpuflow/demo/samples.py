@@ -79,7 +79,7 @@ def speech(*, seconds: float) -> np.ndarray[Any, Any]:
         voice += gain * np.sin(harmonic * phase) / harmonic**0.3
     syllables = np.clip(np.sin(2 * np.pi * 2.3 * time), 0, 1) ** 0.5
     noise = np.random.default_rng(7).normal(size=len(time))
-    return (0.2 * voice * syllables + 0.002 * noise).clip(-1, 1).astype(np.float32)
+    return (0.06 * voice * syllables + 0.002 * noise).clip(-1, 1).astype(np.float32)
 
 
 def _numbered(background: np.ndarray[Any, Any], number: int) -> np.ndarray[Any, Any]:

@@ -1,14 +1,16 @@
-"""One GET over httpcore's connection pool, to addresses that were checked. The only file that knows httpx.
+"""One GET over httpcore's HTTP/1.1, to addresses that were checked. The only file that knows httpx.
 
-The name in the URL stays the origin (pool key, TLS server name, Host), and the address that the resolver approved is
+The name in the URL stays the origin (key of idle connections, TLS server name, Host), and the address that the resolver approved is
 what is dialled: a second answer of the name server is never asked for. No cookies, no proxy, no redirects, no
 decompression here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -23,7 +25,7 @@ from gpuflow.fetch.url import CheckedURL
 
 MAX_HEAD_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 5.0  # a kept connection is not checked again
-_KEEPALIVE_CONNECTIONS = 20
+_IDLE_CONNECTIONS = 20
 
 
 class Client:
@@ -32,7 +34,7 @@ class Client:
     def __init__(self, policy: FetchPolicy, resolver: Resolver) -> None:
         self._transport = _PinnedTransport(policy, resolver)
         self._headers = {"User-Agent": policy.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        self._timeouts = {"connect": policy.connect_seconds, "read": policy.read_seconds, "write": policy.read_seconds}
+        self._timeouts = {"read": policy.read_seconds, "write": policy.read_seconds}
 
     async def get(self, url: CheckedURL) -> Answer:
         """The head of the response; ``aclose()`` the answer in every case.
@@ -94,76 +96,97 @@ class Answer:
 
 
 class _PinnedTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 over connections that belong to one request at a time, or lie idle here.
+
+    httpcore's own pool is not used: a task that is cancelled while it waits for one of the pool's locks leaves its
+    connection there for ever, open and counted, until none is left. Here whoever holds a connection closes it.
+    """
+
     def __init__(self, policy: FetchPolicy, resolver: Resolver) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_ssl_context(),
-            max_connections=policy.max_connections,
-            max_keepalive_connections=_KEEPALIVE_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
-            network_backend=_PinnedBackend(resolver),
-        )
+        self._connect_seconds = policy.connect_seconds
+        self._resolver = resolver
+        self._certificates = _ssl_context()
+        self._idle: list[_Connection] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        response = await self._pool.handle_async_request(
-            httpcore.Request(
-                request.method,
-                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                extensions=request.extensions,
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        connection = self._take(target.origin) or await self._connect(target.origin)
+        try:
+            response = await connection.http.handle_async_request(
+                httpcore.Request(request.method, target, headers=request.headers.raw, extensions=request.extensions)
             )
-        )
+        except BaseException:
+            connection.stream.abort()
+            raise
+        body = _Body(self, connection, response)
         return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
+            response.status, headers=response.headers, stream=body, extensions={"network_stream": connection.stream}
         )
 
+    def give_back(self, connection: _Connection) -> None:
+        """Keep the connection if its response was read to the end; else close it."""
+        if connection.http.is_idle() and len(self._idle) < _IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.stream.abort()
+
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        while self._idle:
+            self._idle.pop().stream.abort()
+
+    def _take(self, origin: httpcore.Origin) -> _Connection | None:
+        expired = [connection for connection in self._idle if connection.http.has_expired()]
+        for connection in expired:
+            self._idle.remove(connection)
+            connection.stream.abort()
+        for connection in self._idle:
+            if connection.http.can_handle_request(origin):
+                self._idle.remove(connection)
+                return connection
+        return None
+
+    async def _connect(self, origin: httpcore.Origin) -> _Connection:
+        host = origin.host.decode("ascii")
+        addresses = await self._resolver.addresses(host)
+        certificates = self._certificates if origin.scheme == b"https" else None
+        stream = await _dial(host, origin.port, addresses, certificates, self._connect_seconds)
+        http = httpcore.AsyncHTTP11Connection(origin, stream, keepalive_expiry=_KEEPALIVE_SECONDS)
+        return _Connection(http, stream)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Connection:
+    http: httpcore.AsyncHTTP11Connection
+    stream: _MeteredStream
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
+    def __init__(self, transport: _PinnedTransport, connection: _Connection, response: httpcore.Response) -> None:
+        self._transport = transport
+        self._connection = connection
         self._response = response
+        self._closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._response.aiter_stream()
 
     async def aclose(self) -> None:
-        await self._response.aclose()
-
-
-class _PinnedBackend(httpcore.AsyncNetworkBackend):
-    """Dials what the resolver approved. Reached by every connection of the pool, whatever asked for it."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        addresses = await self._resolver.addresses(host)
-        ends = time.monotonic() + (timeout or 0.0)
-        failure: Exception = FetchFailed(f"{host} has no address")
-        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            share = max(0.0, ends - time.monotonic()) / left  # a silent address leaves time for the next
-            try:
-                return _MeteredStream(await self._inner.connect_tcp(address, port, share, None, socket_options))
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._response.aclose()
+        finally:
+            self._transport.give_back(self._connection)
 
 
 class _MeteredStream(httpcore.AsyncNetworkStream):
     """Counts what is read: a request begins with a write, after it the head may take 64 KiB, then the body its own."""
 
-    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
-        self._inner = inner
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
         self._left = MAX_HEAD_BYTES
         self._part = "head"
 
@@ -173,32 +196,73 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._left <= 0:
             raise FetchFailed(f"the response's {self._part} takes more bytes on the wire than it may")
-        data = await self._inner.read(min(max_bytes, self._left), timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                data = await self._reader.read(min(max_bytes, self._left))
+        except TimeoutError as error:
+            raise FetchFailed(f"nothing came for {timeout} s") from error
         self._left -= len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._left, self._part = MAX_HEAD_BYTES, "head"
-        await self._inner.write(buffer, timeout)
-
-    async def start_tls(
-        self,
-        ssl_context: SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _MeteredStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        self._writer.write(buffer)
+        async with asyncio.timeout(timeout):
+            await self._writer.drain()
 
     def get_extra_info(self, info: str) -> object:
-        return self._inner.get_extra_info(info)
+        """``is_readable`` is what httpcore asks of an idle connection: true when the server has hung up."""
+        return self._reader.at_eof() if info == "is_readable" else self._writer.get_extra_info(info)
+
+    def abort(self) -> None:
+        """Close at once, without a farewell and without waiting: no cancellation can come in between."""
+        self._writer.transport.abort()
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        self.abort()
+
+
+async def _dial(
+    host: str, port: int, addresses: list[str], certificates: SSLContext | None, seconds: float
+) -> _MeteredStream:
+    """Connect to one of the checked addresses; ``host`` is what the certificate must be for."""
+    ends = time.monotonic() + seconds
+    failure: Exception | None = None
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        share = max(0.0, ends - time.monotonic()) / left  # a silent address leaves time for the next
+        try:
+            async with asyncio.timeout(share):
+                dialled = await _connected_socket(address, port)
+            break
+        except OSError as error:
+            failure = error
+    else:
+        raise FetchFailed(f"{host}: no address answers on port {port}") from failure
+    try:
+        async with asyncio.timeout(max(0.0, ends - time.monotonic())):
+            name = host if certificates else None
+            return _MeteredStream(*await asyncio.open_connection(sock=dialled, ssl=certificates, server_hostname=name))
+    except BaseException:
+        dialled.close()
+        raise
+
+
+async def _connected_socket(address: str, port: int) -> socket.socket:
+    dialled = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        dialled.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(dialled, (address, port))
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 def _ssl_context() -> SSLContext:
     """Certificates of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` where the operator set them, else certifi's."""
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 @contextmanager

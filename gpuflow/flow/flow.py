@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Self
 
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
@@ -19,6 +19,7 @@ from gpuflow.flow.streaming import stream_outcomes
 from gpuflow.media import Blob, Media, Modality, Outcome, Source, Stage
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, log
+from gpuflow.workers import worker_pool
 
 OptionsLike = Options | Mapping[str, Any] | None
 
@@ -61,7 +62,7 @@ class Flow:
         self._host_slab = Slab(slab_bytes) if self.device.is_cuda else self.slab
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         self._num_workers = workers or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuflow-decode")
+        self._pool = worker_pool(self._num_workers, "gpuflow-decode")
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
         self._pending = 0

@@ -93,7 +93,33 @@ def _mel_power(frames: Any, spec: MelSpec, xp: Any, out: Any) -> None:
     for first in range(0, len(frames), block):
         spectrum = xp.fft.rfft(frames[first : first + block] * window)
         power = xp.square(spectrum.real) + xp.square(spectrum.imag)
-        out[:, first : first + block] = filters @ power.T
+        out[:, first : first + block] = _filtered(power, spec) if xp is np else filters @ power.T
+
+
+def _filtered(power: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+    """``filters @ power.T`` tap by tap: a triangle has few taps. 1.3 ms for 3,000 frames where BLAS takes 1.0 alone and
+    30 beside other workers, because OpenBLAS's threads spin for a core that they do not get."""
+    bins = np.ascontiguousarray(power.T)
+    mel = np.zeros((spec.n_mels, len(power)), np.float32)
+    taps, order = _taps(spec)
+    for rows, weights in taps:
+        mel[: len(rows)] += bins[rows] * weights
+    return mel[order]
+
+
+@functools.lru_cache(maxsize=16)
+def _taps(spec: MelSpec) -> tuple[list[tuple[NDArray[np.intp], NDArray[np.float32]]], NDArray[np.intp]]:
+    """The filters' first taps, second taps, ...: bins and weights of the bands that have one, the widest bands first;
+    and where each band lies in that order."""
+    _, filters = mel_tables(spec)
+    bins = [np.flatnonzero(band) for band in filters]
+    widest = np.argsort([-len(band) for band in bins], kind="stable")
+    taps = []
+    for tap in range(len(bins[widest[0]])):
+        bands = [band for band in widest if len(bins[band]) > tap]
+        rows = np.array([bins[band][tap] for band in bands])
+        taps.append((rows, filters[bands, rows][:, None]))
+    return taps, np.argsort(widest)
 
 
 def _tables_on(spec: MelSpec, xp: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpuflow.config import Resample
+from gpuflow.workers import calm_torch
 
 
 def resize_rgb(frame: Any, size: tuple[int, int], resample: Resample) -> Any:
@@ -21,6 +22,7 @@ def resize_rgb(frame: Any, size: tuple[int, int], resample: Resample) -> Any:
     if isinstance(frame, np.ndarray):
         import torch
 
+        calm_torch()
         return _by_torchvision(torch.from_numpy(frame), size, resample).numpy()
     import cupy
     import torch

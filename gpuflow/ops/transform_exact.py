@@ -14,6 +14,7 @@ from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_grid, write_numbers
 from gpuflow.presets.plan import ImagePlan
+from gpuflow.workers import calm_torch
 
 
 class ExactTransform:
@@ -32,6 +33,7 @@ class ExactTransform:
     def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
         """See ``Transform``."""
         if lease.device == "cpu":
+            calm_torch()
             self._apply(_planar(pixels, "cpu"), plan, lease, specs)
             return
         import cupy
@@ -73,7 +75,9 @@ def resize_planar(planar: Any, plan: ImagePlan) -> Any:
         "bilinear": InterpolationMode.BILINEAR,
         "bicubic": InterpolationMode.BICUBIC,
     }[plan.resample]
-    return functional.resize(planar.contiguous(), list(plan.resized), interpolation=mode, antialias=True)
+    # As it lies: interleaved, as decoders write, it is resized in 2.9 ms where planar takes 4.7 and 1.1 to get there
+    # (1920x1080 to 336, two cores); the result is the same
+    return functional.resize(planar, list(plan.resized), interpolation=mode, antialias=True)
 
 
 def _by_pillow(planar: Any, size: tuple[int, int]) -> Any:

@@ -36,6 +36,22 @@ LIMITS = Limits(max_image_bytes=LIMIT)
 BODY = bytes(range(256)) * 16
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: Image/PNG; charset=x\r\n"
 
+_OPENSSL = [
+    "openssl",
+    "req",
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:prime256v1",
+    "-nodes",
+    "-days",
+    "2",
+    "-subj",
+    "/CN=localhost",
+    "-addext",
+    "subjectAltName=DNS:localhost",
+]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -49,6 +65,7 @@ class Server:
     url: str = ""
     connections: int = 0
     heads: list[bytes] = field(default_factory=list)
+    requested: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,6 +76,7 @@ class Server:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                self.requested.set()
                 await self.handler(reader, writer)
         writer.close()
 
@@ -407,10 +425,10 @@ class TestTime:
             async with serving(falls_silent(OK)) as server, Fetcher(policy, LIMITS) as fetcher:
                 source = Source.of(server.url)
                 first = asyncio.ensure_future(fetcher.fetch(source))
-                await _until(lambda: server.connections == 1)
+                await server.requested.wait()
                 second = asyncio.ensure_future(fetcher.fetch(source))
                 third = asyncio.ensure_future(fetcher.fetch(source))
-                return await asyncio.gather(first, second, third, return_exceptions=True)
+                return list(await asyncio.gather(first, second, third, return_exceptions=True))
 
         errors = asyncio.run(run())
         assert isinstance(errors[0], FetchFailed)
@@ -460,7 +478,7 @@ class TestIsolation:
                 Fetcher(policy, LIMITS) as fetcher,
             ):
                 task = asyncio.ensure_future(fetcher.fetch(Source.of(slow.url)))
-                await _until(lambda: len(slow.heads) == 1)
+                await slow.requested.wait()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -556,13 +574,25 @@ class TestTLS:
 
         assert asyncio.run(run()) == 0
 
-    def test_a_server_without_tls_is_a_failed_fetch(self) -> None:
+    @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x16\x03\x03\x40\x00"])
+    def test_a_handshake_that_fails_or_hangs_is_hung_up(self, greeting: bytes) -> None:
         async def run() -> None:
-            async with serving(sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
-                await fetch(server.url.replace("http:", "https:"), BRIEF)
+            hung_up = asyncio.Event()
 
-        with pytest.raises(FetchFailed):
-            asyncio.run(run())
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(greeting)
+                with contextlib.suppress(OSError):
+                    await reader.read()
+                hung_up.set()
+                writer.close()
+
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+                port = listener.sockets[0].getsockname()[1]
+                with pytest.raises(FetchFailed):
+                    await fetch(f"https://127.0.0.1:{port}/", BRIEF)
+                await asyncio.wait_for(hung_up.wait(), 5.0)
+
+        asyncio.run(run())
 
     def _fetch_as(self, host: str, certificate: ssl.SSLContext) -> None:
         async def run() -> None:
@@ -578,9 +608,7 @@ def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     try:
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-            + ["-keyout", str(key), "-out", str(certificate)],
+            [*_OPENSSL, "-keyout", str(key), "-out", str(certificate)],
             check=True,
             capture_output=True,
         )
@@ -596,9 +624,3 @@ def certificate(certificate_files: tuple[Path, Path], monkeypatch: pytest.Monkey
     context.load_cert_chain(*certificate_files)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate_files[0]))
     return context
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5.0):
-        while not condition():
-            await asyncio.sleep(0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuflow.codecs.orientation import oriented
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import ImageOptions
 from gpuflow.flow.context import LoadContext
@@ -15,7 +16,7 @@ from gpuflow.flow.image import load_image
 from gpuflow.media import Features
 from gpuflow.presets.image import Preset, image_preset
 from tests.parity.tolerances import TOLERANCES
-from tests.unit.image_files import blob, encoded, scene
+from tests.unit.image_files import blob, encoded, scene, turned
 
 SIZES = ((37, 900), (1500, 60), (48, 64), (224, 224), (333, 517), (336, 224), (601, 400), (29, 31))
 
@@ -93,6 +94,15 @@ def test_the_exact_engine_equals_the_processor(name: str, context: LoadContext) 
         picture = scene(height, width)
         with _load(picture, name, context) as features:
             _assert_equal(features, processor(images=picture, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_equals_the_processors_of_the_upright_one(orientation: int, context: LoadContext) -> None:
+    data = turned("PNG", orientation)
+    upright = np.ascontiguousarray(oriented(scene(), orientation))
+    with load_image(blob(data), sniff(data), ImageOptions(preset="clip-224"), context) as features:
+        assert isinstance(features, Features)
+        _assert_equal(features, PROCESSORS["clip-224"]()(images=upright, return_tensors="pt"))
 
 
 def test_a_small_budget_shrinks_as_the_processor_does(context: LoadContext) -> None:

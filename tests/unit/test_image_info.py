@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import ImageOps
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.probe import check_image, image_info, sniff
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded
+from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
 from tests.unit.image_files import animation, encoded, png, scene, turned, with_alpha
 
 GRAY = Picture.fromarray(scene()).convert("L")
@@ -147,7 +148,5 @@ def test_a_damaged_header_raises_nothing_but_our_errors(name: str, draw: st.Data
     data = bytearray(FILES[name]())
     for _ in range(draw.draw(st.integers(1, 4))):
         data[draw.draw(st.integers(0, min(len(data), 200) - 1))] = draw.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(CorruptMedia, LimitExceeded, UnsupportedFormat):
         _info(bytes(data))
-    except GpuflowError as error:
-        assert error.http_status in (415, 422)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
-from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
 
 # Never GIF: torchvision 0.26 writes frames outside their canvas, and so outside its memory.
 _FORMATS = ("jpeg", "png", "webp")
@@ -22,12 +23,11 @@ class TorchvisionDecoder:
     device: Literal["cpu", "cuda"] = "cpu"
 
     def capability(self) -> Capability:
-        """Whether the library loads here."""
+        """Whether the library is installed; it is not loaded, for torch takes seconds."""
         try:
-            import torchvision
-        except (ImportError, OSError, RuntimeError) as error:
-            return Capability(False, f"torchvision does not load ({error}): pip install torchvision")
-        return Capability(True, version=torchvision.__version__)
+            return Capability(True, version=importlib.metadata.version("torchvision"))
+        except importlib.metadata.PackageNotFoundError:
+            return Capability(False, "torchvision is not installed: pip install torchvision")
 
     def supports(self, info: ImageInfo) -> Support:
         """Three formats; not 12-bit JPEG, not animated WebP, not a PNG's colour key, which torchvision drops."""
@@ -56,9 +56,11 @@ class TorchvisionDecoder:
 
 def _decoded(data: bytes, info: ImageInfo) -> NDArray[Any]:
     """``(H, W, 3)``, or ``(H, W, 4)`` where there is alpha; uint8, or uint16 of a 16-bit PNG."""
-    import torch
-    from torchvision.io import decode_image
-
+    try:
+        import torch
+        from torchvision.io import decode_image
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendUnavailable("torchvision is installed and does not load: it must match torch") from error
     mode = "RGB_ALPHA" if info.has_alpha else "RGB"  # UNCHANGED would give the numbers of palette entries
     try:
         tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)

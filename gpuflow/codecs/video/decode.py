@@ -13,6 +13,7 @@ from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoI
 from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.errors import CorruptMedia, DeadlineExceeded
+from gpuflow.workers import worker_pool
 
 MAX_WORKERS = 8
 
@@ -115,4 +116,4 @@ class _Stopping:
 def _pool() -> ThreadPoolExecutor:
     """One pool for all clips of the process: concurrent loads share the cores instead of multiplying threads."""
     workers = max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
-    return ThreadPoolExecutor(workers, thread_name_prefix="gpuflow-video")
+    return worker_pool(workers, "gpuflow-video")
