@@ -37,7 +37,15 @@ def main() -> None:
         rows = [_clip(flow, *image) for image in (small if wanted.quick else small + large)]
         rows += [] if wanted.quick else [_qwen(flow, "JPEG", 1280, 960)]
         measured = measure(rows, rounds=wanted.rounds)
-        print(save("image", measured, out=wanted.out, device=flow.flow.device.name, note="one image at a time, one thread a contender"))
+        print(
+            save(
+                "image",
+                measured,
+                out=wanted.out,
+                device=flow.flow.device.name,
+                note="one image at a time, one thread a contender",
+            )
+        )
 
 
 def _clip(flow: SyncFlow, form: str, width: int, height: int) -> Row:

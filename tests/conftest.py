@@ -13,6 +13,7 @@ from gpuflow.config import Limits
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
+from gpuflow.workers import worker_pool
 
 REAL_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
@@ -44,16 +45,18 @@ def slab() -> Iterator[Slab]:
 
 
 @pytest.fixture
-def context(slab: Slab) -> LoadContext:
+def context(slab: Slab) -> Iterator[LoadContext]:
     """The surroundings of one load on the CPU, with the default limits."""
-    return LoadContext(
-        device=devices.choose("cpu"),
-        slab=slab,
-        host_slab=slab,
-        limits=Limits(),
-        deadline=Deadline(60.0),
-        counters=Counters(),
-    )
+    with worker_pool(2, "gpuflow-segment") as pool:
+        yield LoadContext(
+            device=devices.choose("cpu"),
+            slab=slab,
+            host_slab=slab,
+            limits=Limits(),
+            deadline=Deadline(60.0),
+            counters=Counters(),
+            segment_pool=pool,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """One GET over httpcore's HTTP/1.1, to addresses that were checked. The only file that knows httpx.
 
-The name in the URL stays the origin (key of idle connections, TLS server name, Host), and the address that the resolver approved is
-what is dialled: a second answer of the name server is never asked for. No cookies, no proxy, no redirects, no
-decompression here.
+The name in the URL stays the origin (key of idle connections, TLS server name, Host), and an address that the resolver
+approved is what is dialled: a second answer of the name server is never asked for. No cookies, no proxy, no redirects,
+no decompression here.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
 
     def give_back(self, connection: _Connection) -> None:
         """Keep the connection if its response was read to the end; else close it."""
-        if connection.http.is_idle() and len(self._idle) < _IDLE_CONNECTIONS:
+        usable = connection.http.is_idle() and not connection.http.has_expired()  # expired: the server hung up
+        if usable and len(self._idle) < _IDLE_CONNECTIONS:
             self._idle.append(connection)
         else:
             connection.stream.abort()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import ip_address
 
 from gpuflow.errors import FetchFailed, UnsafeURL
 from gpuflow.fetch.address import Network, refusal
@@ -35,7 +36,8 @@ class Resolver:
             FetchFailed: the name is unknown, or was not answered in time.
             UnsafeURL: one of the answers must not be dialled; then none is.
         """
-        return vetted(host, await self._look_up(host), self._allowed_networks)
+        answers = [host] if _is_address(host) else await self._look_up(host)
+        return vetted(host, answers, self._allowed_networks)
 
     def close(self) -> None:
         """End the threads. One that still waits for a name server ends by itself; it is not waited for."""
@@ -66,6 +68,14 @@ def vetted(host: str, answers: Iterable[str], allowed_networks: Iterable[Network
         if why is not None:
             raise UnsafeURL(f"{host} leads to {address}, which is {why} (FetchPolicy.allow_private_networks)")
     return addresses[:_MAX_ADDRESSES]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _look_up(host: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from gpuflow.config import Limits
@@ -48,7 +49,8 @@ class Deadline:
 
 class LoadContext:
     """One load's surroundings. ``slab`` holds results, on the chosen device; ``host_slab`` is it on the CPU, else the
-    pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back."""
+    pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back. On
+    ``segment_pool`` the parts of one clip are decoded side by side; without it one after another."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class LoadContext:
         deadline: Deadline,
         counters: Counters,
         device_asked: str = "auto",
+        segment_pool: Executor | None = None,
     ) -> None:
         self.device = device
         self.slab = slab
@@ -68,6 +71,7 @@ class LoadContext:
         self.deadline = deadline
         self.counters = counters
         self.device_asked = device_asked
+        self.segment_pool = segment_pool
         self.stages: list[Stage] = []
 
     @contextmanager

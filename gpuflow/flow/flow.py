@@ -63,6 +63,7 @@ class Flow:
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
+        self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
         self._pending = 0
@@ -135,6 +136,7 @@ class Flow:
         for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
             await self._permits.acquire()
         self._pool.shutdown()
+        self._segment_pool.shutdown()
         self.slab.close(force=True)
         self._host_slab.close(force=True)
 
@@ -188,6 +190,7 @@ class Flow:
             deadline=deadline,
             counters=self.counters,
             device_asked=self._asked,
+            segment_pool=self._segment_pool,
         )
         try:
             media = load_blob(blob, modality, options, context)

@@ -46,7 +46,7 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
     specs = lay_out({"frames": (options.dtype or "uint8", _shape(source.info, options, len(indices)))})
     with context.placing(specs) as lease, context.stage("decode"):
         sink = _Placing(source.info, options, indices, lease, specs[0], on_host=decoder.device == "cpu")
-        decode_frames(source, plan, sink, decoder=decoder, deadline=context.deadline)
+        decode_frames(source, plan, sink, decoder=decoder, deadline=context.deadline, pool=context.segment_pool)
     metadata = _describe(source, indices)
     return Frames(lease, specs, metadata, backend=decoder.name, fallback=fallback, content_hash=blob.content_hash)
 

@@ -318,9 +318,7 @@ def test_eight_threads_share_one_synchronous_flow(sync: SyncFlow) -> None:
 
 
 def _threads() -> list[str]:
-    """All but those of the pool that all clips of the process share."""
-    names = (thread.name for thread in threading.enumerate())
-    return sorted(name for name in names if not name.startswith("gpuflow-video"))
+    return sorted(thread.name for thread in threading.enumerate())
 
 
 def _release(outcomes: list[Outcome]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from typing import Literal, Protocol
 
 from gpuflow.codecs._backends.pyav import Demuxed
@@ -13,9 +11,6 @@ from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoI
 from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.errors import CorruptMedia, DeadlineExceeded
-from gpuflow.workers import worker_pool
-
-MAX_WORKERS = 8
 
 
 class VideoDecoder(Protocol):
@@ -38,9 +33,16 @@ class VideoDecoder(Protocol):
 
 
 def decode_frames(
-    source: PacketSource, plan: DecodePlan, sink: FrameSink, *, decoder: VideoDecoder, deadline: Deadline
+    source: PacketSource,
+    plan: DecodePlan,
+    sink: FrameSink,
+    *,
+    decoder: VideoDecoder,
+    deadline: Deadline,
+    pool: Executor | None = None,
 ) -> None:
-    """Decode all of a plan's targets into ``sink``. When it ends, well or not, no thread writes to the sink any more.
+    """Decode all of a plan's targets into ``sink``, segments side by side on ``pool``'s threads where there is one.
+    When it ends, well or not, no thread writes to the sink any more.
 
     A segment whose keyframe turns out to be none is decoded again from the first packet on.
 
@@ -48,7 +50,7 @@ def decode_frames(
         CorruptMedia: wanted pictures do not come out; says how many of how many did.
         DeadlineExceeded: the time is over.
     """
-    found = _run(source, plan.segments, sink, decoder, deadline)
+    found = _run(source, plan.segments, sink, decoder, deadline, pool)
     wanted = sum(len(segment.targets) for segment in plan.segments)
     if len(found) < wanted:
         again = [
@@ -63,12 +65,19 @@ def decode_frames(
 
 
 def _run(
-    source: PacketSource, segments: tuple[Segment, ...], sink: FrameSink, decoder: VideoDecoder, deadline: Deadline
+    source: PacketSource,
+    segments: tuple[Segment, ...],
+    sink: FrameSink,
+    decoder: VideoDecoder,
+    deadline: Deadline,
+    pool: Executor | None,
 ) -> set[int]:
-    if len(segments) == 1:
-        return decoder.decode(source.demuxed, source.info, segments[0], sink, deadline)
+    if pool is None or len(segments) == 1:
+        return set().union(
+            *(decoder.decode(source.demuxed, source.info, segment, sink, deadline) for segment in segments)
+        )
     stopping = _Stopping(deadline)
-    jobs = [_pool().submit(_one, source, segment, sink, decoder, stopping) for segment in segments]
+    jobs = [pool.submit(_one, source, segment, sink, decoder, stopping) for segment in segments]
     wait(jobs)
     return set().union(*_results(jobs))
 
@@ -110,10 +119,3 @@ class _Stopping:
         if self._stopped.is_set():
             raise _Stopped("another segment of the clip failed")
         self._deadline.check()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """One pool for all clips of the process: concurrent loads share the cores instead of multiplying threads."""
-    workers = max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
-    return worker_pool(workers, "gpuflow-video")
