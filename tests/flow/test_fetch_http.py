@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import blake3
 import pytest
@@ -23,140 +19,25 @@ from gpuflow.errors import FetchFailed, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import Fetcher
 from gpuflow.fetch.remote import Meter
 from gpuflow.media import Blob, Source
-
-OPEN: dict[str, Any] = {
-    "allow_private_networks": ("127.0.0.0/8", "::1/128"),
-    "allow_direct_ip": True,
-    "allow_direct_port": True,
-}
-LOOPBACK = FetchPolicy(**OPEN, timeout_ms=10_000)
-BRIEF = FetchPolicy(**OPEN, timeout_ms=400, read_seconds=0.3)
-LIMIT = 100_000
-LIMITS = Limits(max_image_bytes=LIMIT)
-BODY = bytes(range(256)) * 16
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: Image/PNG; charset=x\r\n"
-
-_OPENSSL = [
-    "openssl",
-    "req",
-    "-x509",
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:prime256v1",
-    "-nodes",
-    "-days",
-    "2",
-    "-subj",
-    "/CN=localhost",
-    "-addext",
-    "subjectAltName=DNS:localhost",
-]
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Server:
-    """A raw server on loopback that runs one handler a request, and what it saw."""
-
-    handler: Handler
-    host: str = "127.0.0.1"
-    tls: ssl.SSLContext | None = None
-    url: str = ""
-    connections: int = 0
-    heads: list[bytes] = field(default_factory=list)
-    requested: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while True:
-                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                self.requested.set()
-                await self.handler(reader, writer)
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    handler: Handler, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Server]:
-    server = Server(handler, host, tls)
-    listener = await asyncio.start_server(server.serve, host, 0, ssl=tls)
-    name = "localhost" if tls else host
-    server.url = f"http{'s' if tls else ''}://{name}:{listener.sockets[0].getsockname()[1]}/a.png?signature=s3cret"
-    try:
-        yield server
-    finally:
-        listener.close()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
-
-
-def sends(*parts: bytes) -> Handler:
-    """Answer with these bytes and hang up."""
-
-    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.writelines(parts)
-        await writer.drain()
-        raise ConnectionResetError
-
-    return handler
-
-
-def keeps_sending(head: bytes, part: bytes, *, pause_seconds: float = 0.0) -> Handler:
-    """Answer with the head and then the same bytes for ever."""
-
-    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(head)
-        while True:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(pause_seconds)
-
-    return handler
-
-
-def falls_silent(head: bytes) -> Handler:
-    """Answer with these bytes and then nothing, with the connection open."""
-
-    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(head)
-        await asyncio.Event().wait()
-
-    return handler
-
-
-def stays_open(body: bytes, headers: bytes = b"") -> Handler:
-    """Answer well and wait for the next request."""
-
-    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(OK + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-
-    return handler
-
-
-def redirects(location: str, *, status: int = 302) -> Handler:
-    head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 1000000\r\n\r\n"
-    return falls_silent(head.encode())
-
-
-async def fetch(url: str, policy: FetchPolicy = LOOPBACK) -> Blob:
-    async with Fetcher(policy, LIMITS) as fetcher:
-        return await fetcher.fetch(Source.of(url, modality="image"))
-
-
-def fetch_from(handler: Handler, policy: FetchPolicy = LOOPBACK) -> Blob:
-    async def run() -> Blob:
-        async with serving(handler) as server:
-            return await fetch(server.url, policy)
-
-    return asyncio.run(run())
+from tests.flow.raw_server import (
+    BODY,
+    BRIEF,
+    LIMIT,
+    LIMITS,
+    LOOPBACK,
+    OK,
+    OPEN,
+    Handler,
+    Server,
+    falls_silent,
+    fetch,
+    fetch_from,
+    keeps_sending,
+    redirects,
+    sends,
+    serving,
+    stays_open,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -535,92 +416,3 @@ class TestIsolation:
             fetch_from(sends(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
         assert "s3cret" not in str(caught.value)
         assert "127" not in str(caught.value.to_dict())
-
-
-class TestTLS:
-    """The name in the URL is what the certificate must hold, although an address is dialled."""
-
-    def test_the_server_is_asked_for_by_name(self, certificate: ssl.SSLContext) -> None:
-        names: list[str | None] = []
-        certificate.sni_callback = lambda _, name, __: names.append(name)
-
-        async def run() -> Blob:
-            async with serving(stays_open(BODY), tls=certificate) as server:
-                return await fetch(server.url)
-
-        assert asyncio.run(run()).data == BODY
-        assert names == ["localhost"]
-
-    def test_a_certificate_for_another_name_is_refused(self, certificate: ssl.SSLContext) -> None:
-        with pytest.raises(FetchFailed, match="certificate"):
-            self._fetch_as("127.0.0.1", certificate)
-
-    def test_a_certificate_that_nobody_signed_is_refused(
-        self, certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.delenv("SSL_CERT_FILE")
-        with pytest.raises(FetchFailed, match="certificate"):
-            self._fetch_as("localhost", certificate)
-
-    def test_a_redirect_from_https_to_http_dials_nothing(self, certificate: ssl.SSLContext) -> None:
-        async def run() -> int:
-            async with (
-                serving(stays_open(BODY)) as canary,
-                serving(redirects(canary.url), tls=certificate) as server,
-            ):
-                with pytest.raises(UnsafeURL, match="https to http"):
-                    await fetch(server.url)
-                return canary.connections
-
-        assert asyncio.run(run()) == 0
-
-    @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x16\x03\x03\x40\x00"])
-    def test_a_handshake_that_fails_or_hangs_is_hung_up(self, greeting: bytes) -> None:
-        async def run() -> None:
-            hung_up = asyncio.Event()
-
-            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                writer.write(greeting)
-                with contextlib.suppress(OSError):
-                    await reader.read()
-                hung_up.set()
-                writer.close()
-
-            async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
-                port = listener.sockets[0].getsockname()[1]
-                with pytest.raises(FetchFailed):
-                    await fetch(f"https://127.0.0.1:{port}/", BRIEF)
-                await asyncio.wait_for(hung_up.wait(), 5.0)
-
-        asyncio.run(run())
-
-    def _fetch_as(self, host: str, certificate: ssl.SSLContext) -> None:
-        async def run() -> None:
-            async with serving(stays_open(BODY), tls=certificate) as server:
-                await fetch(server.url.replace("localhost", host))
-
-        asyncio.run(run())
-
-
-@pytest.fixture(scope="session")
-def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    try:
-        subprocess.run(
-            [*_OPENSSL, "-keyout", str(key), "-out", str(certificate)],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("the openssl command makes the certificate, and is not here")
-    return certificate, key
-
-
-@pytest.fixture
-def certificate(certificate_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """A server's context with a certificate for localhost, which the client trusts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate_files)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate_files[0]))
-    return context
