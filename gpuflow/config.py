@@ -175,7 +175,6 @@ class ImageOptions(_Value, frozen=True):
     alpha: Literal["composite", "drop"] = "composite"
     frame: int = 0
     engine: Literal["auto", "exact", "dali"] = "auto"
-    approximate: bool = False
 
     def _check_together(self) -> None:
         _check_size(self.size)

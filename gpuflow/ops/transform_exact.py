@@ -13,6 +13,7 @@ import numpy as np
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_grid, write_numbers
+from gpuflow.ops.resize import resize_planar
 from gpuflow.presets.plan import ImagePlan
 from gpuflow.workers import calm_torch
 
@@ -45,7 +46,7 @@ class ExactTransform:
             lease.record_stream(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream))
 
     def _apply(self, planar: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        resized = resize_planar(planar, plan)
+        resized = resize_planar(planar, plan.resized, plan.resample)
         write_numbers(crop_or_pad(resized, plan.canvas), plan, lease.tensor(specs[0]))
         write_grid(plan, lease, specs)
 
@@ -59,34 +60,6 @@ def _planar(pixels: Any, device: str) -> Any:
     if any(stride < 0 for stride in pixels.strides):  # a mirrored view, which torch does not have
         pixels = np.ascontiguousarray(pixels)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(device)
-
-
-def resize_planar(planar: Any, plan: ImagePlan) -> Any:
-    """Resize ``(3, H, W)`` uint8; Lanczos, which torchvision lacks for tensors, is Pillow's, on the host."""
-    if tuple(planar.shape[1:]) == plan.resized:
-        return planar
-    if plan.resample == "lanczos":
-        return _by_pillow(planar, plan.resized)
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional
-
-    mode = {
-        "nearest": InterpolationMode.NEAREST_EXACT,
-        "bilinear": InterpolationMode.BILINEAR,
-        "bicubic": InterpolationMode.BICUBIC,
-    }[plan.resample]
-    # As it lies: interleaved, as decoders write, it is resized in 2.9 ms where planar takes 4.7 and 1.1 to get there
-    # (1920x1080 to 336, two cores); the result is the same
-    return functional.resize(planar, list(plan.resized), interpolation=mode, antialias=True)
-
-
-def _by_pillow(planar: Any, size: tuple[int, int]) -> Any:
-    import torch
-    from PIL import Image
-
-    picture = Image.fromarray(planar.permute(1, 2, 0).contiguous().cpu().numpy())
-    resized = np.array(picture.resize((size[1], size[0]), Image.Resampling.LANCZOS))
-    return torch.from_numpy(resized).permute(2, 0, 1).to(planar.device)
 
 
 def crop_or_pad(planar: Any, canvas: tuple[int, int]) -> Any:
