@@ -16,7 +16,17 @@ from gpuflow.fetch import Fetcher
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.streaming import stream_outcomes
-from gpuflow.media import Blob, Media, Modality, Outcome, Source, Stage
+from gpuflow.media import (
+    Blob,
+    FeatureMetadata,
+    ImageMetadata,
+    Media,
+    Modality,
+    Outcome,
+    Source,
+    Stage,
+    VideoMetadata,
+)
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, log
 from gpuflow.workers import worker_pool
@@ -156,6 +166,7 @@ class Flow:
         media.stages = (fetched, *media.stages)
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
+            self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
         return media
 
     async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
@@ -222,6 +233,13 @@ def _resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, Opt
     if isinstance(options, Mapping) and modality is not None:
         return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
     return modality, options
+
+
+def _modality_of(media: Media) -> Modality:
+    metadata = media.metadata.source if isinstance(media.metadata, FeatureMetadata) else media.metadata
+    if isinstance(metadata, ImageMetadata):
+        return "image"
+    return "video" if isinstance(metadata, VideoMetadata) else "audio"
 
 
 def _with_modality(source: Source, modality: Modality | None) -> Source:

@@ -80,6 +80,7 @@ def test_the_result_says_what_made_it_and_why_not_the_gpu(tmp_path: Path) -> Non
         assert all(stage.seconds >= 0 for stage in image.stages)
         if image.device == "cpu":
             assert image.fallback == flow.flow.device.reason
+            assert flow.flow.statistics()[0]['gpuflow_fallback_total{modality="image"}'] == 1
 
 
 def test_a_device_that_was_asked_for_has_no_fallback(sync: SyncFlow) -> None:
