@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
@@ -38,6 +39,7 @@ class SyncFlow:
                 max_pending=max_pending,
             )
 
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gpuflow-loop", daemon=True)
         self._thread.start()
@@ -70,7 +72,7 @@ class SyncFlow:
 
     def close(self) -> None:
         """Stop; harmless when repeated."""
-        if self._closed:
+        if self._closed or self._process != os.getpid():
             return
         self._closed = True
         self._run(self.flow.aclose())
@@ -84,6 +86,11 @@ class SyncFlow:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if self._process != os.getpid():
+            work.close()
+            raise RuntimeError(
+                "this flow was made before a fork, which took its threads away: make one in this process"
+            )
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("this is the flow's own event loop: await Flow.load instead")
@@ -121,7 +128,7 @@ def load(
         GpuflowError: one of its subclasses, see ``gpuflow.errors``.
     """
     with _making:
-        flow = _default(device)
+        flow = _default(device, os.getpid())
     return flow.load(Source.of(source, modality=modality, trusted=True), options=options)
 
 
@@ -129,7 +136,7 @@ _making = threading.Lock()  # two first calls at once make one flow
 
 
 @functools.cache
-def _default(device: str) -> SyncFlow:
+def _default(device: str, process: int) -> SyncFlow:
     return SyncFlow(device=device)  # its thread is a daemon: it ends with the process
 
 

@@ -7,6 +7,8 @@ import base64
 import contextlib
 import gc
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -299,6 +301,27 @@ def test_threads_end_with_their_flow() -> None:
     with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
         flow.load(PNG).release()
     assert _threads() == before
+
+
+def test_a_forked_child_loads_with_a_flow_of_its_own_and_not_with_its_parents(tmp_path: Path) -> None:
+    code = """
+import gpuflow, os, sys, warnings
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+parents = gpuflow.SyncFlow(device="cpu", slab_bytes="64MiB")
+gpuflow.load(sys.argv[1], device="cpu").release()
+if os.fork() == 0:
+    try:
+        parents.load(b"x")
+    except RuntimeError as error:
+        assert "before a fork" in str(error)
+        with gpuflow.load(sys.argv[1], device="cpu") as image:
+            os._exit(0 if image.shape == (48, 64, 3) else 1)
+    os._exit(2)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    (tmp_path / "a.png").write_bytes(PNG)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], timeout=60, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_eight_threads_share_one_synchronous_flow(sync: SyncFlow) -> None:
