@@ -12,6 +12,7 @@ from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
+from gpuflow.flow.preload import preload
 from gpuflow.flow.video import load_video
 from gpuflow.media import Blob, Media, Modality
 
@@ -29,6 +30,12 @@ def load_blob(
     modality = _settle(kind, modality)
     _check_size(blob, modality, context)
     wanted = options if isinstance(options, Options) else OPTIONS_BY_MODALITY[modality].from_mapping(options)
+    preload(
+        modality,
+        on_gpu=context.device.is_cuda,
+        resize=getattr(wanted, "size", None) is not None,
+        dali=getattr(wanted, "engine", None) == "dali",
+    )
     context.deadline.limit(context.limits.decode_seconds(modality))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context)

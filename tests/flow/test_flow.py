@@ -227,6 +227,19 @@ def test_a_deadline_that_passes_is_its_own_error() -> None:
         flow.load(PNG).release()
 
 
+def test_loading_the_libraries_does_not_count_as_decoding(tmp_path: Path) -> None:
+    """On a new machine, with nothing compiled and nothing cached, importing torchvision takes longer than 5 s."""
+    (tmp_path / "a.png").write_bytes(PNG)
+    code = """
+import gpuflow, pathlib, sys
+with gpuflow.SyncFlow(device="cpu", slab_bytes="64MiB", limits={"image_seconds": 0.5}) as flow:
+    flow.load(pathlib.Path(sys.argv[1])).release()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_full_slab_is_overload_and_says_so() -> None:
     with SyncFlow(device="cpu", slab_bytes="64KiB", limits=Limits(image_seconds=0.2)) as flow:
         with flow.load(PNG), pytest.raises(SlabExhausted) as caught:
