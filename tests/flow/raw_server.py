@@ -52,6 +52,9 @@ class Server:
                 self.requested.set()
                 await self.handler(reader, writer)
         writer.close()
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await writer.wait_closed()
+        writer.transport.abort()
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +72,7 @@ async def serving(
         for task in server.tasks:
             task.cancel()
         await asyncio.gather(*server.tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted connections are closed in the loop's next turn
 
 
 def sends(*parts: bytes) -> Handler:
