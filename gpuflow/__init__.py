@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpuflow.config import Limits as Limits
     from gpuflow.config import VideoOptions as VideoOptions
     from gpuflow.errors import BackendUnavailable as BackendUnavailable
+    from gpuflow.errors import Closed as Closed
     from gpuflow.errors import CorruptMedia as CorruptMedia
     from gpuflow.errors import DeadlineExceeded as DeadlineExceeded
     from gpuflow.errors import DecoderCrashed as DecoderCrashed
@@ -60,7 +61,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "config": ("AudioOptions", "FetchPolicy", "ImageOptions", "Limits", "VideoOptions"),
     "errors": (
-        "BackendUnavailable", "CorruptMedia", "DeadlineExceeded", "DecoderCrashed", "FetchFailed", "GpuflowError",
+        "BackendUnavailable", "Closed", "CorruptMedia", "DeadlineExceeded", "DecoderCrashed", "FetchFailed", "GpuflowError",
         "InvalidDescriptor", "InvalidOptions", "InvalidSource", "LeaseExpired", "LimitExceeded", "NoSuchStream",
         "Overloaded", "PeerUnavailable", "SlabClosed", "SlabExhausted", "SourceNotFound", "SourceUnreadable",
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",

@@ -94,10 +94,14 @@ def _demo(wanted: argparse.Namespace) -> int:
 
     if not wanted.out.absolute().parent.is_dir():
         return _complain(f"--out: there is no folder {wanted.out.absolute().parent}", status=2)
+    if wanted.out.suffix.lower() != ".png":
+        return _complain(f"--out: the picture is a PNG, so its name ends in .png; got {wanted.out.name}", status=2)
     try:
         return run(wanted.source, device=wanted.device, out=wanted.out)
     except GpuflowError as error:
         return _complain(f"{error.code}: {error}")
+    except OSError as error:
+        return _complain(f"{error.strerror or error}: {error.filename or wanted.out}")
 
 
 def _load(wanted: argparse.Namespace) -> int:
@@ -132,7 +136,7 @@ def _presets(wanted: argparse.Namespace) -> int:
     from gpuflow.presets.image import image_preset_names
     from gpuflow.presets.mel import mel_spec_names
 
-    print("images and video frames (ImageOptions.preset):")
+    print("images (ImageOptions.preset):")
     print("\n".join(f"  {name}" for name in image_preset_names()))
     print("audio (AudioOptions.features):")
     print("\n".join(f"  {name}" for name in mel_spec_names()))

@@ -9,18 +9,27 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 import msgspec
 
 from gpuflow.errors import InvalidOptions
 
 MIB = 1 << 20
+MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-FloatType = Literal["float32", "float16", "bfloat16"]
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut short: what a request sends may be of any length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of more digits than can be written"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def parse_bytes(size: int | str) -> int:
@@ -60,7 +69,7 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         except (msgspec.ValidationError, TypeError, ValueError) as error:
             if isinstance(error.__cause__, InvalidOptions):
                 raise error.__cause__ from None
-            raise InvalidOptions(f"{cls.__name__}: {error}") from error
+            raise InvalidOptions(f"{cls.__name__}: {str(error)[:200]}") from error
 
 
 @functools.cache
@@ -70,15 +79,44 @@ def _fields(kind: type[_Value]) -> tuple[tuple[str, Any], ...]:
 
 def _check(values: _Value, name: str, kind: Any) -> None:
     value = getattr(values, name)
+    checked = check_value(name, value, kind)
+    if checked is not value:  # a list where a tuple is stored
+        msgspec.structs.force_setattr(values, name, checked)
+
+
+def check_value(name: str, value: object, kind: Any) -> Any:
+    """``value`` as ``kind``, a type annotation: a list becomes the tuple that is stored.
+
+    Raises:
+        InvalidOptions: it is of another type, or a number in it is not finite or beyond what JSON holds exactly.
+    """
     try:
         converted = msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise InvalidOptions(f"{name}: {error}; got {value!r}") from error
-    if converted is not value:  # a list where a tuple is stored
-        msgspec.structs.force_setattr(values, name, converted)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise InvalidOptions(f"{name}: {str(error)[:200]}; got {shown(value)}") from error
+    for number in converted if isinstance(converted, tuple) else (converted,):
+        if isinstance(number, (int, float)) and not -MAX_NUMBER < number < MAX_NUMBER:
+            raise InvalidOptions(f"{name}: a finite number within +-2^53 is needed; got {shown(number)}")
+    return converted
 
 
-class Limits(_Value, frozen=True):
+def check_fields(values: Any) -> None:
+    """``check_value`` for every field of a frozen dataclass.
+
+    Raises:
+        InvalidOptions: as ``check_value``.
+    """
+    owner: Any = type(values)
+    for name, kind in _hints(owner):
+        check_value(name, getattr(values, name), kind)
+
+
+@functools.cache
+def _hints(kind: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple(get_type_hints(kind).items())
+
+
+class Limits(_Value, frozen=True, kw_only=True):
     """What the operator allows. A request may ask for less, never for more.
 
     Source of the defaults: the anchors in DESIGN section 7 (OpenAI 20 MB images, vLLM 25 MB and 600 s audio, imgproxy
@@ -123,7 +161,7 @@ class Limits(_Value, frozen=True):
         return {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}[modality]
 
 
-class FetchPolicy(_Value, frozen=True):
+class FetchPolicy(_Value, frozen=True, kw_only=True):
     """Where media may be fetched from. The first five fields are Dynamo's, under its names.
 
     ``allowed_media_domains``: ``None`` is any public host, ``()`` is none; ``"a.example"`` matches exactly,
@@ -149,6 +187,15 @@ class FetchPolicy(_Value, frozen=True):
     min_bytes_per_second: int = 1_024
     max_connections: int = 64
 
+    def _check_together(self) -> None:
+        for name, value in ((name, getattr(self, name)) for name, _ in _fields(type(self))):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                least = 0 if name in ("max_redirects", "min_bytes_per_second") else 1e-6
+                if value < least:
+                    raise InvalidOptions(f"{name} must be {'0 or more' if least == 0 else 'above 0'}; got {value!r}")
+        if not (self.user_agent.isascii() and self.user_agent.isprintable()):
+            raise InvalidOptions(f"user_agent is printable ASCII; got {shown(self.user_agent)}")
+
     def total_seconds(self, modality: str | None) -> float:
         """The time one fetch may take, from the first look-up to the last byte."""
         if self.timeout_ms is not None:
@@ -157,7 +204,7 @@ class FetchPolicy(_Value, frozen=True):
         return times[modality] if modality in times else max(times.values())
 
 
-class ImageOptions(_Value, frozen=True):
+class ImageOptions(_Value, frozen=True, kw_only=True):
     """What is wanted of an image. Without ``preset`` the result is an ``Image``, with it ``Features``.
 
     ``size`` is ``(height, width)``, or one number for both. ``normalize=False`` leaves uint8 where a preset would
@@ -182,11 +229,11 @@ class ImageOptions(_Value, frozen=True):
             raise InvalidOptions(f"background levels lie in 0..255; got {self.background!r}")
         if self.frame < 0:
             raise InvalidOptions(f"frame is 0 or more; got {self.frame}")
-        if self.preset is not None and self.size is not None:
-            raise InvalidOptions("give a preset or a size, not both")
+        if self.preset is not None and (self.size, self.resample, self.layout) != (None, "bicubic", "HWC"):
+            raise InvalidOptions("a preset decides size, resample and layout: give it or them, not both")
 
 
-class VideoOptions(_Value, frozen=True):
+class VideoOptions(_Value, frozen=True, kw_only=True):
     """What is wanted of a video: which frames (one way of the five), and in which form.
 
     ``num_frames``: at most so many, evenly spaced; exactly so many with ``strict``. ``fps``: that rate, capped by
@@ -202,13 +249,10 @@ class VideoOptions(_Value, frozen=True):
     start_seconds: float | None = None
     end_seconds: float | None = None
     strict: bool = False
-    preset: Any = None
     size: int | tuple[int, int] | None = None
     resample: Resample = "bicubic"
     layout: Literal["THWC", "TCHW"] = "THWC"
     dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
-    normalize: bool = True
-    engine: Literal["auto", "exact", "dali"] = "auto"
 
     def _check_together(self) -> None:
         _check_size(self.size)
@@ -222,12 +266,12 @@ class VideoOptions(_Value, frozen=True):
                 raise InvalidOptions(f"{name} must be above 0; got {value!r}")
         if self.indices == () or self.timestamps_seconds == ():
             raise InvalidOptions("indices and timestamps_seconds must name at least one frame")
+        if self.max_frames is not None and given not in (["fps"], []):
+            raise InvalidOptions(f"max_frames goes with fps; got it with {given[0]}")
         _check_range(self.start_seconds, self.end_seconds)
-        if self.preset is not None and self.size is not None:
-            raise InvalidOptions("give a preset or a size, not both")
 
 
-class AudioOptions(_Value, frozen=True):
+class AudioOptions(_Value, frozen=True, kw_only=True):
     """What is wanted of audio: a ``Waveform``, or ``Features`` where ``features`` names a spec.
 
     ``sample_rate`` in Hz (``None``: the file's own, or the spec's). ``mono`` takes the mean of the channels before

@@ -44,6 +44,18 @@ class Device:
         return int(self.name.partition(":")[2] or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Whether a backend can be used here; if not, why and what mends it (the pip or driver line)."""
+
+    available: bool
+    reason: str = ""
+    version: str = ""
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
 @functools.cache
 def driver() -> Driver:
     """Ask the driver once. It is asked through ctypes before any vendor library, because some of those end the process
@@ -69,7 +81,7 @@ def choose(wanted: str = "auto") -> Device:
         InvalidOptions: no such name.
         BackendUnavailable: a GPU was asked for and cannot be used; the message says what mends it.
     """
-    match = _DEVICE.match(wanted)
+    match = _DEVICE.match(wanted) if isinstance(wanted, str) else None
     if match is None:
         raise InvalidOptions(f"device is 'auto', 'cpu', 'cuda' or 'cuda:N'; got {wanted!r}")
     if wanted == "cpu":

@@ -27,6 +27,12 @@ _PACKAGES = {  # distribution -> (module, what it is for, what installs it)
     "soundfile": ("soundfile", "WAV, FLAC, MP3 and Ogg", "pip install soundfile"),
     "soxr": ("soxr", "resampling", "pip install soxr"),
     "httpx": ("httpx", "fetching", "pip install httpx"),
+    "httpcore": ("httpcore", "fetching", "pip install httpcore"),
+    "idna": ("idna", "host names", "pip install idna"),
+    "msgspec": ("msgspec", "options and descriptors", "pip install msgspec"),
+    "blake3": ("blake3", "content hashes", "pip install blake3"),
+    "pybase64": ("pybase64", "data URIs", "pip install pybase64"),
+    "safetensors": ("safetensors", "tensors as files", "pip install safetensors"),
     "nixl-cu13": ("nixl_cu13", "transfer to other processes", _PIP),
     "nvidia-dali-cuda130": ("nvidia.dali", "the DALI transform engine", _PIP),
     "cupy-cuda13x": ("cupy", "kernels and memory on the GPU", _PIP),
@@ -34,6 +40,13 @@ _PACKAGES = {  # distribution -> (module, what it is for, what installs it)
     "PyNvVideoCodec": ("PyNvVideoCodec", "video on the GPU (NVDEC)", _PIP),
     "transformers": ("transformers", "reference processors of the tests", "pip install 'gpuflow[models]'"),
     "matplotlib": ("matplotlib", "pictures of the demo and the benchmarks", "pip install 'gpuflow[picture]'"),
+}
+_BACKENDS = {  # group -> module with `capabilities()`
+    "images": "gpuflow.codecs.images",
+    "videos": "gpuflow.codecs.videos",
+    "audio": "gpuflow.codecs.audio",
+    "transforms": "gpuflow.ops.transform",
+    "transfer": "gpuflow.transfer.nixl",
 }
 _DRIVER = "install the NVIDIA driver, or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
 _NEEDS_DRIVER = {"cupy", "PyNvVideoCodec"}
@@ -53,7 +66,7 @@ def report() -> dict[str, Any]:
         "driver": {name: _library(name) for name in ("libcuda.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1")},
         "device": _guarded(_device),
         "packages": {name: _package(name, *facts) for name, facts in _PACKAGES.items()},
-        "backends": {group: _guarded(partial(_backends, group)) for group in ("images", "videos", "audio")},
+        "backends": {group: _guarded(partial(_backends, place)) for group, place in _BACKENDS.items()},
     }
 
 
@@ -86,7 +99,7 @@ def text(facts: dict[str, Any]) -> str:
             lines.append(f"  {group:22} {backends}")
             continue
         lines += [
-            f"  {group:8} {name:14} {'ready' if ready['available'] else 'no: ' + ready['reason']}"
+            f"  {group:10} {name:14} {'ready' if ready['available'] else 'no: ' + ready['reason']}"
             for name, ready in backends.items()
         ]
     return "\n".join(lines)
@@ -126,8 +139,8 @@ def _device() -> str:
     return f"{chosen.name} ({chosen.reason})"
 
 
-def _backends(group: str) -> dict[str, Any]:
-    found = importlib.import_module(f"gpuflow.codecs.{group}").capabilities()
+def _backends(place: str) -> dict[str, Any]:
+    found = importlib.import_module(place).capabilities()
     return {
         name: {"available": ready.available, "reason": ready.reason, "version": ready.version}
         for name, ready in found.items()

@@ -18,7 +18,8 @@
     |  `- SlabExhausted               slab_exhausted            429
     |- BackendUnavailable             decoder_unavailable       503
     |- LeaseExpired                   lease_expired             500
-    |- SlabClosed                     slab_closed               503
+    |- Closed                         closed                    503
+    |  `- SlabClosed                  slab_closed               503
     |- InvalidDescriptor              invalid_descriptor        400   also ValueError
     |- StaleDescriptor                stale_descriptor          410
     |- PeerUnavailable                peer_unavailable          503   also ConnectionError
@@ -178,11 +179,19 @@ class LeaseExpired(GpuflowError):
     code = "lease_expired"
 
 
-class SlabClosed(GpuflowError):
+class Closed(GpuflowError):
+    """The flow, publisher or reader was closed."""
+
+    code = "closed"
+    http_status = 503
+    public_message = "The service is shutting down."
+    retryable = True
+
+
+class SlabClosed(Closed):
     """The slab was closed."""
 
     code = "slab_closed"
-    http_status = 503
 
 
 class InvalidDescriptor(GpuflowError, ValueError):

@@ -6,13 +6,14 @@ import io
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, cast
 
-from gpuflow.errors import InvalidSource
+from gpuflow.errors import InvalidSource, SourceUnreadable
 
 Modality = Literal["image", "video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("image", "video", "audio")
+_SOURCE_KINDS = ("url", "data", "base64", "path", "bytes", "file")
 ITEM_BYTES = {
     "uint8": 1, "int8": 1, "bool": 1, "int16": 2, "float16": 2, "bfloat16": 2,
     "int32": 4, "float32": 4, "int64": 8, "float64": 8,
@@ -51,18 +52,36 @@ class Source:
             InvalidSource: anything else.
         """
         if isinstance(value, Source):
-            return value
+            return _declared(value, modality)
         if isinstance(value, Mapping):
-            return _of_content_part(value, position)
+            return _declared(_of_content_part(value, position), modality)
         kind, content, trusted = _classify(value, trusted)
         return cls(kind, content, modality, position, trusted)
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, tuple[type, ...]] = {"bytes": (bytes,), "file": (object,), "path": (str, bytes)}
+        wanted = kinds.get(self.kind, (str,))
+        if self.kind not in _SOURCE_KINDS or not isinstance(self.value, wanted):
+            raise InvalidSource(
+                f"a source of kind {self.kind!r} cannot be a {type(self.value).__name__}: use Source.of"
+            )
+        if self.modality is not None and self.modality not in MODALITIES:
+            raise InvalidSource(f"a modality is one of {', '.join(MODALITIES)}; got {str(self.modality)[:40]!r}")
+
+
+def _declared(source: Source, modality: Modality | None) -> Source:
+    if modality is None or source.modality == modality:
+        return source
+    if source.modality is not None:
+        raise InvalidSource(f"the source is declared as {source.modality}, and {modality} was asked for")
+    return replace(source, modality=modality)
 
 
 def _classify(value: object, trusted: bool) -> tuple[Any, object, bool]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "bytes", bytes(value), True
     if isinstance(value, os.PathLike):
-        return "path", os.fspath(value), True
+        return "path", _path_of(value), True
     if isinstance(value, str):
         return *_classify_text(value, trusted), trusted
     if hasattr(value, "read"):
@@ -70,6 +89,14 @@ def _classify(value: object, trusted: bool) -> tuple[Any, object, bool]:
     raise InvalidSource(
         f"a source is a URL, data URI, path, bytes, binary file or content part; got {type(value).__name__}"
     )
+
+
+def _path_of(value: os.PathLike[Any]) -> str | bytes:
+    try:
+        path: str | bytes = os.fspath(value)
+        return path
+    except Exception as error:  # the caller's own code
+        raise InvalidSource(f"{type(value).__name__} gives no path") from error
 
 
 def _classify_text(text: str, trusted: bool) -> tuple[str, str]:
@@ -387,8 +414,16 @@ class Outcome:
 
 
 def read_file_object(file: BinaryIO, max_bytes: int) -> bytes:
-    """Everything from the file's position on, but never more than ``max_bytes + 1`` bytes."""
-    data = file.read(max_bytes + 1)
+    """Everything from the file's position on, but never more than ``max_bytes + 1`` bytes.
+
+    Raises:
+        SourceUnreadable: reading raises, whatever it raises.
+        InvalidSource: it gives text.
+    """
+    try:
+        data = file.read(max_bytes + 1)
+    except Exception as error:  # the caller's own code, which may raise anything
+        raise SourceUnreadable(f"the file object cannot be read: {type(error).__name__}") from error
     if not isinstance(data, (bytes, bytearray)):
         raise InvalidSource("the file object gives text: open it in binary mode ('rb')")
     return bytes(data)

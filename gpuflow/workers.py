@@ -1,10 +1,15 @@
-"""Threads that decode: many loads side by side, each on one core."""
+"""Threads that decode: many loads side by side, each on one core; and how an event loop waits for them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _thread = threading.local()
 
 
@@ -29,6 +34,26 @@ def calm_torch() -> None:
     restoring.start()
     restoring.join()
     _thread.calm = True
+
+
+async def result_of(future: Future[_T]) -> _T:
+    """Wait for a thread's result. When the wait is cancelled the thread goes on, and nobody is told how it ends."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    future.add_done_callback(lambda _: call_soon(loop, wake))
+    await ended
+    return future.result()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Run a callback on a loop from another thread, unless the loop has ended."""
+    with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
+        loop.call_soon_threadsafe(callback)
 
 
 def _begin() -> None:

@@ -5,19 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from gpuflow.device import Capability as Capability
 from gpuflow.media import Modality
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """Whether a backend can be used here; if not, why and what mends it (the pip or driver line)."""
-
-    available: bool
-    reason: str = ""
-    version: str = ""
-
-    def __bool__(self) -> bool:
-        return self.available
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,11 +211,11 @@ def _table(results: Sequence[Result]) -> str:
     for result in results:
         media = result.media
         if media is None:
-            lines.append(f"{result.job.name:22} {'failed':28} {result.problems[0]}")
+            lines.append(f"{result.job.name[-22:]:22} {'failed':28} {result.problems[0]}")
             continue
         shape = "x".join(map(str, media.shape))
         stages = " ".join(f"{stage.name} {1e3 * stage.seconds:.1f}" for stage in result.stages)
         lines.append(
-            f"{result.job.name:22} {media.backend:28} {media.device:8} {shape:20} {result.transport:24} {stages}"
+            f"{result.job.name[-22:]:22} {media.backend:28} {media.device:8} {shape:20} {result.transport:24} {stages}"
         )
     return "\n".join(lines)

@@ -40,7 +40,11 @@ def save_all(
                 print(f"{name}: {_explain(outcome.error)}", file=sys.stderr)
                 continue
             with outcome.media as media:
-                print(_write(media, out / f"{outcome.index:03d}-{_stem(name)}"))
+                try:
+                    print(_write(media, out / f"{outcome.index:03d}-{_stem(name)}"))
+                except OSError as error:
+                    failed += 1
+                    print(f"{name}: cannot be written: {error.strerror or error}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -48,7 +52,11 @@ def _write(media: Media, path: Path) -> str:
     tensors = path.with_name(path.name + ".safetensors")
     drawing = path.with_name(path.name + ".png")
     save(media, tensors)
-    picture.draw(media).save(drawing)
+    try:
+        picture.draw(media).save(drawing)
+    except OSError:
+        drawing.unlink(missing_ok=True)
+        raise
     shapes = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in media.specs)
     reason = f" ({media.fallback})" if media.fallback else ""
     return f"{tensors}: {media.kind}: {shapes}, {media.backend} on {media.device}{reason}; picture {drawing}"

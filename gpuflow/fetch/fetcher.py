@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 import blake3
 
 from gpuflow.config import FetchPolicy, Limits
-from gpuflow.errors import GpuflowError, InvalidSource, SourceUnreadable, TooLarge
+from gpuflow.errors import GpuflowError, InvalidSource, TooLarge
 from gpuflow.fetch.data_uri import decode_base64, decode_data_uri
 from gpuflow.fetch.local import read_trusted, read_untrusted
 from gpuflow.fetch.remote import Remote
@@ -84,7 +84,7 @@ class Fetcher:
 
     def _read(self, source: Source, limit: int) -> Blob:
         if source.kind == "file":
-            return _blob(_within(_read_file(source, limit), limit))
+            return _blob(_within(read_file_object(source.value, limit), limit))
         if source.kind != "path":
             raise InvalidSource(f"no such kind of source: {source.kind!r}")
         if source.trusted:
@@ -110,12 +110,3 @@ def _within(data: bytes, limit: int) -> bytes:
     if len(data) > limit:
         raise TooLarge(f"more than the {limit} bytes that are allowed")
     return data
-
-
-def _read_file(source: Source, limit: int) -> bytes:
-    try:
-        return read_file_object(source.value, limit)
-    except GpuflowError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: the file is closed
-        raise SourceUnreadable(f"the file object cannot be read: {error}") from error

@@ -47,6 +47,21 @@ class Deadline:
             raise DeadlineExceeded(f"not done after {self._allowed_seconds:g} s")
 
 
+def check_resize(size: tuple[int, int], resized: tuple[int, int], limits: Limits) -> None:
+    """Refuse a resize, of and to ``(height, width)``, whose result or passage is larger than an image may be: the
+    horizontal pass comes first, so that a small clip stretched to a thin strip takes gigabytes on the way.
+
+    Raises:
+        LimitExceeded: a side or the pixels exceed ``Limits``.
+    """
+    pixels = max(size[0], resized[0]) * resized[1]
+    if pixels > limits.max_image_pixels or max(resized) > limits.max_image_side:
+        raise LimitExceeded(
+            f"{size[1]}x{size[0]} resized to {resized[1]}x{resized[0]} passes through {pixels} pixels; "
+            f"Limits.max_image_pixels is {limits.max_image_pixels}, max_image_side {limits.max_image_side}"
+        )
+
+
 class LoadContext:
     """One load's surroundings. ``slab`` holds results, on the chosen device; ``host_slab`` is it on the CPU, else the
     pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back. On
@@ -101,6 +116,7 @@ class LoadContext:
         try:
             yield lease
             lease.synchronize()
+            self.deadline.check()
             lease.seal()
         except BaseException:
             lease.release()

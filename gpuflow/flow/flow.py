@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Self
 
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.device import Device, choose
-from gpuflow.errors import DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
+from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import Fetcher
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
@@ -29,8 +30,9 @@ from gpuflow.media import (
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, log
-from gpuflow.workers import worker_pool
+from gpuflow.workers import call_soon, result_of, worker_pool
 
+_GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 OptionsLike = Options | Mapping[str, Any] | None
 
 
@@ -61,22 +63,23 @@ class Flow:
         workers: int | None = None,
         max_pending: int | None = None,
     ) -> None:
-        if (workers is not None and workers < 1) or (max_pending is not None and max_pending < 1):
-            raise InvalidOptions(f"workers and max_pending are 1 or more; got {workers}, {max_pending}")
+        for name, value in (("workers", workers), ("max_pending", max_pending)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
         self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
         self.device: Device = choose(device)
         self.counters = Counters()
+        self._fetcher = Fetcher(self.fetch_policy, self.limits)
         self.slab = Slab(slab_bytes, device=self.device)
         self._asked = device
         self._host_slab = Slab(slab_bytes) if self.device.is_cuda else self.slab
-        self._fetcher = Fetcher(self.fetch_policy, self.limits)
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
         self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
-        self._pending = 0
+        self._deadlines: set[Deadline] = set()  # of the loads that are pending
         self._closed = False
 
     async def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
@@ -95,17 +98,18 @@ class Flow:
             GpuflowError: one of its subclasses, see ``gpuflow.errors``.
         """
         if self._closed:
-            raise GpuflowError("the flow is closed")
-        if self._max_pending is not None and self._pending >= self._max_pending:
-            raise Overloaded(f"{self._pending} loads are pending; max_pending is {self._max_pending}")
-        self._pending += 1
+            raise Closed("the flow is closed")
+        if self._max_pending is not None and len(self._deadlines) >= self._max_pending:
+            raise Overloaded(f"{len(self._deadlines)} loads are pending; max_pending is {self._max_pending}")
+        deadline = Deadline(self.limits.deadline_seconds)
+        self._deadlines.add(deadline)
         try:
-            media = await self._load(Source.of(source, modality=modality), options)
+            media = await self._load(Source.of(source, modality=modality), options, deadline)
         except GpuflowError as error:
             self.counters.add("gpuflow_errors_total", code=error.code)
             raise
         finally:
-            self._pending -= 1
+            self._deadlines.discard(deadline)
         self.counters.add("gpuflow_media_total", kind=media.kind)
         return media
 
@@ -142,13 +146,15 @@ class Flow:
         if self._closed:
             return
         self._closed = True
+        for deadline in self._deadlines:
+            deadline.cancel()
+        self.slab.close(force=True)  # wakes those that wait for room
+        self._host_slab.close(force=True)
         await self._fetcher.aclose()
         for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
             await self._permits.acquire()
         self._pool.shutdown()
         self._segment_pool.shutdown()
-        self.slab.close(force=True)
-        self._host_slab.close(force=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,11 +162,10 @@ class Flow:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    async def _load(self, source: Source, options: OptionsLike) -> Media:
+    async def _load(self, source: Source, options: OptionsLike, deadline: Deadline) -> Media:
         modality, wanted = _resolve(source, options)
-        deadline = Deadline(self.limits.deadline_seconds)
         started = time.perf_counter()
-        blob = await self._fetcher.fetch(_with_modality(source, modality))
+        blob = await self._fetch(replace(source, modality=modality), deadline)
         fetched = Stage("fetch", started, time.perf_counter() - started)
         media = await self._decode(blob, modality, wanted, deadline)
         media.stages = (fetched, *media.stages)
@@ -169,15 +174,24 @@ class Flow:
             self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
         return media
 
+    async def _fetch(self, source: Source, deadline: Deadline) -> Blob:
+        try:
+            async with asyncio.timeout(deadline.remaining_seconds):
+                return await self._fetcher.fetch(source)
+        except TimeoutError as error:
+            if isinstance(error, GpuflowError):
+                raise
+            raise DeadlineExceeded(f"not fetched after {self.limits.deadline_seconds:g} s") from error
+
     async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
         """Decode on a worker thread. The thread owns what it leases: when nobody waits any more it releases it."""
         await self._acquire_worker(deadline)
-        loop, seconds = asyncio.get_running_loop(), deadline.remaining_seconds
+        loop, seconds = asyncio.get_running_loop(), deadline.remaining_seconds + _GRACE_SECONDS
         future = self._pool.submit(self._work, blob, modality, options, deadline)
-        future.add_done_callback(lambda _: _call_soon(loop, self._permits.release))
+        future.add_done_callback(lambda _: call_soon(loop, self._permits.release))
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.shield(asyncio.wrap_future(future))
+                return await result_of(future)
         except BaseException as error:
             deadline.cancel()
             future.add_done_callback(_release_unwanted)
@@ -240,17 +254,6 @@ def _modality_of(media: Media) -> Modality:
     if isinstance(metadata, ImageMetadata):
         return "image"
     return "video" if isinstance(metadata, VideoMetadata) else "audio"
-
-
-def _with_modality(source: Source, modality: Modality | None) -> Source:
-    if source.modality == modality:
-        return source
-    return Source(source.kind, source.value, modality, source.position, source.trusted)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
 
 
 def _release_unwanted(future: Future[Media]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.images import GPU_FORMATS, decode_image, gpu_decoder, gpu_obstacle
 from gpuflow.codecs.probe import check_image, image_info
-from gpuflow.config import ImageOptions, Limits
-from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, UnsupportedFormat
-from gpuflow.flow.context import LoadContext
+from gpuflow.config import ImageOptions
+from gpuflow.errors import CorruptMedia, InvalidOptions, UnsupportedFormat
+from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.composite import flatten_alpha
@@ -51,7 +51,7 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
         wanted = _plan_of(options, preset, info)
-        _check_resize(info, wanted, context.limits)
+        check_resize((info.height, info.width), wanted.resized, context.limits)
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
     )
@@ -89,17 +89,6 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
             f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
         )
     return plan(preset, info.height, info.width, dtype=dtype, normalize=options.normalize)
-
-
-def _check_resize(info: ImageInfo, wanted: ImagePlan, limits: Limits) -> None:
-    """A thin image can become a huge one: its shorter side grows to the preset's, and the longer one with it."""
-    height, width = wanted.resized
-    pixels = max(height, info.height) * width  # the horizontal pass comes first
-    if pixels > limits.max_image_pixels:
-        raise LimitExceeded(
-            f"{info.width}x{info.height} resized to {width}x{height} passes through {pixels} pixels; "
-            f"Limits.max_image_pixels is {limits.max_image_pixels}"
-        )
 
 
 @contextmanager

@@ -87,9 +87,12 @@ class _Stream:
         self.started += 1
 
     async def _outcome(self, index: int, source: object) -> Outcome:
-        origin = source if isinstance(source, Source) else None
         try:
-            return Outcome(index, origin or Source.of(source, position=index), media=await self.load(source))
+            origin = Source.of(source, position=index)
+        except GpuflowError as error:
+            return Outcome(index, None, error=error)
+        try:
+            return Outcome(index, origin, media=await self.load(origin))
         except GpuflowError as error:
             return Outcome(index, origin, error=error)
 

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 from gpuflow.config import FetchPolicy, Limits
+from gpuflow.errors import Closed
 from gpuflow.flow.flow import Flow, OptionsLike
 from gpuflow.media import Media, Modality, Outcome, Source
 
@@ -68,15 +69,16 @@ class SyncFlow:
             while (outcome := self._run(_next(outcomes))) is not None:
                 yield outcome
         finally:
-            self._run(outcomes.aclose())
+            if not self._closed:
+                self._run(outcomes.aclose())
 
     def close(self) -> None:
         """Stop; harmless when repeated."""
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
-        self._run(self.flow.aclose())
-        self._run(self._loop.shutdown_default_executor())
+        self._run(self.flow.aclose(), closing=True)
+        self._run(self._loop.shutdown_default_executor(), closing=True)
         self._stop_loop()
 
     def __enter__(self) -> Self:
@@ -85,12 +87,15 @@ class SyncFlow:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+    def _run(self, work: Coroutine[Any, Any, _T], *, closing: bool = False) -> _T:
         if self._process != os.getpid():
             work.close()
             raise RuntimeError(
                 "this flow was made before a fork, which took its threads away: make one in this process"
             )
+        if self._closed and not closing:
+            work.close()
+            raise Closed("the flow is closed")
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("this is the flow's own event loop: await Flow.load instead")

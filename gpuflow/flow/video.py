@@ -12,8 +12,8 @@ from gpuflow.codecs.video.decode import VideoDecoder, decode_frames
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
-from gpuflow.errors import BackendUnavailable, InvalidOptions
-from gpuflow.flow.context import LoadContext
+from gpuflow.errors import BackendUnavailable
+from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.media import Blob, Frames, TensorSpec, VideoMetadata, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.color import nv12_to_rgb
@@ -28,11 +28,10 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
     Raises:
         CorruptMedia, UnsupportedFormat, NoSuchStream: the clip cannot be read, or a wanted frame is damaged.
         LimitExceeded: the clip, the decoding or the result is larger than ``Limits`` allows.
-        InvalidOptions: frames that the clip does not have; a preset.
+        InvalidOptions: frames that the clip does not have.
         BackendUnavailable: a GPU was asked for by name and cannot decode this clip.
         DeadlineExceeded, SlabExhausted: no time, no room.
     """
-    _check_options(options)
     with context.stage("probe"):
         source = PacketSource.open(blob.data, kind, limits=context.limits, deadline=context.deadline)
         indices = choose_indices(
@@ -42,6 +41,7 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
             max_frames=context.limits.max_video_frames,
         )
         plan = source.plan(indices, limits=context.limits)
+        check_resize(displayed_size(source.info), _target_size(source.info, options), context.limits)
         decoder, fallback = _choose_decoder(source.info, context)
     specs = lay_out({"frames": (options.dtype or "uint8", _shape(source.info, options, len(indices)))})
     with context.placing(specs) as lease, context.stage("decode"):
@@ -99,13 +99,6 @@ class _Placing:
         )
         for place in (first, *repeats):
             store(frame, self._frames[place], self._lease)
-
-
-def _check_options(options: VideoOptions) -> None:
-    if options.preset is not None:
-        raise InvalidOptions("presets for video are not there yet: ask for size, layout and dtype instead")
-    if options.engine == "dali":
-        raise InvalidOptions("engine 'dali' is not there for video: leave engine out")
 
 
 def _choose_decoder(info: VideoInfo, context: LoadContext) -> tuple[VideoDecoder, str | None]:

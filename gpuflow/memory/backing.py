@@ -8,6 +8,7 @@ import weakref
 from typing import Any, Protocol
 
 from gpuflow.device import Device
+from gpuflow.errors import InvalidOptions
 
 
 class Backing(Protocol):
@@ -33,8 +34,13 @@ class HostMemory:
 
         self.nbytes = nbytes
         self.file = os.memfd_create(name, os.MFD_CLOEXEC)
-        os.ftruncate(self.file, nbytes)
-        self._map: mmap.mmap | None = mmap.mmap(self.file, nbytes)
+        self._close_file = weakref.finalize(self, os.close, self.file)
+        try:
+            os.ftruncate(self.file, nbytes)
+            self._map: mmap.mmap | None = mmap.mmap(self.file, nbytes)
+        except (OSError, OverflowError, ValueError) as error:
+            self._close_file()
+            raise InvalidOptions(f"this machine does not give {nbytes} bytes of memory: {error}") from error
         self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
@@ -52,7 +58,7 @@ class HostMemory:
         if self._map is None:
             return
         mapping, self._map = self._map, None
-        os.close(self.file)
+        self._close_file()
         mapping.close()
 
 

@@ -57,6 +57,7 @@ class Slab:
         self._next_slot = 0
         self._lost: deque[tuple[int, int, int, list[Any]]] = deque()
         self._freed = threading.Condition(threading.RLock())
+        self._holds = 0
         self._live = self._allocations = self._failed = self._reclaimed = self._peak = 0
 
     @property
@@ -113,10 +114,11 @@ class Slab:
                 raise RuntimeError(f"{self._live} leases of this slab are live: release them first")
             self.closed = True
             self._freed.notify_all()
+            if self._live or self._holds:  # NIXL, or views of leases: the mapping goes when the last of them dies
+                return
             self._words.release()
             self.table.close()
-            if not self._live:  # views of live leases keep the mapping until the last of them dies
-                self.backing.close()
+            self.backing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +128,22 @@ class Slab:
 
     def __repr__(self) -> str:
         return f"<Slab {self.nbytes} bytes on {self.device}, {self._live} leases>"
+
+    def hold(self) -> None:
+        """Keep the memory mapped until ``unhold``, although the slab may be closed: a peer that reads unmapped memory
+        kills this process. Called by those that register it.
+
+        Raises:
+            SlabClosed: it is closed already.
+        """
+        with self._freed:
+            self._require_open()
+            self._holds += 1
+
+    def unhold(self) -> None:
+        """Give a hold back."""
+        with self._freed:
+            self._holds -= 1
 
     def generation(self, slot: int) -> int:
         """The generation word of a slot."""
@@ -142,8 +160,6 @@ class Slab:
         for event in events:
             event.synchronize()
         with self._freed:
-            if self.closed:
-                return
             self._bump(slot, odd=True)
             self._extents.free(offset, nbytes)
             self._slots.append(slot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from gpuflow.device import Capability
 from gpuflow.errors import BackendUnavailable
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
@@ -34,6 +35,12 @@ class Transform(Protocol):
 
 
 _ENGINES: dict[str, Transform] = {"exact": ExactTransform(), "dali": DaliTransform()}
+
+
+def capabilities() -> dict[str, Capability]:
+    """What can be used here, by engine."""
+    obstacles = {name: engine.obstacle() for name, engine in _ENGINES.items()}
+    return {name: Capability(obstacle is None, obstacle or "") for name, obstacle in obstacles.items()}
 
 
 def transform(engine: Literal["auto", "exact", "dali"] = "auto") -> Transform:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import preset_fields
 from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
@@ -19,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def _require(holds: bool, rule: str, got: object) -> None:
     if not holds:
-        raise InvalidOptions(f"image preset: {rule}; got {got!r}")
+        raise InvalidOptions(f"image preset: {rule}; got {shown(got)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Preset:
     layout: Literal["image", "patches"] = "image"
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        _require(self.patch >= 0 and self.merge > 0 and self.temporal_patch > 0, "patches have sides", self.merge)
         _require(self.resample in ("bilinear", "bicubic"), "resample is bilinear or bicubic", self.resample)
         _require(
             len(self.mean) == 3 and len(self.std) == 3 and min(self.std) > 0,
@@ -95,7 +98,10 @@ class Preset:
         Raises:
             InvalidOptions: no such file, a processor of another kind, or a setting that a preset does not express.
         """
-        return cls(**preset_fields(config))
+        try:
+            return cls(**preset_fields(config))
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise InvalidOptions(f"this image processor configuration has a value of a wrong type: {error}") from error
 
 
 _CLIP = Preset("clip-224", "shortest_edge", mean=CLIP_MEAN, std=CLIP_STD, size=(224, 224), crop=(224, 224))
@@ -142,5 +148,5 @@ def image_preset(name: str) -> Preset:
     """
     preset = _PRESETS.get(name)
     if preset is None:
-        raise InvalidOptions(f"no image preset {name!r}; there are {', '.join(_PRESETS)}")
+        raise InvalidOptions(f"no image preset {shown(name)}; there are {', '.join(_PRESETS)}")
     return preset

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 
 _CONFIG_FILE = "preprocessor_config.json"
@@ -48,6 +49,9 @@ class MelSpec:
     offset: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        _require(self.pad_left >= 0 and self.pad_right >= 0, "padding is 0 or more", self.pad_left)
+        _require(self.sample_rate > 0, "sample_rate lies above 0", self.sample_rate)
         _require(1 <= self.n_mels <= 1024, "n_mels is 1 .. 1024", self.n_mels)
         _require(2 <= self.n_fft <= 65_536 and self.n_fft % 2 == 0, "n_fft is even, 2 .. 65536", self.n_fft)
         _require(1 <= self.hop_length <= self.n_fft, "hop_length is 1 .. n_fft", self.hop_length)
@@ -119,7 +123,7 @@ def mel_spec(name: str) -> MelSpec:
     """
     spec = _SPECS.get(_ALIASES.get(name, name))
     if spec is None:
-        raise InvalidOptions(f"no mel spec {name!r}; there are {', '.join(mel_spec_names())}")
+        raise InvalidOptions(f"no mel spec {shown(name)}; there are {', '.join(mel_spec_names())}")
     return spec
 
 

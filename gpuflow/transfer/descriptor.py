@@ -38,6 +38,8 @@ _METADATA: dict[str, type[Any]] = {
     "features": FeatureMetadata,
 }
 
+_METADATA_OF_KIND = {"image": "image", "frames": "video", "waveform": "audio", "features": "features"}
+
 
 class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Who holds the block, where it lies, which generation it is, and what the tensors in it are.
@@ -96,6 +98,14 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     def check(self) -> None:
         """Raise ``InvalidDescriptor`` unless every field lies in its range and every tensor inside the block."""
+        try:
+            self._check_fields()
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            if isinstance(error, InvalidDescriptor):
+                raise
+            raise InvalidDescriptor("the descriptor has a field of a wrong type") from error
+
+    def _check_fields(self) -> None:
         _require(0 < len(self.agent) <= 256 and self.agent.isprintable(), "agent name")
         _require(0 < len(self.agent_metadata) <= 16 << 10, "agent metadata")
         _require(0 <= self.device_id < 1024, "device number")
@@ -108,6 +118,9 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
             _require(spec.dtype in ITEM_BYTES and len(spec.shape) <= MAX_DIMENSIONS, "type or shape of a tensor")
             _require(spec.offset >= 0 and all(0 <= side <= self.nbytes for side in spec.shape), "shape of a tensor")
             _require(spec.offset + spec.nbytes <= self.nbytes, "size of a tensor")
+            _require(spec.offset % ITEM_BYTES[spec.dtype] == 0, "alignment of a tensor")
+        _require(len({spec.name for spec in self.specs}) == len(self.specs), "names of tensors")
+        _require(self.metadata[0] == _METADATA_OF_KIND[self.kind], "kind of metadata")
         read_metadata(self.metadata)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import socket
 import threading
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gpuflow.device import Capability
 from gpuflow.errors import BackendUnavailable, InvalidDescriptor, PeerUnavailable, TransferTimeout
 
 MAX_METADATA_BYTES = 64 << 10
@@ -62,6 +64,13 @@ def version() -> str:
         return ""
 
 
+def capabilities() -> dict[str, Capability]:
+    """Whether NIXL is installed; whether it starts is seen when an agent is made."""
+    if importlib.util.find_spec("nixl_cu13") is None:
+        return {"nixl": Capability(False, "NIXL is not installed: pip install 'gpuflow[cu13]'")}
+    return {"nixl": Capability(True, version=version())}
+
+
 class Agent:
     """One NIXL agent with UCX. Regions are registered once and stay so while the agent lives."""
 
@@ -76,6 +85,7 @@ class Agent:
         except Exception as error:
             raise BackendUnavailable(f"NIXL's UCX backend does not start: {error}") from error
         self._peers: dict[str, bytes] = {}
+        self._proven: set[str] = set()  # peers that answered a read: their metadata is right
 
     def register(self, region: Region) -> None:
         """Register memory for transfers, once."""
@@ -96,13 +106,15 @@ class Agent:
         """
         if self._peers.get(name) == metadata:
             return
+        if name in self._proven:  # a name is never used for a second incarnation
+            raise InvalidDescriptor("the descriptor's metadata is not that of its agent")
         raw = _decompress(metadata)
         self.forget(name)
         try:
             loaded = self._agent.add_remote_agent(raw)
+            loaded = loaded.decode() if isinstance(loaded, bytes) else str(loaded)
         except Exception as error:
             raise PeerUnavailable("the publishing process cannot be reached") from error
-        loaded = loaded.decode() if isinstance(loaded, bytes) else str(loaded)
         if loaded != name:
             self._agent.remove_remote_agent(loaded)
             raise InvalidDescriptor("the descriptor's metadata is of another agent")
@@ -110,6 +122,7 @@ class Agent:
 
     def forget(self, name: str) -> None:
         """Drop a peer, so that the next ``connect`` loads it anew."""
+        self._proven.discard(name)
         if self._peers.pop(name, None) is None:
             return
         try:
@@ -141,6 +154,7 @@ class Agent:
         if state == "PROC":
             raise Unfinished(handle)
         self._agent.release_xfer_handle(handle)
+        self._proven.add(peer)
 
     def finished(self, handle: Any) -> bool:
         """Whether an unfinished read has ended meanwhile, well or not; its local memory is safe from then on."""

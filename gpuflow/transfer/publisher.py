@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Self
 
-from gpuflow.errors import LeaseExpired
+from gpuflow.errors import Closed
 from gpuflow.media import Media
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.slab import SLOT_BYTES
@@ -47,11 +47,17 @@ class Publisher:
 
     Raises:
         BackendUnavailable: NIXL is not installed or does not start.
+        SlabClosed: the slab was closed.
     """
 
     def __init__(self, slab: Slab) -> None:
         self.slab = slab
-        self._agent = Agent("publisher")
+        slab.hold()
+        try:
+            self._agent = Agent("publisher")
+        except BaseException:
+            slab.unhold()
+            raise
         device_id = 0 if slab.device == "cpu" else int(slab.device.partition(":")[2])
         self._block_region = Region(slab.backing.mem_type, slab.address, slab.nbytes, device_id)
         self._agent.register(self._block_region)
@@ -70,8 +76,9 @@ class Publisher:
         Raises:
             ValueError: the medium lies in another slab or is not sealed, or an argument is out of range.
             LeaseExpired: the medium was released.
+            Closed: the publisher was closed.
         """
-        if reads < 1 or not 0 < ttl_seconds <= MAX_TTL_SECONDS:
+        if not isinstance(reads, int) or reads < 1 or not 0 < ttl_seconds <= MAX_TTL_SECONDS:
             raise ValueError(
                 f"reads is 1 or more and ttl_seconds in (0, {MAX_TTL_SECONDS:g}]; got {reads}, {ttl_seconds}"
             )
@@ -85,7 +92,7 @@ class Publisher:
         with self._changed:
             if self._closed:
                 lease.release()
-                raise LeaseExpired("the publisher is closed")
+                raise Closed("the publisher is closed")
             self._open[token] = _Publication(lease, reads, time.monotonic() + ttl_seconds)
             self._counts["published"] += 1
             self._changed.notify_all()
@@ -120,6 +127,7 @@ class Publisher:
         for token in list(self._open):
             self._drop(token, "cancelled")
         self._agent.close()
+        self.slab.unhold()
 
     def __enter__(self) -> Self:
         return self

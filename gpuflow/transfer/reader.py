@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gpuflow.device import choose
-from gpuflow.errors import PeerUnavailable, StaleDescriptor, TransferTimeout
+from gpuflow.errors import Closed, InvalidDescriptor, PeerUnavailable, StaleDescriptor, TransferTimeout
 from gpuflow.media import MEDIA_KINDS, Media, Stage
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.backing import HostMemory
 from gpuflow.transfer.descriptor import Descriptor, read_metadata
 from gpuflow.transfer.nixl import Agent, Region, Unfinished
+from gpuflow.workers import result_of
 
 RECONNECT_SECONDS = 0.05
 _WORDS = 512
@@ -48,7 +50,12 @@ class Reader:
     def __init__(self, *, slab: Slab | None = None, device: str = "auto", slab_bytes: int | str = "1GiB") -> None:
         self._owns_slab = slab is None
         self.slab = slab if slab is not None else Slab(slab_bytes, device=choose(device))
-        self._agent = Agent("reader")
+        self.slab.hold()
+        try:
+            self._agent = Agent("reader")
+        except BaseException:
+            self.slab.unhold()
+            raise
         self._device_id = 0 if self.slab.device == "cpu" else int(self.slab.device.partition(":")[2])
         self._agent.register(Region(self.slab.backing.mem_type, self.slab.address, self.slab.nbytes, self._device_id))
         self._words = HostMemory(8 * _WORDS, name="gpuflow-words")  # where generation words are read to
@@ -72,8 +79,17 @@ class Reader:
             PeerUnavailable: the publisher is gone.
             InvalidDescriptor: the descriptor makes no sense.
             SlabExhausted: no room in this reader's slab.
+            Closed: the reader was closed.
         """
+        if not isinstance(descriptor, Descriptor):
+            raise InvalidDescriptor(
+                f"a Descriptor is needed: Descriptor.from_bytes(raw); got {type(descriptor).__name__}"
+            )
         descriptor.check()
+        if not 0 < timeout_seconds < math.inf:
+            raise ValueError(f"timeout_seconds is above 0 and finite; got {timeout_seconds}")
+        if self._closed:
+            raise Closed("the reader is closed")
         deadline = time.monotonic() + timeout_seconds
         self._sweep()
         started = time.perf_counter()
@@ -96,9 +112,11 @@ class Reader:
 
     async def aread(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> Media:
         """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread."""
+        if self._closed:
+            raise Closed("the reader is closed")
         future = self._pool.submit(self.read, descriptor, timeout_seconds=timeout_seconds)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await result_of(future)
         except asyncio.CancelledError:
             future.add_done_callback(_release_result)
             raise
@@ -123,6 +141,7 @@ class Reader:
         self._pool.shutdown()
         self._sweep()
         self._agent.close()
+        self.slab.unhold()
         if not self._quarantine:
             self._words.close()
             if self._owns_slab:

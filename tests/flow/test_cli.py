@@ -84,7 +84,10 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
         (["load", "a.png", "--limits", '{"max": 10}'], 1, "invalid_options"),
         (["load", "http://127.0.0.1:9/a.png"], 1, "url_not_allowed"),
         (["load", "a.png", "--out", "a.png"], 2, "--out"),
+        (["load", "a.png", "--options", '{"size": 1e999}'], 1, "invalid_options"),
+        (["load", "a.png", "--out", "/dev/null/x"], 2, "--out"),
         (["demo", "--out", "no/such/folder/x.png"], 2, "--out"),
+        (["demo", "--out", "x.unknown"], 2, ".png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -25,17 +25,20 @@ from gpuflow.demo import samples
 from gpuflow.device import choose
 from gpuflow.errors import (
     BackendUnavailable,
+    Closed,
     DeadlineExceeded,
     GpuflowError,
     InvalidOptions,
     InvalidSource,
+    LimitExceeded,
     Overloaded,
     SlabExhausted,
     UnsupportedFormat,
 )
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
-from gpuflow.media import Features, Frames, Image, Outcome, Waveform
+from gpuflow.media import Features, Frames, Image, Outcome, Source, Waveform
+from gpuflow.memory import Slab
 
 PNG = samples.picture("PNG", width=64, height=48)
 PIXELS = np.asarray(Picture.open(io.BytesIO(PNG)).convert("RGB"))
@@ -271,6 +274,100 @@ def test_the_event_loop_is_never_blocked() -> None:
     asyncio.run(run())
 
 
+class _Raising:
+    """A file object of a careless caller."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def read(self, _: int) -> bytes:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), StopIteration(), MemoryError(), KeyError("x")], ids=repr)
+def test_a_file_object_that_raises_is_its_own_error_and_harms_no_neighbour(sync: SyncFlow, error: Exception) -> None:
+    outcomes = list(sync.stream([PNG, _Raising(error), PNG], ordered=True))
+    assert [getattr(outcome.error, "code", None) for outcome in outcomes] == [None, "invalid_media_reference", None]
+    _release(outcomes)
+
+
+def test_a_source_is_loaded_as_the_modality_that_is_asked_for(sync: SyncFlow) -> None:
+    with sync.load(Source.of(CLIP), modality="audio") as sound:
+        assert isinstance(sound, Waveform)
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(InvalidSource, match="declared as image"):
+        sync.load(part, modality="video")
+
+
+@pytest.mark.parametrize("size", [(1, 2_000_000), (40_000, 40_000)])
+def test_a_thin_size_cannot_take_gigabytes_on_the_way(sync: SyncFlow, size: tuple[int, int]) -> None:
+    for source, options in ((CLIP, VideoOptions(size=size, num_frames=1)), (PNG, ImageOptions(size=size))):
+        with pytest.raises(LimitExceeded, match="max_image"):
+            sync.load(source, options=options)
+
+
+def test_the_deadline_holds_for_fetching_too() -> None:
+    class Blocking:
+        def __init__(self) -> None:
+            self.go_on = threading.Event()
+
+        def read(self, _: int) -> bytes:
+            self.go_on.wait()
+            return PNG
+
+    file = Blocking()
+    with SyncFlow(device="cpu", slab_bytes="1MiB", limits={"deadline_seconds": 0.2}) as flow:
+        with pytest.raises(DeadlineExceeded, match="not fetched"):
+            flow.load(file)
+        file.go_on.set()
+
+
+def test_closing_wakes_loads_that_wait_for_room() -> None:
+    async def run() -> None:
+        flow = Flow(device="cpu", slab_bytes="64KiB", workers=2)
+        held = await flow.load(PNG)
+        waiting = [asyncio.ensure_future(flow.load(PNG)) for _ in range(6)]
+        for _ in range(1_000):  # time for the first of them to reach their workers
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10.0):
+            await flow.aclose()
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, GpuflowError)
+        held.release()
+
+    asyncio.run(run())
+
+
+def test_cancelled_loads_leave_nothing_in_the_event_loops_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB") as flow:
+            for steps in range(0, 40, 2):
+                task = asyncio.ensure_future(flow.load(CLIP, options=VideoOptions(num_frames=4)))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                for result in await asyncio.gather(task, return_exceptions=True):
+                    if not isinstance(result, BaseException):
+                        result.release()
+
+    asyncio.run(run())
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_failed_flows_and_dropped_slabs_leave_no_file_open() -> None:
+    def files() -> int:
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = files()
+    for _ in range(5):
+        with pytest.raises(InvalidOptions):
+            SyncFlow(device="cpu", fetch={"allow_private_networks": ["x"]})
+        Slab("1MiB")
+    assert files() == before
+
+
 def test_media_outlive_their_flow() -> None:
     with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
         image = flow.load(PNG)
@@ -283,14 +380,30 @@ def test_a_closed_flow_refuses_work_and_closes_again() -> None:
         flow = Flow(device="cpu", slab_bytes="64MiB")
         await flow.aclose()
         await flow.aclose()
-        with pytest.raises(GpuflowError, match="closed"):
+        with pytest.raises(Closed):
             await flow.load(PNG)
 
     asyncio.run(run())
+    sync_flow = SyncFlow(device="cpu", slab_bytes="1MiB")
+    sync_flow.close()
+    with pytest.raises(Closed):
+        sync_flow.load(PNG)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"workers": 0}, {"max_pending": 0}, {"slab_bytes": "x"}, {"device": "tpu"}], ids=str
+    "arguments",
+    [
+        {"workers": 0},
+        {"workers": 1.5},
+        {"max_pending": 0},
+        {"slab_bytes": "x"},
+        {"slab_bytes": "999999TiB"},
+        {"slab_bytes": 10**30},
+        {"device": "tpu"},
+        {"device": None},
+        {"fetch": {"max_connections": 0}},
+    ],
+    ids=str,
 )
 def test_wrong_arguments_of_a_flow_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):

@@ -21,7 +21,7 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import capabilities
 from gpuflow.config import Limits, VideoOptions
-from gpuflow.errors import BackendUnavailable, InvalidOptions, LimitExceeded, UnsupportedFormat
+from gpuflow.errors import BackendUnavailable, LimitExceeded, UnsupportedFormat
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.video import load_video
 from gpuflow.media import Blob
@@ -266,12 +266,6 @@ def test_a_result_larger_than_allowed_is_refused_before_anything_is_decoded(cont
     with pytest.raises(LimitExceeded, match="max_output_bytes"):
         load_video(blob(make_clip()), kind_of("mp4"), VideoOptions(num_frames=8), context)
     assert [stage.name for stage in context.stages] == ["probe"]
-
-
-def test_presets_and_engines_that_are_not_there_are_refused(context: LoadContext) -> None:
-    for options in (VideoOptions(preset="clip"), VideoOptions(engine="dali")):
-        with pytest.raises(InvalidOptions, match="not there"):
-            load_video(blob(b""), kind_of("mp4"), options, context)
 
 
 def test_a_clip_whose_pictures_change_size_is_refused(context: LoadContext) -> None:

@@ -11,12 +11,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpuflow.demo.digest import digests
-from gpuflow.errors import GpuflowError, LeaseExpired, PeerUnavailable, StaleDescriptor
+from gpuflow.errors import (
+    Closed,
+    InvalidDescriptor,
+    LeaseExpired,
+    PeerUnavailable,
+    SlabClosed,
+    StaleDescriptor,
+)
 from gpuflow.media import FeatureMetadata, Features, Image, ImageMetadata, Media, block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.transfer import Descriptor, Publisher, Reader
@@ -219,8 +227,67 @@ def test_a_closed_publisher_withdraws_everything_and_refuses_more(slab: Slab) ->
         publisher.publish(image, ttl_seconds=60.0)
         publisher.close()
         publisher.close()
-        with pytest.raises(GpuflowError):
+        with pytest.raises(Closed):
             publisher.publish(image)
+
+
+def test_a_slab_that_is_closed_before_its_publisher_stays_readable_and_takes_no_more() -> None:
+    """Unmapping memory that a peer still reads kills the publishing process over TCP."""
+    slab = Slab("16MiB")
+    image = _image(slab, seed=3)
+    with Publisher(slab) as publisher, Reader(slab_bytes="16MiB", device="cpu") as reader:
+        descriptor = publisher.publish(image, ttl_seconds=60.0)
+        wanted = digests(image)
+        slab.close(force=True)
+        with reader.read(descriptor) as got:
+            assert digests(got) == wanted
+        assert publisher.drain(timeout_seconds=5.0)
+    image.release()
+    for take in (Publisher, lambda slab: Reader(slab=slab)):
+        with pytest.raises(SlabClosed):
+            take(slab)
+
+
+def test_wrong_metadata_for_a_known_agent_does_not_lose_the_agent(
+    shared_slab: Slab, publisher: Publisher, reader: Reader
+) -> None:
+    with _image(shared_slab) as image:
+        descriptor = publisher.publish(image, reads=2, ttl_seconds=60.0)
+        reader.read(descriptor).release()
+        fields = {name: getattr(descriptor, name) for name in descriptor.__struct_fields__}
+        for metadata in (descriptor.agent_metadata[:-4], b"x" * 40):
+            with pytest.raises(InvalidDescriptor):
+                reader.read(Descriptor(**{**fields, "agent_metadata": metadata}))
+        reader.read(descriptor).release()
+
+
+@pytest.mark.parametrize("wrong", [None, b"raw"])
+def test_a_reader_wants_a_descriptor_and_a_real_timeout(reader: Reader, publisher: Publisher, wrong: Any) -> None:
+    with pytest.raises(InvalidDescriptor, match=r"Descriptor\.from_bytes"):
+        reader.read(wrong)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_is_above_zero_and_finite(
+    shared_slab: Slab, publisher: Publisher, reader: Reader, seconds: float
+) -> None:
+    with _image(shared_slab) as image:
+        descriptor = publisher.publish(image, ttl_seconds=60.0)
+        with pytest.raises(ValueError, match="timeout_seconds"):
+            reader.read(descriptor, timeout_seconds=seconds)
+        reader.read(descriptor).release()
+
+
+def test_a_closed_reader_says_so(shared_slab: Slab, publisher: Publisher) -> None:
+    with _image(shared_slab) as image:
+        descriptor = publisher.publish(image)
+        reader = Reader(slab_bytes="16MiB", device="cpu")
+        reader.close()
+        with pytest.raises(Closed):
+            reader.read(descriptor)
+        with pytest.raises(Closed):
+            asyncio.run(reader.aread(descriptor))
+        publisher.cancel(descriptor)
 
 
 @pytest.mark.gpu

@@ -1,10 +1,9 @@
-"""README's code runs as it stands, and its commands are the ones that CI runs."""
+"""README's code runs as it stands, with the installed wheel, and its commands are the ones that CI runs."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_of_readme_runs(number: int, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKS[number]], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+def test_a_block_of_readme_runs(number: int, folder: Path, installed: Path) -> None:
+    done = subprocess.run([installed, "-c", BLOCKS[number]], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

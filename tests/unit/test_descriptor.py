@@ -68,7 +68,8 @@ def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
         {"tensors": (("data", "uint8", (480, 640, 4), 0),)}, {"tensors": (("data", "object", (1,), 0),)},
         {"tensors": (("data", "uint8", (1,), -1),)}, {"tensors": (("data", "uint8", (-1, -1), 0),)},
         {"tensors": (("data", "uint8", (1 << 40,) * 8, 0),)}, {"metadata": ("image", {"format": 3})},
-        {"metadata": ("nothing", {})}, {"metadata": ("features", {"preset": "p", "source": ["features", {}]})},
+        {"metadata": ("nothing", {})}, {"metadata": write_metadata(AUDIO)}, {"tensors": (("data", "float32", (4,), 2),)},
+        {"tensors": (("a", "uint8", (1,), 0), ("a", "uint8", (1,), 0))}, {"metadata": ("features", {"preset": "p", "source": ["features", {}]})},
     ],
     ids=str,
 )  # fmt: skip

@@ -20,7 +20,7 @@ def test_the_report_names_every_part_and_says_what_mends_what_is_missing() -> No
     assert set(facts) == {"gpuflow", "system", "driver", "device", "packages", "backends"}
     for package in facts["packages"].values():
         assert bool(package["problem"]) == bool(package["remedy"])
-    for group in ("images", "videos", "audio"):
+    for group in ("images", "videos", "audio", "transforms", "transfer"):
         for name, backend in facts["backends"][group].items():
             assert backend["available"] or backend["reason"], name
 

@@ -167,3 +167,28 @@ def test_a_configuration_can_be_a_file_or_its_folder(tmp_path: Path) -> None:
 def test_a_configuration_that_a_preset_cannot_express_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):
         Preset.from_hf(config)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rule": "weird"},
+        {"size": (3,)},
+        {"size": (3.5, 3)},
+        {"merge": 0},
+        {"patch": -1},
+        {"std": (1.0, 1.0, float("nan"))},
+    ],
+    ids=str,
+)
+def test_a_preset_of_wrong_types_is_refused_when_it_is_made(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        Preset(**{"name": "x", "rule": "fixed", "size": (8, 8)} | values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"resample": []}, {"rescale_factor": "x"}, {"size": 3.5}, {"image_mean": 5}], ids=str
+)
+def test_a_configuration_with_wrong_types_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        Preset.from_hf({"image_processor_type": "CLIPImageProcessor"} | values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,11 @@ def test_config_file_that_is_no_object_is_invalid_options(tmp_path: Path, conten
         (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(InvalidOptions, match="preprocessor_config"):
         MelSpec.from_hf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"floor": float("inf")}, {"scale": float("nan")}, {"pad_left": -400, "pad_right": 800}], ids=str
+)
+def test_a_spec_that_is_not_finite_or_pads_backwards_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        MelSpec("x", **values)
