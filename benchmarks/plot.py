@@ -51,8 +51,8 @@ def _panel(axis: Any, row: dict[str, Any]) -> None:
         color = OUR_COLOR if name.startswith(OURS) else PEER_COLOR
         axis.barh(place, entry["wall_ms"], color=color, height=0.7)
         axis.plot([low, high], [place, place], color=SPREAD_COLOR, linewidth=1.2)
-        cpu = f", CPU {entry['cpu_ms']:.3g} ms" if entry["cpu_ms"] else ""
-        label = f" {entry['wall_ms']:.3g} ms  x{entry['wall_ratio']:.2f}{cpu}"
+        cpu = f", CPU {_milliseconds(entry['cpu_ms'])}" if entry["cpu_ms"] else ""
+        label = f" {_milliseconds(entry['wall_ms'])}  x{entry['wall_ratio']:.2f}{cpu}"
         axis.text(max(entry["wall_ms"], high), place, label, va="center", fontsize=7.5)
     axis.set_yticks(range(len(entries)), [name for name, _ in entries], fontsize=8)
     axis.set_title(row["name"], fontsize=9, loc="left")
@@ -60,6 +60,10 @@ def _panel(axis: Any, row: dict[str, Any]) -> None:
     axis.tick_params(axis="x", labelsize=7)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _caption(result: dict[str, Any]) -> str:

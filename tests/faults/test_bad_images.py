@@ -74,10 +74,10 @@ def test_a_magic_number_alone_is_corrupt_media(context: LoadContext) -> None:
     ids=["jpeg", "png", "gif", "bmp", "webp", "png of 4e18 pixels", "png bomb"],
 )
 def test_a_claim_of_too_many_pixels_is_refused_at_once(data: bytes, context: LoadContext) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # not the clock: other processes take their share of it
     with pytest.raises(LimitExceeded):
         _load(data, context)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.05
 
 
 def test_a_png_whose_pixels_are_fewer_than_its_header_claims_is_corrupt_media(context: LoadContext) -> None:
