@@ -120,6 +120,10 @@ class Agent:
             raise InvalidDescriptor("the descriptor's metadata is of another agent")
         self._peers[name] = metadata
 
+    def answered(self, name: str) -> bool:
+        """Whether the peer answered a read since it was connected."""
+        return name in self._proven
+
     def forget(self, name: str) -> None:
         """Drop a peer, so that the next ``connect`` loads it anew."""
         self._proven.discard(name)

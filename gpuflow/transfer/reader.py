@@ -21,6 +21,7 @@ from gpuflow.transfer.nixl import Agent, Region, Unfinished
 from gpuflow.workers import result_of
 
 RECONNECT_SECONDS = 0.05
+WIRE_UP_SECONDS = 1.5  # a first read takes 20 ms on an idle machine, 700 on a busy one
 _WORDS = 512
 
 
@@ -61,7 +62,7 @@ class Reader:
         self._words = HostMemory(8 * _WORDS, name="gpuflow-words")  # where generation words are read to
         self._agent.register(Region("DRAM", self._words.address, self._words.nbytes))
         self._free_words = list(range(_WORDS))
-        self._quarantine: list[tuple[Any, Lease, int]] = []
+        self._quarantine: list[tuple[Any, Lease | None, int]] = []
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="gpuflow-reader")
@@ -166,8 +167,7 @@ class Reader:
             self._read_verified(descriptor, lease, word, deadline)
 
     def _read_verified(self, descriptor: Descriptor, lease: Lease, word: int, deadline: float) -> None:
-        with self._lock:
-            self._agent.connect(descriptor.agent, descriptor.agent_metadata)
+        self._connect(descriptor, deadline)
         local = Region(self.slab.backing.mem_type, lease.address, descriptor.nbytes, self._device_id)
         remote = Region(descriptor.mem_type, descriptor.address, descriptor.nbytes, descriptor.device_id)
         self._agent.read(descriptor.agent, [(local, remote)], deadline=deadline)
@@ -183,6 +183,33 @@ class Reader:
         except PeerUnavailable:  # the bytes are here and whole; only their owner will never know
             self._count(unacknowledged=1)
 
+    def _connect(self, descriptor: Descriptor, deadline: float) -> None:
+        """Connect; on first contact read one word, with which the lanes come up. Where that hangs, connect anew: one
+        first contact of several hundred did not end in 5 s, for a reason that was not found."""
+        theirs = Region("DRAM", descriptor.table_address, 8)
+        while True:
+            with self._lock:
+                self._agent.connect(descriptor.agent, descriptor.agent_metadata)
+            if self._agent.answered(descriptor.agent):
+                return
+            word = self._take_word()
+            mine = Region("DRAM", self._words.address + 8 * word, 8)
+            try:
+                self._agent.read(
+                    descriptor.agent, [(mine, theirs)], deadline=min(deadline, time.monotonic() + WIRE_UP_SECONDS)
+                )
+            except Unfinished as error:
+                self._set_aside(error.handle, None, word)
+                if time.monotonic() >= deadline:
+                    raise TransferTimeout("the publishing process did not answer in time") from error
+                self._count(reconnects=1)
+                self._agent.forget(descriptor.agent)
+            except BaseException:
+                self._return_word(word)
+                raise
+            else:
+                self._return_word(word)
+
     def _media(self, descriptor: Descriptor, lease: Lease, stage: Stage) -> Media:
         return MEDIA_KINDS[descriptor.kind](
             lease,
@@ -194,7 +221,7 @@ class Reader:
             content_hash=descriptor.content_hash,
         )
 
-    def _set_aside(self, handle: Any, lease: Lease, word: int) -> None:
+    def _set_aside(self, handle: Any, lease: Lease | None, word: int) -> None:
         """A timed-out read still writes: its destination is not reused before it ended."""
         with self._lock:
             self._counts["timeouts"] += 1
@@ -220,8 +247,9 @@ class Reader:
         with self._lock:
             self._free_words.append(word)
 
-    def _give_back(self, lease: Lease, word: int) -> None:
-        lease.release()
+    def _give_back(self, lease: Lease | None, word: int) -> None:
+        if lease is not None:
+            lease.release()
         self._return_word(word)
 
     def _count(self, **values: int) -> None:
