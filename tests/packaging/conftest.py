@@ -33,6 +33,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+def own_environment() -> dict[str, str]:
+    """What a user's shell has: without what the test process and the libraries in it have set."""
+    return {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR", "USER")}
+
+
 def _uv(*arguments: str) -> None:
     local = ROOT / ".uv" / "bin" / "uv"
     uv = str(local) if local.exists() else shutil.which("uv") or os.environ.get("UV", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpuflow.demo import samples
+from tests.packaging.conftest import own_environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -27,7 +28,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_block_of_readme_runs(number: int, folder: Path, installed: Path) -> None:
-    done = subprocess.run([installed, "-c", BLOCKS[number]], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [installed, "-c", BLOCKS[number]],
+        cwd=folder,
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import zipfile
 from pathlib import Path
+
+from tests.packaging.conftest import own_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,8 +59,7 @@ def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
 
 
 def _run(python: Path, folder: Path, *arguments: str) -> str:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [python, *arguments], capture_output=True, text=True, cwd=folder, env=environment, check=True, timeout=120
+        [python, *arguments], capture_output=True, text=True, cwd=folder, env=own_environment(), check=True, timeout=120
     )
     return done.stdout
