@@ -2,6 +2,6 @@
 
 from gpuflow.memory.lease import Lease as Lease
 from gpuflow.memory.slab import Slab as Slab
-from gpuflow.memory.slab import SlabStatistics as SlabStatistics
+from gpuflow.memory.statistics import SlabStatistics as SlabStatistics
 
 __all__ = ["Lease", "Slab", "SlabStatistics"]

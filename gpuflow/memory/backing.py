@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import weakref
 from typing import Any, Protocol
 
 from gpuflow.device import Device
-from gpuflow.errors import InvalidOptions
+from gpuflow.errors import BackendUnavailable, InvalidOptions
+
+_HOST_REGISTER_PORTABLE_AND_MAPPED = 1 | 2
+_F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1; absent from fcntl's names
+_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | _F_SEAL_FUTURE_WRITE
+
+
+def device_id(device: str) -> int:
+    """The number in ``"cuda:N"``; 0 for ``"cpu"``."""
+    return int(device.partition(":")[2] or 0)
 
 
 class Backing(Protocol):
@@ -24,7 +35,8 @@ class Backing(Protocol):
 
 
 class HostMemory:
-    """An anonymous file in memory, mapped once: another process of this host can map it too."""
+    """An anonymous file in memory, mapped once. Other processes of this host can map it too, to read: the file is
+    sealed, so that nobody else can write to it, or cut it short under a reader."""
 
     mem_type = "DRAM"
     device = "cpu"
@@ -33,7 +45,8 @@ class HostMemory:
         import numpy as np
 
         self.nbytes = nbytes
-        self.file = os.memfd_create(name, os.MFD_CLOEXEC)
+        self.file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.pinned = False
         self._close_file = weakref.finalize(self, os.close, self.file)
         try:
             os.ftruncate(self.file, nbytes)
@@ -41,6 +54,8 @@ class HostMemory:
         except (OSError, OverflowError, ValueError) as error:
             self._close_file()
             raise InvalidOptions(f"this machine does not give {nbytes} bytes of memory: {error}") from error
+        with contextlib.suppress(OSError):  # before Linux 5.1; the descriptors we hand out are read-only anyway
+            fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, _SEALS)
         self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:
@@ -53,10 +68,29 @@ class HostMemory:
             raise ValueError("the memory is closed")
         return memoryview(self._map)[offset : offset + nbytes]
 
+    def pin(self) -> None:
+        """Page-lock the memory, so that a GPU copies from and to it at full speed.
+
+        Raises:
+            BackendUnavailable: CUDA refuses, say for want of lockable memory.
+        """
+        import cupy
+
+        try:
+            cupy.cuda.runtime.hostRegister(self.address, self.nbytes, _HOST_REGISTER_PORTABLE_AND_MAPPED)
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendUnavailable(f"CUDA does not pin {self.nbytes} bytes of host memory: {error}") from error
+        self.pinned = True
+
     def close(self) -> None:
         """Give the memory back; harmless when repeated."""
         if self._map is None:
             return
+        if self.pinned:
+            import cupy
+
+            self.pinned = False
+            cupy.cuda.runtime.hostUnregister(self.address)
         mapping, self._map = self._map, None
         self._close_file()
         mapping.close()

@@ -12,7 +12,7 @@ from typing import Self
 from gpuflow.errors import Closed
 from gpuflow.media import Media
 from gpuflow.memory import Lease, Slab
-from gpuflow.memory.slab import SLOT_BYTES
+from gpuflow.memory.generations import SLOT_BYTES
 from gpuflow.transfer.descriptor import Descriptor, write_metadata
 from gpuflow.transfer.nixl import Agent, Region
 
@@ -61,7 +61,7 @@ class Publisher:
         device_id = 0 if slab.device == "cpu" else int(slab.device.partition(":")[2])
         self._block_region = Region(slab.backing.mem_type, slab.address, slab.nbytes, device_id)
         self._agent.register(self._block_region)
-        self._agent.register(Region("DRAM", slab.table.address, slab.table.nbytes))
+        self._agent.register(Region("DRAM", slab.generations.memory.address, slab.generations.memory.nbytes))
         self._metadata = self._agent.metadata()
         self._open: dict[bytes, _Publication] = {}
         self._counts: Counter[str] = Counter()
@@ -144,7 +144,7 @@ class Publisher:
             device_id=self._block_region.device_id,
             address=lease.address,
             nbytes=lease.nbytes,
-            table_address=self.slab.table.address + lease.slot * SLOT_BYTES,
+            table_address=self.slab.generations.memory.address + lease.slot * SLOT_BYTES,
             generation=lease.generation,
             token=token,
             ttl_ms=int(ttl_seconds * 1000),

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from gpuflow.errors import LeaseExpired, SlabClosed, SlabExhausted
+from gpuflow.device import driver
+from gpuflow.errors import BackendUnavailable, LeaseExpired, SlabClosed, SlabExhausted
 from gpuflow.media import TensorSpec, block_bytes, lay_out
-from gpuflow.memory import Slab
+from gpuflow.memory import Lease, Slab
+from gpuflow.memory.backing import HostMemory
 
 FLOATS = lay_out({"floats": ("float32", (10, 5)), "halves": ("bfloat16", (7,))})
 
@@ -121,7 +129,7 @@ def test_a_leaked_lease_is_reclaimed_with_a_warning_and_counted(slab: Slab) -> N
         del lease
         gc.collect()
     assert slab.statistics().live_leases == 0
-    assert slab.statistics().reclaimed_leases == 1
+    assert slab.statistics().leaked_leases == 1
 
 
 def test_a_view_alone_keeps_an_unreleased_block(slab: Slab) -> None:
@@ -200,3 +208,219 @@ def test_a_gpu_slab_is_written_by_cupy_and_read_by_torch() -> None:
         lease.array(spec)[:] = 3
         assert lease.tensor(spec).device.type == "cuda"
         assert float(lease.tensor(spec).sum()) == 3000.0
+
+
+def test_the_report_of_a_leak_says_where_the_lease_was_taken(slab: Slab) -> None:
+    lease = slab.allocate(100)
+    here = f"{__file__}:"
+    assert lease.taken_at().startswith(here)
+    assert "test_the_report_of_a_leak" in lease.taken_at()
+    with pytest.warns(ResourceWarning, match=r"test_slab\.py:\d+ in test_the_report_of_a_leak"):
+        del lease
+        gc.collect()
+    assert slab.statistics().leaked_leases == 1
+
+
+def test_a_block_as_a_whole_is_a_memoryview_and_a_dlpack_vector(slab: Slab) -> None:
+    with slab.allocate(1000) as lease:
+        lease.memory()[:5] = b"hello"
+        assert bytes(torch.utils.dlpack.from_dlpack(lease)[:5].tolist()) == b"hello"
+        assert torch.utils.dlpack.from_dlpack(lease).data_ptr() == lease.address
+        assert lease.memory().nbytes == 1000
+
+
+def test_statistics_add_up_by_state(slab: Slab) -> None:
+    granule = 64 << 10
+    writing, sealed, published, waiting = (slab.allocate(size * granule) for size in (1, 2, 3, 4))
+    for lease in (sealed, published):
+        lease.seal()
+    published.publish()
+    waiting.quarantine()
+    found = slab.statistics()
+    states = (found.writing_bytes, found.sealed_bytes, found.published_bytes, found.quarantined_bytes)
+    assert states == tuple(size * granule for size in (1, 2, 3, 4))
+    assert sum(states) == found.leased_bytes == found.capacity_bytes - found.free_bytes
+    assert found.metrics()['gpuflow_slab_bytes{device="cpu",state="published"}'] == 3 * granule
+    assert [lease.state for lease in (writing, sealed, published, waiting)] == [
+        "writing",
+        "sealed",
+        "published",
+        "quarantined",
+    ]
+    published.unpublish(revoke=False)
+    for lease in (writing, sealed, published, waiting):
+        lease.release()
+        assert lease.state == "free"
+    assert slab.statistics().leased_bytes == 0
+
+
+def test_a_quarantined_block_can_be_neither_viewed_nor_sealed(slab: Slab) -> None:
+    with slab.allocate(100) as lease:
+        lease.quarantine()
+        for use in (lambda: lease.array(TensorSpec("x", "uint8", (1,))), lease.seal, lease.memory):
+            with pytest.raises(LeaseExpired, match="timed out"):
+                use()
+        lease.readmit()
+        lease.seal()
+
+
+def test_a_revoked_publication_changes_the_generation_although_the_block_is_held(slab: Slab) -> None:
+    with slab.allocate(100) as lease:
+        lease.seal()
+        first, second = lease.publish(), lease.publish()
+        assert first == second
+        lease.unpublish(revoke=True)
+        assert slab.generation(lease.slot) == first, "another publication of the block is open"
+        lease.unpublish(revoke=True)
+        assert slab.generation(lease.slot) > first
+        assert lease.publish() == slab.generation(lease.slot) == lease.generation
+        lease.unpublish(revoke=False)
+
+
+def test_a_forked_child_can_read_and_changes_nothing_of_its_parent() -> None:
+    script = """
+import os, warnings
+from gpuflow.errors import SlabClosed
+from gpuflow.media import TensorSpec
+from gpuflow.memory import Slab
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+with Slab("1MiB") as slab, slab.allocate(8) as lease:
+    view = lease.array(TensorSpec("x", "uint8", (8,)))
+    view[:] = 7
+    lease.seal()
+    before = slab.generation(lease.slot)
+    child = os.fork()
+    if child == 0:
+        assert view.tolist() == [7] * 8
+        try:
+            slab.allocate(1)
+        except SlabClosed as error:
+            assert "fork" in str(error)
+        else:
+            os._exit(3)
+        lease.release()
+        slab.close(force=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert slab.generation(lease.slot) == before
+    slab.allocate(1).release()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_another_process_can_map_a_slab_to_read_and_not_to_write(slab: Slab) -> None:
+    backing = slab.backing
+    assert isinstance(backing, HostMemory)
+    for flags in (os.O_RDWR, os.O_WRONLY):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(f"/proc/self/fd/{backing.file}", flags)
+            with pytest.raises(OSError, match="not permitted"):
+                os.pwrite(descriptor, b"x", 0)
+            os.close(descriptor)
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(backing.file, 0)
+
+
+def test_pinning_that_was_asked_for_fails_where_there_is_no_gpu() -> None:
+    if driver().count:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(BackendUnavailable, match="pinned"):
+        Slab("1MiB", pin=True)
+    with Slab("1MiB") as slab:
+        assert not slab.pinned
+        assert slab.pin_failure == driver().reason
+
+
+@pytest.mark.gpu
+def test_a_host_slab_is_pinned_where_there_is_a_gpu() -> None:
+    with Slab("64MiB") as slab:
+        assert slab.pinned
+        assert slab.pin_failure is None
+
+
+class LeaseAgainstCounts(RuleBasedStateMachine):
+    """Leases of a small slab, retained, sealed, published, revoked and quarantined in any order, against counts."""
+
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slab = Slab("1MiB")
+        self.references: dict[Lease, int] = {}
+        self.publications: dict[Lease, int] = {}
+        self.highest: dict[int, int] = {}
+
+    @rule(target=leases, granules=st.integers(1, 4))
+    def allocate(self, granules: int) -> Lease | None:
+        try:
+            lease = self.slab.allocate(granules << 16)
+        except SlabExhausted:
+            return None
+        assert lease.generation > self.highest.get(lease.slot, 0), "a generation came back"
+        self.references[lease], self.publications[lease] = 1, 0
+        return lease
+
+    @rule(lease=leases)
+    def retain(self, lease: Lease | None) -> None:
+        if lease is not None and self.references[lease]:
+            lease.retain()
+            self.references[lease] += 1
+
+    @rule(lease=leases)
+    def release(self, lease: Lease | None) -> None:
+        if lease is not None and self.references[lease] > self.publications[lease]:
+            lease.release()
+            self.references[lease] -= 1
+
+    @rule(lease=leases)
+    def seal(self, lease: Lease | None) -> None:
+        if lease is not None and self.references[lease]:
+            lease.seal()
+
+    @rule(lease=leases)
+    def publish(self, lease: Lease | None) -> None:
+        if lease is None or not self.references[lease]:
+            return
+        if not lease.sealed:
+            with pytest.raises(ValueError, match="sealed"):
+                lease.publish()
+            return
+        assert lease.publish() % 2 == 0
+        self.references[lease] += 1
+        self.publications[lease] += 1
+
+    @rule(lease=leases, revoke=st.booleans())
+    def unpublish(self, lease: Lease | None, revoke: bool) -> None:
+        if lease is None or not self.publications[lease]:
+            return
+        before = self.slab.generation(lease.slot)
+        lease.unpublish(revoke=revoke)
+        self.references[lease] -= 1
+        self.publications[lease] -= 1
+        ended = self.publications[lease] == 0
+        changed = self.slab.generation(lease.slot) > before
+        assert changed == (self.references[lease] == 0 or (ended and revoke))
+
+    @invariant()
+    def blocks_live_exactly_as_long_as_they_are_referred_to(self) -> None:
+        live = [lease for lease, count in self.references.items() if count]
+        found = self.slab.statistics()
+        assert found.live_leases == len(live)
+        assert found.leased_bytes == sum(lease.nbytes for lease in live)
+        assert found.published_bytes == sum(lease.nbytes for lease in live if self.publications[lease])
+        ends = 0
+        for lease in sorted(live, key=lambda lease: lease.offset):
+            assert lease.offset >= ends
+            ends = lease.offset + lease.nbytes
+            assert lease.references == self.references[lease]
+            assert self.slab.generation(lease.slot) == lease.generation
+            self.highest[lease.slot] = max(self.highest.get(lease.slot, 0), lease.generation)
+
+    def teardown(self) -> None:
+        for lease, count in self.references.items():
+            for _ in range(count):
+                lease.release()
+        self.slab.close()
+
+
+TestLease = LeaseAgainstCounts.TestCase
