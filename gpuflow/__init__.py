@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from gpuflow.presets.image import Preset as Preset
     from gpuflow.presets.mel import MelSpec as MelSpec
     from gpuflow.transfer.descriptor import Descriptor as Descriptor
+    from gpuflow.transfer.descriptor import Peer as Peer
+    from gpuflow.transfer.file_publisher import FilePublisher as FilePublisher
     from gpuflow.transfer.publisher import Publisher as Publisher
     from gpuflow.transfer.reader import Reader as Reader
 
@@ -73,7 +75,8 @@ _NAMES = {
     "memory.slab": ("Slab",),
     "presets.image": ("Preset",),
     "presets.mel": ("MelSpec",),
-    "transfer.descriptor": ("Descriptor",),
+    "transfer.descriptor": ("Descriptor", "Peer"),
+    "transfer.file_publisher": ("FilePublisher",),
     "transfer.publisher": ("Publisher",),
     "transfer.reader": ("Reader",),
 }  # fmt: skip

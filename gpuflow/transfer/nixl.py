@@ -11,11 +11,10 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
-import socket
 import threading
 import time
-import uuid
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +22,16 @@ from typing import Any
 
 from gpuflow.device import Capability
 from gpuflow.errors import BackendUnavailable, InvalidDescriptor, PeerUnavailable, TransferTimeout
+from gpuflow.memory import Slab
+from gpuflow.memory.backing import HostMemory, device_id
+from gpuflow.observe import log
 
 MAX_METADATA_BYTES = 64 << 10
 PROGRESS_SLEEP_MICROSECONDS = 10_000
 _FIRST_POLL_SECONDS = 20e-6
 _LAST_POLL_SECONDS = 1e-3
+_POISONED = ("nixlInvalidParamError", "nixlNotAllowedError")
+MAX_PEERS = 256
 _configuring = threading.Lock()
 
 
@@ -72,11 +76,11 @@ def capabilities() -> dict[str, Capability]:
 
 
 class Agent:
-    """One NIXL agent with UCX. Regions are registered once and stay so while the agent lives."""
+    """One NIXL agent with UCX, under a name that is never used again. Regions are registered once and stay so while the agent lives."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, name: str) -> None:
         module = api()
-        self.name = f"gpuflow.{role}/{socket.gethostname()[:64]}/{os.getpid()}/{uuid.uuid4().hex}"
+        self.name = name
         strict = module.nixl_thread_sync_t.NIXL_THREAD_SYNC_STRICT
         settings = module.nixl_agent_config(True, False, 0, backends=["UCX"], sync_mode=strict)
         try:
@@ -84,7 +88,8 @@ class Agent:
                 self._agent: Any = module.nixl_agent(self.name, settings)
         except Exception as error:
             raise BackendUnavailable(f"NIXL's UCX backend does not start: {error}") from error
-        self._peers: dict[str, bytes] = {}
+        self._peers: OrderedDict[str, bytes] = OrderedDict()  # the one used longest ago comes first
+        self._connecting = threading.RLock()
         self._proven: set[str] = set()  # peers that answered a read: their metadata is right
 
     def register(self, region: Region) -> None:
@@ -92,6 +97,14 @@ class Agent:
         entry = [(region.address, region.nbytes, region.device_id, "")]
         if self._agent.register_memory(entry, region.mem_type) is None:
             raise BackendUnavailable(f"NIXL does not register {region.nbytes} bytes of {region.mem_type}")
+
+    def register_slab(self, slab: Slab) -> None:
+        """Register a slab's memory, once."""
+        self.register(Region(slab.backing.mem_type, slab.address, slab.nbytes, device_id(slab.device)))
+
+    def register_host(self, memory: HostMemory) -> None:
+        """Register host memory, once."""
+        self.register(Region("DRAM", memory.address, memory.nbytes))
 
     def metadata(self) -> bytes:
         """What a peer needs to reach this agent's regions: a capability, for trusted peers only. Compressed."""
@@ -102,9 +115,15 @@ class Agent:
 
         Raises:
             InvalidDescriptor: the metadata is not that peer's.
+            Poisoned: this agent can never load that peer again; another agent can.
             PeerUnavailable: it cannot be reached.
         """
+        with self._connecting:
+            self._connect(name, metadata)
+
+    def _connect(self, name: str, metadata: bytes) -> None:
         if self._peers.get(name) == metadata:
+            self._peers.move_to_end(name)
             return
         if name in self._proven:  # a name is never used for a second incarnation
             raise InvalidDescriptor("the descriptor's metadata is not that of its agent")
@@ -114,11 +133,15 @@ class Agent:
             loaded = self._agent.add_remote_agent(raw)
             loaded = loaded.decode() if isinstance(loaded, bytes) else str(loaded)
         except Exception as error:
+            if type(error).__name__ in _POISONED:
+                raise Poisoned("NIXL's agent of this process cannot load the publishing process") from error
             raise PeerUnavailable("the publishing process cannot be reached") from error
         if loaded != name:
             self._agent.remove_remote_agent(loaded)
             raise InvalidDescriptor("the descriptor's metadata is of another agent")
         self._peers[name] = metadata
+        if len(self._peers) > MAX_PEERS:
+            self.forget(next(iter(self._peers)))
 
     def answered(self, name: str) -> bool:
         """Whether the peer answered a read since it was connected."""
@@ -126,13 +149,17 @@ class Agent:
 
     def forget(self, name: str) -> None:
         """Drop a peer, so that the next ``connect`` loads it anew."""
-        self._proven.discard(name)
-        if self._peers.pop(name, None) is None:
-            return
+        with self._connecting:
+            self._proven.discard(name)
+            if self._peers.pop(name, None) is None:
+                return
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         try:
             self._agent.remove_remote_agent(name)
-        except Exception as error:
-            raise PeerUnavailable("the publishing process cannot be dropped cleanly") from error
+        except Exception:  # noqa: BLE001 - it is gone either way, and connecting anew says what is wrong
+            log.debug("NIXL does not drop a peer cleanly", exc_info=True)
 
     def read(self, peer: str, pairs: list[tuple[Region, Region]], *, deadline: float) -> None:
         """One-sided read of ``(local, remote)`` regions of equal size; blocks until done or ``time.monotonic()``
@@ -156,7 +183,7 @@ class Agent:
                 f"the publishing process is gone or the block is not its own ({type(error).__name__})"
             ) from error
         if state == "PROC":
-            raise Unfinished(handle)
+            raise Unfinished(self, handle)
         self._agent.release_xfer_handle(handle)
         self._proven.add(peer)
 
@@ -180,6 +207,11 @@ class Agent:
     def messages(self) -> list[bytes]:
         """Messages received since the last call."""
         return [message for batch in self._agent.get_new_notifs().values() for message in batch]
+
+    @property
+    def num_peers(self) -> int:
+        """Peers that are connected."""
+        return len(self._peers)
 
     def close(self) -> None:
         """Drop the agent: its thread, sockets and registrations. Harmless when repeated."""
@@ -222,11 +254,16 @@ def _calm_progress_thread(module: Any) -> Iterator[None]:
             bindings.nixlAgentConfig = original
 
 
-class Unfinished(TransferTimeout):
-    """``TransferTimeout`` with the read's handle."""
+class Poisoned(PeerUnavailable):
+    """NIXL erased a peer and refuses to load it again, for good, in this agent."""
 
-    def __init__(self, handle: Any) -> None:
+
+class Unfinished(TransferTimeout):
+    """``TransferTimeout`` with the read's handle, and the agent that it is of."""
+
+    def __init__(self, agent: Agent, handle: Any) -> None:
         super().__init__("the read did not end in its time")
+        self.agent = agent
         self.handle = handle
 
 

@@ -2,132 +2,130 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
-import time
-from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Self
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Iterable
+from typing import Any, Self
 
-from gpuflow.errors import Closed
 from gpuflow.media import Media
 from gpuflow.memory import Lease, Slab
+from gpuflow.memory.backing import device_id
 from gpuflow.memory.generations import SLOT_BYTES
-from gpuflow.transfer.descriptor import Descriptor, write_metadata
-from gpuflow.transfer.nixl import Agent, Region
-
-POLL_SECONDS = 0.002
-MAX_TTL_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStatistics:
-    """Counts since the publisher was made; ``open`` is how many publications are held now."""
-
-    open: int
-    published: int
-    acknowledged: int
-    expired: int
-    cancelled: int
-    unknown_messages: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Publication:
-    lease: Lease
-    reads_left: int
-    expires: float
+from gpuflow.transfer import inproc
+from gpuflow.transfer.board import Board
+from gpuflow.transfer.descriptor import Descriptor, Peer, write_metadata
+from gpuflow.transfer.shm import ShmServer
+from gpuflow.transfer.statistics import PublisherStatistics
+from gpuflow.transfer.transports import Transport, available
 
 
 class Publisher:
-    """One NIXL agent over one slab, registered once. Publishing keeps a block alive until it was read ``reads`` times
-    or its time is over, whatever happens to the medium that it came from. Thread-safe.
+    """One or more slabs, registered once. Publishing keeps a block alive until it was read ``reads`` times or its time
+    is over, whatever happens to the medium that it came from. Thread-safe.
 
     Peers must be trusted: who holds a descriptor can read this process's registered memory.
 
+    Args:
+        slabs: where the media lie that will be published.
+        transports: ways that readers may take; ``None``: all that are to be had here (``"inproc"``; ``"shm"`` for
+            readers on this host; ``"nixl"``).
+
     Raises:
-        BackendUnavailable: NIXL is not installed or does not start.
-        SlabClosed: the slab was closed.
+        BackendUnavailable: a transport was asked for that is not installed, or does not start.
+        SlabClosed: a slab was closed.
     """
 
-    def __init__(self, slab: Slab) -> None:
-        self.slab = slab
-        slab.hold()
+    def __init__(self, *slabs: Slab, transports: Iterable[Transport] | None = None) -> None:
+        if not slabs:
+            raise ValueError("a publisher has one slab or more")
+        self.slabs = slabs
+        self.transports = available(transports)
+        self._held: list[Slab] = []
+        self._agent: Any = None
+        self._shm: ShmServer | None = None
+        self._board = Board(collect=self._messages)
         try:
-            self._agent = Agent("publisher")
+            self.peer = self._open()
         except BaseException:
-            slab.unhold()
+            self._close_ways()
             raise
-        device_id = 0 if slab.device == "cpu" else int(slab.device.partition(":")[2])
-        self._block_region = Region(slab.backing.mem_type, slab.address, slab.nbytes, device_id)
-        self._agent.register(self._block_region)
-        self._agent.register(Region("DRAM", slab.generations.memory.address, slab.generations.memory.nbytes))
-        self._metadata = self._agent.metadata()
-        self._open: dict[bytes, _Publication] = {}
-        self._counts: Counter[str] = Counter()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._poller = threading.Thread(target=self._poll, name="gpuflow-publisher", daemon=True)
-        self._poller.start()
+        if "inproc" in self.transports:
+            inproc.enlist(self)
 
-    def publish(self, media: Media, *, reads: int = 1, ttl_seconds: float = 5.0) -> Descriptor:
-        """Offer a medium to ``reads`` readers for ``ttl_seconds`` (at most 300).
+    @property
+    def slab(self) -> Slab:
+        """The first slab."""
+        return self.slabs[0]
+
+    def publish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
+        """Offer a medium to ``reads`` readers (``None``: to any number) for ``ttl_seconds`` (at most 300).
+
+        Waits for work that a GPU still does on the block; takes some 30 us otherwise.
 
         Raises:
             ValueError: the medium lies in another slab or is not sealed, or an argument is out of range.
             LeaseExpired: the medium was released.
             Closed: the publisher was closed.
         """
-        if not isinstance(reads, int) or reads < 1 or not 0 < ttl_seconds <= MAX_TTL_SECONDS:
-            raise ValueError(
-                f"reads is 1 or more and ttl_seconds in (0, {MAX_TTL_SECONDS:g}]; got {reads}, {ttl_seconds}"
-            )
         lease: Lease = media.lease
-        if lease.slab is not self.slab:
+        if lease.slab not in self.slabs:
             raise ValueError("the medium lies in another slab than the publisher's")
-        if not lease.sealed:
-            raise ValueError("the medium is still being written: only a sealed block can be published")
-        lease.retain()
-        token = secrets.token_bytes(16)
-        with self._changed:
-            if self._closed:
-                lease.release()
-                raise Closed("the publisher is closed")
-            self._open[token] = _Publication(lease, reads, time.monotonic() + ttl_seconds)
-            self._counts["published"] += 1
-            self._changed.notify_all()
-        return self._describe(media, token, ttl_seconds)
+        self._board.check(reads, ttl_seconds)
+        lease.synchronize()
+        generation = lease.publish()
+        token = self._board.offer(lease, lease.slot, generation, reads, ttl_seconds)
+        return self._describe(media, token, generation, ttl_seconds)
+
+    async def apublish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
+        """``publish``; where it waits for a GPU, it does so in a thread."""
+        if not media.lease.busy:
+            return self.publish(media, reads=reads, ttl_seconds=ttl_seconds)
+        return await asyncio.to_thread(self.publish, media, reads=reads, ttl_seconds=ttl_seconds)
+
+    def renew(self, descriptor: Descriptor, *, ttl_seconds: float | None = None) -> bool:
+        """Give a publication ``ttl_seconds`` from now, by default as many as at first; at most 300 s after it was
+        published, and never less than it has. False if it is not open any more."""
+        return self._board.renew(descriptor.token, ttl_seconds)
 
     def cancel(self, descriptor: Descriptor) -> bool:
         """Withdraw a publication; true if it was still open. A reader that comes later finds it stale."""
-        return self._drop(descriptor.token, "cancelled")
+        return self._board.end(descriptor.token, "cancelled")
 
     def drain(self, *, timeout_seconds: float) -> bool:
         """Wait until every publication was read, withdrawn or expired; false if the time was over first."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_seconds)
+        return self._board.drain(timeout_seconds)
+
+    async def adrain(self, *, timeout_seconds: float) -> bool:
+        """``drain`` off the event loop."""
+        return await asyncio.to_thread(self.drain, timeout_seconds=timeout_seconds)
+
+    def lend(self, descriptor: Descriptor) -> Lease:
+        """The block itself, retained once more, for a reader in this process; ``acknowledge`` it too.
+
+        Raises:
+            StaleDescriptor: the publication has ended.
+        """
+        return self._board.lend(descriptor)
+
+    def acknowledge(self, token: bytes) -> None:
+        """A reader in this process is done."""
+        self._board.hear(token)
 
     def statistics(self) -> PublisherStatistics:
         """A snapshot."""
-        with self._changed:
-            counts = self._counts
-            return PublisherStatistics(
-                len(self._open), counts["published"], counts["acknowledged"], counts["expired"],
-                counts["cancelled"], counts["unknown"],
-            )  # fmt: skip
+        return self._board.statistics(shm_readers=self._shm.num_readers if self._shm else 0)
 
     def close(self) -> None:
         """Withdraw everything and stop; harmless when repeated."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify_all()
-        self._poller.join()
-        for token in list(self._open):
-            self._drop(token, "cancelled")
-        self._agent.close()
-        self.slab.unhold()
+        inproc.delist(self)
+        if self._board.close():
+            self._close_ways()
+
+    async def aclose(self) -> None:
+        """``close`` off the event loop."""
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -135,17 +133,55 @@ class Publisher:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _describe(self, media: Media, token: bytes, ttl_seconds: float) -> Descriptor:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Publisher has threads of this process and cannot be pickled: send publisher.peer.to_bytes()")
+
+    def _open(self) -> Peer:
+        for slab in self.slabs:
+            slab.hold()
+            self._held.append(slab)
+        name, metadata = f"gpuflow/{socket.gethostname()[:24]}/{os.getpid()}/{uuid.uuid4().hex[:16]}", b""
+        if "nixl" in self.transports:
+            from gpuflow.transfer.nixl import Agent
+
+            self._agent = Agent(name)
+            for slab in self.slabs:
+                self._agent.register_slab(slab)
+                self._agent.register_host(slab.generations.memory)
+            metadata = self._agent.metadata()
+        if "shm" in self.transports and any(slab.device == "cpu" for slab in self.slabs):
+            self._shm = ShmServer(self.slabs, self._board.hear)
+        return Peer(name, metadata, self._shm.name if self._shm else b"", self._shm.secret if self._shm else b"")
+
+    def _close_ways(self) -> None:
+        self._board.close()
+        if self._shm is not None:
+            self._shm.close()
+        if self._agent is not None:
+            self._agent.close()
+        while self._held:
+            self._held.pop().unhold()
+
+    def _messages(self) -> Iterable[bytes]:
+        return self._agent.messages() if self._agent is not None else ()
+
+    def _describe(self, media: Media, token: bytes, generation: int, ttl_seconds: float) -> Descriptor:
         lease: Lease = media.lease
         return Descriptor(
-            agent=self._agent.name,
-            agent_metadata=self._metadata,
-            mem_type="DRAM" if self._block_region.mem_type == "DRAM" else "VRAM",
-            device_id=self._block_region.device_id,
+            peer=self.peer,
+            mem_type="DRAM" if lease.device == "cpu" else "VRAM",
+            device_id=device_id(lease.device),
             address=lease.address,
             nbytes=lease.nbytes,
-            table_address=self.slab.generations.memory.address + lease.slot * SLOT_BYTES,
-            generation=lease.generation,
+            table_address=lease.slab.generations.memory.address + lease.slot * SLOT_BYTES,
+            slot=lease.slot,
+            generation=generation,
             token=token,
             ttl_ms=int(ttl_seconds * 1000),
             kind=media.kind,
@@ -155,44 +191,3 @@ class Publisher:
             fallback=media.fallback,
             content_hash=media.content_hash,
         )
-
-    def _poll(self) -> None:
-        while True:
-            with self._changed:
-                while not self._open and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                self._changed.wait(POLL_SECONDS)
-            for message in self._agent.messages():
-                self._acknowledge(message)
-            self._expire()
-
-    def _acknowledge(self, token: bytes) -> None:
-        with self._changed:
-            publication = self._open.get(token)
-            if publication is None:
-                self._counts["unknown"] += 1
-                return
-            if publication.reads_left > 1:
-                self._open[token] = replace(publication, reads_left=publication.reads_left - 1)
-                return
-        self._drop(token, "acknowledged")
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        with self._changed:
-            late = [token for token, publication in self._open.items() if publication.expires < now]
-        for token in late:
-            self._drop(token, "expired")
-
-    def _drop(self, token: bytes, why: str) -> bool:
-        with self._changed:
-            publication = self._open.pop(token, None)
-            if publication is None:
-                return False
-            self._counts[why] += 1
-        publication.lease.release()
-        with self._changed:
-            self._changed.notify_all()
-        return True

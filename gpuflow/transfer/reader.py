@@ -3,150 +3,196 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Self
 
 from gpuflow.device import choose
-from gpuflow.errors import Closed, InvalidDescriptor, PeerUnavailable, StaleDescriptor, TransferTimeout
-from gpuflow.media import MEDIA_KINDS, Media, Stage
+from gpuflow.errors import (
+    Closed,
+    GpuflowError,
+    InvalidDescriptor,
+    PeerUnavailable,
+    StaleDescriptor,
+    TransferTimeout,
+)
+from gpuflow.media import MEDIA_KINDS, Media, Stage, Storage
 from gpuflow.memory import Lease, Slab
-from gpuflow.memory.backing import HostMemory
-from gpuflow.transfer.descriptor import Descriptor, read_metadata
-from gpuflow.transfer.nixl import Agent, Region, Unfinished
+from gpuflow.transfer.breaker import Breaker
+from gpuflow.transfer.descriptor import Descriptor, Peer, read_metadata
+from gpuflow.transfer.routes import WAYS, Routes
+from gpuflow.transfer.statistics import ReaderStatistics
+from gpuflow.transfer.transports import Transport, available
 from gpuflow.workers import result_of
 
-RECONNECT_SECONDS = 0.05
-WIRE_UP_SECONDS = 1.5  # a first read takes 20 ms on an idle machine, 700 on a busy one
-_WORDS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderStatistics:
-    """Counts since the reader was made; ``quarantined`` destinations wait for timed-out reads to end."""
-
-    reads: int
-    read_bytes: int
-    stale: int
-    timeouts: int
-    reconnects: int
-    unacknowledged: int
-    quarantined: int
+MAX_PEERS = 256
 
 
 class Reader:
-    """One NIXL agent and one slab to read into; connections are kept. Thread-safe.
+    """One slab to read into, and connections to publishers, which are kept. Thread-safe.
+
+    A publisher in the same process shares its block; one on the same host is read out of its mapped memory; any other
+    by NIXL. Each read is checked against the block's generation afterwards, and acknowledged.
 
     Args:
         slab: where reads go; its own ``slab_bytes`` on ``device`` if not given.
+        transports: ways that may be taken; ``None``: all that are to be had here.
+        directory: where a ``FilePublisher`` writes, to read its media too; no file elsewhere is ever opened.
+        threads: how many ``aread`` at once.
 
     Raises:
-        BackendUnavailable: NIXL is not installed or does not start.
+        BackendUnavailable: a transport was asked for that is not installed, or does not start.
+        OSError: the directory cannot be used.
     """
 
-    def __init__(self, *, slab: Slab | None = None, device: str = "auto", slab_bytes: int | str = "1GiB") -> None:
+    def __init__(
+        self,
+        *,
+        slab: Slab | None = None,
+        device: str = "auto",
+        slab_bytes: int | str = "1GiB",
+        transports: Iterable[Transport] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        threads: int = 4,
+    ) -> None:
+        self.transports = available(transports)
         self._owns_slab = slab is None
         self.slab = slab if slab is not None else Slab(slab_bytes, device=choose(device))
         self.slab.hold()
-        try:
-            self._agent = Agent("reader")
-        except BaseException:
-            self.slab.unhold()
-            raise
-        self._device_id = 0 if self.slab.device == "cpu" else int(self.slab.device.partition(":")[2])
-        self._agent.register(Region(self.slab.backing.mem_type, self.slab.address, self.slab.nbytes, self._device_id))
-        self._words = HostMemory(8 * _WORDS, name="gpuflow-words")  # where generation words are read to
-        self._agent.register(Region("DRAM", self._words.address, self._words.nbytes))
-        self._free_words = list(range(_WORDS))
-        self._quarantine: list[tuple[Any, Lease | None, int]] = []
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="gpuflow-reader")
+        self._peers: OrderedDict[bytes, Peer] = OrderedDict()  # by reference; the one used longest ago first
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
+        try:
+            self._routes = Routes(self.slab, self.transports, directory, self._counts, self._lock)
+        except BaseException:
+            self._let_slab_go()
+            raise
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuflow-reader")
         self._closed = False
+        self._process = os.getpid()
 
-    def read(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> Media:
-        """Read a published medium, check that it was not recycled meanwhile, and tell the publisher that it is free.
-
-        Returns:
-            The same kind of medium as was published, in this reader's slab: release it.
+    def add_peer(self, peer: Peer | bytes) -> None:
+        """Learn of a publisher (``publisher.peer``, or its bytes), so that its compact descriptors can be read.
 
         Raises:
-            StaleDescriptor: the block was recycled; nothing of it is kept.
+            InvalidDescriptor: not such a record.
+        """
+        known = peer if isinstance(peer, Peer) else Peer.from_bytes(peer)
+        known.check()
+        self._remember(known)
+
+    def read(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
+        """Read a published medium, check that it was not recycled meanwhile, and tell the publisher that it is free.
+
+        Args:
+            into: a block of this reader's slab to read into, unsealed and large enough. It is sealed then, and the
+                medium takes the caller's reference over; when the read fails the caller keeps it. After
+                ``TransferTimeout`` it is quarantined: it can be released, and not used.
+
+        Returns:
+            The same kind of medium as was published: release it. It lies in this reader's slab; a publisher of the
+            same process and device shares its own block instead, which must not be written to.
+
+        Raises:
+            StaleDescriptor: the block was recycled, or the publication has ended; nothing of it is kept.
             TransferTimeout: not done in time.
-            PeerUnavailable: the publisher is gone.
-            InvalidDescriptor: the descriptor makes no sense.
+            PeerUnavailable: the publisher is gone, or cannot be reached by any way that may be taken.
+            InvalidDescriptor: the descriptor makes no sense, or is compact and of an unknown publisher.
             SlabExhausted: no room in this reader's slab.
             Closed: the reader was closed.
         """
-        if not isinstance(descriptor, Descriptor):
-            raise InvalidDescriptor(
-                f"a Descriptor is needed: Descriptor.from_bytes(raw); got {type(descriptor).__name__}"
-            )
-        descriptor.check()
-        if not 0 < timeout_seconds < math.inf:
-            raise ValueError(f"timeout_seconds is above 0 and finite; got {timeout_seconds}")
-        if self._closed:
-            raise Closed("the reader is closed")
-        deadline = time.monotonic() + timeout_seconds
-        self._sweep()
-        started = time.perf_counter()
-        lease = self.slab.allocate(descriptor.nbytes, timeout_seconds=timeout_seconds)
-        word = self._take_word()
-        try:
-            self._read_once_more(descriptor, lease, word, deadline)
-            lease.seal()
-        except Unfinished as error:
-            self._set_aside(error.handle, lease, word)
-            raise TransferTimeout(
-                f"the read of {descriptor.nbytes} bytes did not end in {timeout_seconds:g} s"
-            ) from error
-        except BaseException:
-            self._give_back(lease, word)
-            raise
-        self._return_word(word)
-        self._count(reads=1, read_bytes=descriptor.nbytes)
-        return self._media(descriptor, lease, Stage("read", started, time.perf_counter() - started))
+        peer = self._check(descriptor, timeout_seconds)
+        started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
+        self._routes.sweep()
+        with self._counting(), self._asking(peer):
+            way = self._routes.choose(peer, descriptor, deadline)
+            lease = self._routes.share(peer, descriptor) if way == "inproc" and into is None else None
+            if lease is None:
+                lease = self._target(descriptor, into, deadline)
+                try:
+                    self._routes.read(way, peer, descriptor, lease, deadline)
+                    lease.seal()
+                except BaseException:
+                    if into is None:
+                        lease.release()
+                    raise
+        self._routes.acknowledge(way, peer, descriptor.token)
+        self._count(way, descriptor.nbytes)
+        return _media(descriptor, lease, Stage("read", started, time.perf_counter() - started))
 
-    async def aread(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> Media:
+    async def aread(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
         """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread."""
         if self._closed:
             raise Closed("the reader is closed")
-        future = self._pool.submit(self.read, descriptor, timeout_seconds=timeout_seconds)
+        future = self._pool.submit(self.read, descriptor, into=into, timeout_seconds=timeout_seconds)
         try:
             return await result_of(future)
         except asyncio.CancelledError:
             future.add_done_callback(_release_result)
             raise
 
+    @contextlib.contextmanager
+    def map(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> Iterator[Media]:
+        """Look at a medium in the publisher's own memory, on this host, with no copy. Read-only; valid in the ``with``.
+
+        The block is acknowledged at the end of the ``with``, so publish it for as long as it is looked at.
+
+        Raises:
+            StaleDescriptor: recycled before, or at the end: recycled meanwhile; throw away what was made of it.
+            PeerUnavailable: the publisher is gone, or not on this host, or its memory is on a GPU.
+            InvalidDescriptor, Closed: as ``read``.
+        """
+        peer = self._check(descriptor, timeout_seconds)
+        started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
+        with self._counting(), self._routes.looking(peer, descriptor, deadline) as borrowed:
+            yield _media(descriptor, borrowed, Stage("map", started, time.perf_counter() - started))
+        self._routes.acknowledge("shm", peer, descriptor.token)
+        self._count("shm", descriptor.nbytes)
+
     def statistics(self) -> ReaderStatistics:
         """A snapshot."""
-        self._sweep()
+        self._routes.sweep()
+        quarantined, quarantined_bytes = self._routes.quarantined
         with self._lock:
             counts = self._counts
             return ReaderStatistics(
-                counts["reads"], counts["read_bytes"], counts["stale"], counts["timeouts"], counts["reconnects"],
-                counts["unacknowledged"],
-                len(self._quarantine),
-            )  # fmt: skip
+                reads=sum(counts[way] for way in WAYS),
+                read_bytes=counts["read_bytes"],
+                reads_by_transport={way: counts[way] for way in WAYS},
+                stale=counts["stale"],
+                timeouts=counts["timeouts"],
+                failures=counts["failures"],
+                reconnects=counts["reconnects"],
+                rebuilt_agents=counts["rebuilt_agents"],
+                refused=counts["refused"],
+                unacknowledged=counts["unacknowledged"],
+                quarantined=quarantined,
+                quarantined_bytes=quarantined_bytes,
+                peers=self._routes.num_peers,
+            )
 
     def close(self) -> None:
         """Stop; harmless when repeated. Media that were read stay valid until they are released."""
         with self._lock:
-            if self._closed:
+            if self._closed or self._process != os.getpid():
                 return
             self._closed = True
         self._pool.shutdown()
-        self._sweep()
-        self._agent.close()
-        self.slab.unhold()
-        if not self._quarantine:
-            self._words.close()
-            if self._owns_slab:
-                self.slab.close(force=True)
+        if self._routes.close():
+            self._let_slab_go()
+        else:  # a read that timed out may still write to it: it stays mapped
+            self.slab.unhold()
+
+    async def aclose(self) -> None:
+        """``close`` off the event loop."""
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -154,107 +200,115 @@ class Reader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _read_once_more(self, descriptor: Descriptor, lease: Lease, word: int, deadline: float) -> None:
-        """Read; when the connection turns out dead, drop it, wait a little and try once again."""
-        try:
-            self._read_verified(descriptor, lease, word, deadline)
-        except PeerUnavailable:
-            if time.monotonic() + RECONNECT_SECONDS >= deadline:
-                raise
-            self._count(reconnects=1)
-            self._agent.forget(descriptor.agent)
-            time.sleep(RECONNECT_SECONDS)  # NIXL closes connections in the background
-            self._read_verified(descriptor, lease, word, deadline)
+    async def __aenter__(self) -> Self:
+        return self
 
-    def _read_verified(self, descriptor: Descriptor, lease: Lease, word: int, deadline: float) -> None:
-        self._connect(descriptor, deadline)
-        local = Region(self.slab.backing.mem_type, lease.address, descriptor.nbytes, self._device_id)
-        remote = Region(descriptor.mem_type, descriptor.address, descriptor.nbytes, descriptor.device_id)
-        self._agent.read(descriptor.agent, [(local, remote)], deadline=deadline)
-        mine = Region("DRAM", self._words.address + 8 * word, 8)
-        theirs = Region("DRAM", descriptor.table_address, 8)
-        self._agent.read(descriptor.agent, [(mine, theirs)], deadline=deadline)
-        found = int.from_bytes(self._words.buffer(8 * word, 8), "little")
-        if found != descriptor.generation:
-            self._count(stale=1)
-            raise StaleDescriptor("the block was recycled before it was read")
-        try:
-            self._agent.notify(descriptor.agent, descriptor.token)
-        except PeerUnavailable:  # the bytes are here and whole; only their owner will never know
-            self._count(unacknowledged=1)
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
 
-    def _connect(self, descriptor: Descriptor, deadline: float) -> None:
-        """Connect; on first contact read one word, with which the lanes come up. Where that hangs, connect anew: one
-        first contact of several hundred did not end in 5 s, for a reason that was not found."""
-        theirs = Region("DRAM", descriptor.table_address, 8)
-        while True:
-            with self._lock:
-                self._agent.connect(descriptor.agent, descriptor.agent_metadata)
-            if self._agent.answered(descriptor.agent):
-                return
-            word = self._take_word()
-            mine = Region("DRAM", self._words.address + 8 * word, 8)
+    def __reduce__(self) -> Any:
+        raise TypeError("a Reader has connections of this process and cannot be pickled: make one in each process")
+
+    def _check(self, descriptor: Descriptor, timeout_seconds: float) -> Peer:
+        """The publisher of a descriptor that makes sense."""
+        if not isinstance(descriptor, Descriptor):
+            raise InvalidDescriptor(
+                f"a Descriptor is needed: Descriptor.from_bytes(raw); got {type(descriptor).__name__}"
+            )
+        descriptor.check()
+        if not 0 < timeout_seconds < math.inf:
+            raise ValueError(f"timeout_seconds is above 0 and finite; got {timeout_seconds}")
+        if self._process != os.getpid():
+            raise Closed("this reader was made before a fork and belongs to the parent: make one in this process")
+        if self._closed:
+            raise Closed("the reader is closed")
+        if isinstance(descriptor.peer, Peer):
+            return self._remember(descriptor.peer)
+        with self._lock:
+            peer = self._peers.get(descriptor.peer)
+        if peer is None:
+            raise InvalidDescriptor(
+                "a compact descriptor of a publisher that this reader does not know: add_peer first"
+            )
+        return peer
+
+    def _remember(self, peer: Peer) -> Peer:
+        reference = peer.reference
+        with self._lock:
+            self._peers[reference] = peer
+            self._peers.move_to_end(reference)
+            if len(self._peers) > MAX_PEERS:
+                self._peers.popitem(last=False)
+        return peer
+
+    def _target(self, descriptor: Descriptor, into: Lease | None, deadline: float) -> Lease:
+        if into is None:
+            return self.slab.allocate(descriptor.nbytes, timeout_seconds=max(0.0, deadline - time.monotonic()))
+        if into.slab is not self.slab or into.sealed or into.nbytes < descriptor.nbytes:
+            raise ValueError(
+                f"into is an unsealed block of this reader's slab, of {descriptor.nbytes} bytes or more; got {into!r}"
+            )
+        return into
+
+    @contextlib.contextmanager
+    def _asking(self, peer: Peer) -> Iterator[None]:
+        """Keep count of a publisher's failures, and do not ask one that fails again and again."""
+        with self._lock:
+            breaker = self._breakers.setdefault(peer.agent, Breaker())
+            self._breakers.move_to_end(peer.agent)
+            if len(self._breakers) > MAX_PEERS:
+                self._breakers.popitem(last=False)
             try:
-                self._agent.read(
-                    descriptor.agent, [(mine, theirs)], deadline=min(deadline, time.monotonic() + WIRE_UP_SECONDS)
-                )
-            except Unfinished as error:
-                self._set_aside(error.handle, None, word)
-                if time.monotonic() >= deadline:
-                    raise TransferTimeout("the publishing process did not answer in time") from error
-                self._count(reconnects=1)
-                self._agent.forget(descriptor.agent)
-            except BaseException:
-                self._return_word(word)
+                breaker.check(time.monotonic())
+            except PeerUnavailable:
+                self._counts["refused"] += 1
                 raise
-            else:
-                self._return_word(word)
-
-    def _media(self, descriptor: Descriptor, lease: Lease, stage: Stage) -> Media:
-        return MEDIA_KINDS[descriptor.kind](
-            lease,
-            descriptor.specs,
-            read_metadata(descriptor.metadata),
-            backend=descriptor.backend,
-            fallback=descriptor.fallback,
-            stages=(stage,),
-            content_hash=descriptor.content_hash,
-        )
-
-    def _set_aside(self, handle: Any, lease: Lease | None, word: int) -> None:
-        """A timed-out read still writes: its destination is not reused before it ended."""
+        try:
+            yield
+        except (PeerUnavailable, TransferTimeout):
+            with self._lock:
+                breaker.failed(time.monotonic())
+            raise
+        except GpuflowError:
+            raise
         with self._lock:
-            self._counts["timeouts"] += 1
-            self._quarantine.append((handle, lease, word))
+            breaker.succeeded()
 
-    def _sweep(self) -> None:
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except StaleDescriptor:
+            self._count("stale")
+            raise
+        except TransferTimeout:
+            self._count("timeouts")
+            raise
+        except PeerUnavailable:
+            self._count("failures")
+            raise
+
+    def _let_slab_go(self) -> None:
+        self.slab.unhold()
+        if self._owns_slab:
+            self.slab.close(force=True)
+
+    def _count(self, what: str, nbytes: int = 0) -> None:
         with self._lock:
-            waiting, self._quarantine = self._quarantine, []
-        for handle, lease, word in waiting:
-            if self._agent.finished(handle):
-                self._give_back(lease, word)
-            else:
-                with self._lock:
-                    self._quarantine.append((handle, lease, word))
+            self._counts[what] += 1
+            self._counts["read_bytes"] += nbytes
 
-    def _take_word(self) -> int:
-        with self._lock:
-            if not self._free_words:
-                raise TransferTimeout(f"{_WORDS} reads are under way or timed out: none can be added")
-            return self._free_words.pop()
 
-    def _return_word(self, word: int) -> None:
-        with self._lock:
-            self._free_words.append(word)
-
-    def _give_back(self, lease: Lease | None, word: int) -> None:
-        if lease is not None:
-            lease.release()
-        self._return_word(word)
-
-    def _count(self, **values: int) -> None:
-        with self._lock:
-            self._counts.update(values)
+def _media(descriptor: Descriptor, storage: Storage, stage: Stage) -> Media:
+    return MEDIA_KINDS[descriptor.kind](
+        storage,
+        descriptor.specs,
+        read_metadata(descriptor.metadata),
+        backend=descriptor.backend,
+        fallback=descriptor.fallback,
+        stages=(stage,),
+        content_hash=descriptor.content_hash,
+    )
 
 
 def _release_result(future: Any) -> None:

@@ -10,17 +10,18 @@ import pytest
 
 from gpuflow.errors import InvalidDescriptor
 from gpuflow.media import AudioMetadata, FeatureMetadata, ImageMetadata, VideoMetadata
-from gpuflow.transfer.descriptor import MAX_DESCRIPTOR_BYTES, Descriptor, read_metadata, write_metadata
+from gpuflow.transfer.descriptor import MAX_DESCRIPTOR_BYTES, Descriptor, Peer, read_metadata, write_metadata
 
 IMAGE = ImageMetadata("jpeg", 640, 480)
 VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967))
 AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0)
+PEER = Peer("gpuflow/host/1/0123456789abcdef", b"m" * 300, b"gpuflow-0123456789abcdef", b"s" * 16)
 
 
 def _descriptor(**changes: Any) -> Descriptor:
     fields: dict[str, Any] = {
-        "agent": "gpuflow.publisher/host/1/abc", "agent_metadata": b"m" * 300, "mem_type": "DRAM", "device_id": 0,
-        "address": 1 << 46, "nbytes": 921_600, "table_address": 1 << 45, "generation": 2, "token": b"t" * 16,
+        "peer": PEER, "mem_type": "DRAM", "device_id": 0,
+        "address": 1 << 46, "nbytes": 921_600, "table_address": 1 << 45, "slot": 7, "generation": 2, "token": b"t" * 16,
         "ttl_ms": 5000, "kind": "image", "tensors": (("data", "uint8", (480, 640, 3), 0),),
         "metadata": write_metadata(IMAGE), "backend": "torchvision", "fallback": None, "content_hash": "ab" * 32,
     }  # fmt: skip
@@ -64,7 +65,9 @@ def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
     [
         {"nbytes": 1 << 63}, {"address": (1 << 63) - 5}, {"address": 0}, {"address": -1}, {"table_address": 3},
         {"generation": 3}, {"generation": 0}, {"token": b"short"}, {"kind": "text"}, {"tensors": ()},
-        {"mem_type": "FILE"}, {"device_id": -1}, {"agent": ""}, {"agent_metadata": b""}, {"ttl_ms": -1},
+        {"mem_type": "FILE"}, {"device_id": -1}, {"peer": Peer("")}, {"peer": b"short"}, {"peer": Peer("a", b"m", b"../socket", b"s" * 16)}, {"ttl_ms": -1},
+        {"peer": Peer("a", b"", b"gpuflow-0123456789abcdef", b"short")}, {"slot": 65536}, {"slot": -1},
+        {"file": "../x.safetensors"}, {"file": "a" * 32 + ".safetensors"}, {"file": "a" * 32},
         {"tensors": (("data", "uint8", (480, 640, 4), 0),)}, {"tensors": (("data", "object", (1,), 0),)},
         {"tensors": (("data", "uint8", (1,), -1),)}, {"tensors": (("data", "uint8", (-1, -1), 0),)},
         {"tensors": (("data", "uint8", (1 << 40,) * 8, 0),)}, {"metadata": ("image", {"format": 3})},
@@ -78,7 +81,33 @@ def test_well_formed_descriptors_that_make_no_sense_are_refused(changes: dict[st
         Descriptor.from_bytes(_descriptor(**changes).to_bytes())
 
 
-@pytest.mark.parametrize("raw", [b"", b"GFD1", b"GFD0" + b"x" * 100, b"x" * (MAX_DESCRIPTOR_BYTES + 1), "text", None])
+@pytest.mark.parametrize("raw", [b"", b"GFD2", b"GFD1" + b"x" * 100, b"x" * (MAX_DESCRIPTOR_BYTES + 1), "text", None])
 def test_other_bytes_are_refused(raw: Any) -> None:
     with pytest.raises(InvalidDescriptor):
         Descriptor.from_bytes(raw)
+
+
+def test_a_compact_descriptor_is_small_and_names_its_publisher() -> None:
+    raw = _descriptor(content_hash=None).to_bytes(compact=True)
+    assert len(raw) <= 250
+    assert Descriptor.from_bytes(raw).peer == PEER.reference
+    assert Peer("other").reference != PEER.reference
+
+
+def test_a_peer_record_comes_back_equal_and_is_no_descriptor() -> None:
+    raw = PEER.to_bytes()
+    assert Peer.from_bytes(raw) == PEER
+    with pytest.raises(InvalidDescriptor):
+        Descriptor.from_bytes(raw)
+    for length in range(len(raw)):
+        with pytest.raises(InvalidDescriptor):
+            Peer.from_bytes(raw[:length])
+
+
+def test_with_a_key_nobody_else_can_write_a_descriptor() -> None:
+    raw = _descriptor().to_bytes(key=b"ours")
+    assert Descriptor.from_bytes(raw, key=b"ours") == _descriptor()
+    for forged in (raw, _descriptor().to_bytes(), _descriptor().to_bytes(key=b"theirs")):
+        with pytest.raises(InvalidDescriptor, match="another key"):
+            Descriptor.from_bytes(forged, key=b"mine")
+    assert Peer.from_bytes(PEER.to_bytes(key=b"k"), key=b"k") == PEER

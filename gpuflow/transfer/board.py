@@ -1,0 +1,193 @@
+"""The open publications of one publisher, and the thread that ends them: read by all, withdrawn, or out of time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gpuflow.errors import Closed, StaleDescriptor
+from gpuflow.memory import Lease
+from gpuflow.observe import log
+from gpuflow.transfer.descriptor import Descriptor
+from gpuflow.transfer.dynamo import parse_notification_key
+from gpuflow.transfer.ledger import End, Ledger, Offered, Publication
+from gpuflow.transfer.statistics import PublisherStatistics
+
+FIRST_POLL_SECONDS = 0.001
+LAST_POLL_SECONDS = 0.01
+GRACE_SECONDS = 0.25  # a reader that began in time may end
+MAX_TTL_SECONDS = 300.0
+TOKEN_BYTES = 16
+RENEW = b"+"  # before a token: the reader needs the block for longer
+
+
+class Board:
+    """Thread-safe. ``collect`` gives the messages that came since it was last asked; it is asked while anything is open,
+    every millisecond at first and every ten when none come."""
+
+    def __init__(self, collect: Callable[[], Iterable[bytes]]) -> None:
+        self._collect = collect
+        self._ledger = Ledger()
+        self._counts: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._process = os.getpid()
+        self._poller = threading.Thread(target=self._poll, name="gpuflow-publisher", daemon=True)
+        self._poller.start()
+
+    def check(self, reads: int | None, ttl_seconds: float) -> None:
+        """Raise ``ValueError`` or ``Closed`` if such a publication cannot be offered."""
+        readers = reads is None or (isinstance(reads, int) and reads >= 1)
+        if not readers or not 0 < ttl_seconds <= MAX_TTL_SECONDS:
+            raise ValueError(
+                f"reads is 1 or more, or None, and ttl_seconds in (0, {MAX_TTL_SECONDS:g}]; got {reads}, {ttl_seconds}"
+            )
+        if self._process != os.getpid():
+            raise Closed("this publisher was made before a fork and belongs to the parent: make one in this process")
+        if self._closed:
+            raise Closed("the publisher is closed")
+
+    def offer(self, offered: Offered, slot: int, generation: int, reads: int | None, ttl_seconds: float) -> bytes:
+        """Open a publication; returns its token. What was offered is unpublished when it ends, or at once when the
+        board is closed.
+
+        Raises:
+            Closed: the publisher was closed.
+        """
+        token, now = secrets.token_bytes(TOKEN_BYTES), time.monotonic() + GRACE_SECONDS
+        publication = Publication(
+            token, offered, generation, slot, reads, ttl_seconds, now + ttl_seconds, now + MAX_TTL_SECONDS
+        )
+        with self._changed:
+            closed = self._closed
+            if not closed:
+                self._ledger.add(publication)
+                self._counts["published"] += 1
+                self._changed.notify_all()
+        if closed:
+            offered.unpublish(revoke=True)
+            raise Closed("the publisher is closed")
+        return token
+
+    def hear(self, message: bytes) -> None:
+        """An acknowledgement, or a wish for more time, from any reader over any way."""
+        if message[:1] == RENEW and len(message) == 1 + TOKEN_BYTES:
+            self.renew(message[1:], None)
+            return
+        key = parse_notification_key(message)
+        slot, generation, token = key if key is not None else (None, None, message)
+        with self._changed:
+            answer = self._ledger.acknowledge(token, slot=slot, generation=generation)
+            self._counts[answer] += 1
+        if answer == "last":
+            self.end(token, "acknowledged")
+
+    def renew(self, token: bytes, ttl_seconds: float | None) -> bool:
+        """Prolong a publication; false if it is not open."""
+        with self._changed:
+            renewed = self._ledger.renew(token, ttl_seconds, time.monotonic() + GRACE_SECONDS)
+            self._counts["renewed" if renewed else "unknown"] += 1
+            return renewed
+
+    def lend(self, descriptor: Descriptor) -> Lease:
+        """The block of an open publication, retained.
+
+        Raises:
+            StaleDescriptor: it is not open.
+        """
+        with self._changed:
+            publication = self._ledger.open.get(descriptor.token)
+            if (
+                publication is None
+                or publication.generation != descriptor.generation
+                or not isinstance(publication.offered, Lease)
+            ):
+                raise StaleDescriptor("the publication was read, withdrawn, or its time is over")
+            return publication.offered.retain()
+
+    def offers(self) -> list[tuple[bytes, int | None, Any]]:
+        """Token, expected reads and what is offered, of everything open."""
+        with self._changed:
+            return [(token, entry.reads_left, entry.offered) for token, entry in self._ledger.open.items()]
+
+    def end(self, token: bytes, why: End) -> bool:
+        """Close a publication; false if it was not open. Unless it was read by all, it is revoked: a reader that comes
+        later finds it stale even while others hold the block."""
+        with self._changed:
+            publication = self._ledger.end(token, why)
+            if publication is None:
+                return False
+            self._counts[why] += 1
+        publication.offered.unpublish(revoke=why != "acknowledged")
+        with self._changed:
+            self._changed.notify_all()
+        return True
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is open; false if the time was over first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._ledger.open, timeout_seconds)
+
+    def statistics(self, *, shm_readers: int = 0) -> PublisherStatistics:
+        """A snapshot."""
+        with self._changed:
+            counts = self._counts
+            return PublisherStatistics(
+                open=len(self._ledger.open),
+                published=counts["published"],
+                acknowledged=counts["acknowledged"],
+                expired=counts["expired"],
+                cancelled=counts["cancelled"],
+                renewed=counts["renewed"],
+                duplicate_acknowledgements=counts["duplicate"],
+                late_acknowledgements=counts["late"],
+                unknown_messages=counts["unknown"],
+                shm_readers=shm_readers,
+            )
+
+    def close(self) -> bool:
+        """Withdraw everything and stop; false if that was done already, or belongs to the parent of a fork."""
+        if self._process != os.getpid():
+            return False
+        with self._changed:
+            if self._closed:
+                return False
+            self._closed = True
+            self._changed.notify_all()
+        self._poller.join()
+        for token, _, _ in self.offers():
+            self.end(token, "cancelled")
+        return True
+
+    def _poll(self) -> None:
+        pause = FIRST_POLL_SECONDS
+        while self._wait(pause):
+            heard = self._hear_all()
+            pause = FIRST_POLL_SECONDS if heard else min(1.5 * pause, LAST_POLL_SECONDS)
+            with self._changed:
+                late = self._ledger.expired(time.monotonic())
+            for token in late:
+                self.end(token, "expired")
+
+    def _wait(self, pause: float) -> bool:
+        with self._changed:
+            while not self._ledger.open and not self._closed:
+                self._changed.wait()
+            if not self._closed:
+                self._changed.wait(pause)
+            return not self._closed
+
+    def _hear_all(self) -> bool:
+        try:
+            messages = list(self._collect())
+        except Exception:  # noqa: BLE001 - a vendor's failure must not end the thread that frees blocks
+            log.exception("acknowledgements could not be collected")
+            return False
+        for message in messages:
+            self.hear(message)
+        return bool(messages)

@@ -1,0 +1,268 @@
+"""Readers on the same host map the publisher's slab, read-only, and copy from it, or look at it where it lies.
+
+The memory goes over a Unix socket in the abstract namespace, which containers that share a network have in common,
+while NIXL's one-sided copy needs one PID, IPC and user namespace and falls back to TCP without. The socket asks for the
+secret that the descriptor carries. It stays open: acknowledgements go over it, and a dead publisher is seen at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import mmap
+import os
+import secrets
+import selectors
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from gpuflow.errors import GpuflowError, InvalidDescriptor, PeerUnavailable, TransferTimeout
+from gpuflow.memory import Slab
+from gpuflow.memory.backing import HostMemory
+
+SECRET_BYTES = 16
+MAX_MESSAGE_BYTES = 256
+MAX_SLABS = 8
+MAX_STRANGERS = 64  # connections that have not shown the secret
+MAX_READERS = 1024
+HELLO_SECONDS = 2.0
+_SEQUENCED = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+
+
+class SharedRegion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A slab and its generation table, as addresses in the publishing process."""
+
+    address: int
+    nbytes: int
+    table_address: int
+    table_nbytes: int
+
+
+class ShmServer:
+    """Hands read-only descriptors of host slabs to readers that know the secret. One thread.
+
+    ``on_message`` gets what readers send later, in that thread.
+    """
+
+    def __init__(self, slabs: Sequence[Slab], on_message: Callable[[bytes], object]) -> None:
+        self.secret = secrets.token_bytes(SECRET_BYTES)
+        self.name = f"gpuflow-{uuid.uuid4().hex[:16]}".encode()
+        self._on_message = on_message
+        self._regions, self._files = _regions(slabs)
+        self._listener = socket.socket(socket.AF_UNIX, _SEQUENCED)
+        self._listener.setblocking(False)
+        self._listener.bind(b"\0" + self.name)
+        self._listener.listen(64)
+        self._wake, waker = socket.socketpair()
+        self._waker = waker
+        self._selector = selectors.DefaultSelector()
+        for source in (self._listener, self._wake):
+            self._selector.register(source, selectors.EVENT_READ)
+        self._strangers: dict[socket.socket, float] = {}
+        self._readers: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self._serve, name="gpuflow-shm", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_readers(self) -> int:
+        """Readers that are connected."""
+        return len(self._readers)
+
+    def close(self) -> None:
+        """Stop and close every connection; harmless when repeated."""
+        if self._waker.fileno() < 0:
+            return
+        self._waker.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.ExitStack() as cleanup:
+            for part in (self._selector, self._listener, self._wake):
+                cleanup.callback(part.close)
+            for file in self._files:
+                cleanup.callback(os.close, file)
+            while True:
+                for key, _ in self._selector.select(HELLO_SECONDS if self._strangers else None):
+                    if key.fileobj is self._wake:
+                        for connection in [*self._strangers, *self._readers]:
+                            connection.close()
+                        return
+                    self._accept() if key.fileobj is self._listener else self._receive(key.fileobj)  # type: ignore[arg-type]
+                self._drop_silent_strangers()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._strangers) >= MAX_STRANGERS or len(self._readers) >= MAX_READERS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._strangers[connection] = time.monotonic()
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            message = connection.recv(MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._drop(connection)
+        elif connection in self._readers:
+            self._on_message(message)
+        else:
+            self._greet(connection, message)
+
+    def _greet(self, connection: socket.socket, secret: bytes) -> None:
+        if not hmac.compare_digest(secret, self.secret):
+            self._drop(connection)
+            return
+        del self._strangers[connection]
+        self._readers.add(connection)
+        try:
+            socket.send_fds(connection, [msgspec.msgpack.encode(self._regions)], self._files)
+        except OSError:
+            self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        self._strangers.pop(connection, None)
+        self._readers.discard(connection)
+        connection.close()
+
+    def _drop_silent_strangers(self) -> None:
+        now = time.monotonic()
+        for connection, since in list(self._strangers.items()):
+            if now - since >= HELLO_SECONDS:
+                self._drop(connection)
+
+
+class ShmConnection:
+    """One publisher's host slabs, mapped read-only. Thread-safe.
+
+    Raises:
+        PeerUnavailable: there is no such socket here, or it refuses.
+        TransferTimeout: it does not answer in time.
+    """
+
+    def __init__(self, name: bytes, secret: bytes, *, timeout_seconds: float) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, _SEQUENCED)
+        self._closed = False
+        try:
+            self._socket.settimeout(timeout_seconds)
+            self._socket.connect(b"\0" + name)
+            self._socket.send(secret)
+            answer, files, _, _ = socket.recv_fds(self._socket, 4096, 2 * MAX_SLABS)
+            self._socket.setblocking(False)
+        except TimeoutError as error:
+            self._socket.close()
+            raise TransferTimeout("the publishing process did not answer in time") from error
+        except OSError as error:
+            self._socket.close()
+            raise PeerUnavailable("the publishing process cannot be reached on this host") from error
+        try:
+            self._regions = _map_regions(answer, files)
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            for file in files:
+                os.close(file)
+
+    def block(self, address: int, nbytes: int) -> Any:
+        """A read-only numpy view of the publisher's bytes.
+
+        Raises:
+            InvalidDescriptor: the range lies in none of its slabs.
+        """
+        for region, slab, _ in self._regions:
+            offset = address - region.address
+            if offset >= 0 and offset + nbytes <= region.nbytes:
+                return slab[offset : offset + nbytes]
+        raise InvalidDescriptor("the block does not lie in the publisher's memory")
+
+    def generation(self, table_address: int) -> int:
+        """The publisher's generation word at that address."""
+        for region, _, words in self._regions:
+            offset = table_address - region.table_address
+            if offset >= 0 and offset + 8 <= region.table_nbytes:
+                return int(words[offset // 8])
+        raise InvalidDescriptor("the generation does not lie in the publisher's table")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the publisher still holds the other end."""
+        if self._closed:
+            return False
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def send(self, message: bytes) -> None:
+        """Send a short message, without waiting.
+
+        Raises:
+            PeerUnavailable: the publisher is gone, or does not take messages now.
+        """
+        try:
+            self._socket.send(message)
+        except OSError as error:
+            raise PeerUnavailable("the publishing process takes no acknowledgement") from error
+
+    def close(self) -> None:
+        """Close the connection; what was mapped goes with its last view."""
+        self._closed = True
+        self._socket.close()
+
+
+def _regions(slabs: Sequence[Slab]) -> tuple[list[SharedRegion], list[int]]:
+    regions, files = [], []
+    for slab in slabs:
+        if isinstance(slab.backing, HostMemory):
+            table = slab.generations.memory
+            regions.append(SharedRegion(slab.address, slab.nbytes, table.address, table.nbytes))
+            files += [
+                os.open(f"/proc/self/fd/{memory.file}", os.O_RDONLY | os.O_CLOEXEC) for memory in (slab.backing, table)
+            ]
+    return regions, files
+
+
+def _map_regions(answer: bytes, files: list[int]) -> list[tuple[SharedRegion, Any, Any]]:
+    import numpy as np
+
+    try:
+        regions = msgspec.msgpack.decode(answer, type=list[SharedRegion])
+    except msgspec.MsgspecError as error:
+        raise PeerUnavailable("the publishing process refuses, or is of another version") from error
+    if len(files) != 2 * len(regions):
+        raise PeerUnavailable("the publishing process sent other memory than it says")
+    mapped = []
+    for position, region in enumerate(regions):
+        slab = _map(files[2 * position], region.nbytes)
+        table = _map(files[2 * position + 1], region.table_nbytes)
+        mapped.append((region, np.frombuffer(slab, np.uint8), np.frombuffer(table, np.uint64)))
+    return mapped
+
+
+def _map(file: int, nbytes: int) -> mmap.mmap:
+    try:
+        if os.fstat(file).st_size < nbytes or not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            raise PeerUnavailable("the publishing process sent less memory than it says, or could cut it short")
+        return mmap.mmap(file, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    except (OSError, ValueError) as error:
+        if isinstance(error, GpuflowError):
+            raise
+        raise PeerUnavailable(f"the publisher's memory cannot be mapped: {error}") from error

@@ -1,0 +1,128 @@
+"""Reads of publishers on this host, out of their mapped memory; a connection a publisher is kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gpuflow.errors import PeerUnavailable, StaleDescriptor, TransferTimeout
+from gpuflow.memory import Lease
+from gpuflow.memory.copying import copy_in
+from gpuflow.transfer.descriptor import Descriptor, Peer
+from gpuflow.transfer.shm import ShmConnection
+
+MAX_PEERS = 256
+RETRY_SECONDS = 30.0  # a publisher that was not to be reached so is asked again
+CONNECT_SECONDS = 1.0
+
+
+class ShmReads:
+    """Mapped publishers, the one used longest ago first to go. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._connections: OrderedDict[str, ShmConnection] = OrderedDict()
+        self._unreachable: dict[str, float] = {}
+        self._connecting: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def reaches(self, peer: Peer, deadline: float) -> bool:
+        """Whether the publisher's memory is mapped, or can be."""
+        if not peer.shm:
+            return False
+        try:
+            self._connection(peer, deadline)
+        except (PeerUnavailable, TransferTimeout):
+            return False
+        return True
+
+    def read(self, peer: Peer, descriptor: Descriptor, lease: Lease, deadline: float) -> None:
+        """Copy a block, and check that it was not recycled meanwhile.
+
+        Raises:
+            StaleDescriptor: it was.
+            PeerUnavailable: the publisher is gone.
+            InvalidDescriptor: the block is not its own.
+        """
+        with self.looking(peer, descriptor, deadline) as block:
+            copy_in(block, lease)
+
+    @contextmanager
+    def looking(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Iterator[Any]:
+        """The publisher's own bytes, read-only; raises as ``read`` does, ``StaleDescriptor`` at the end too."""
+        connection = self._connection(peer, deadline)
+        if not connection.alive:
+            self._drop(peer)
+            raise PeerUnavailable("the publishing process is gone")
+        block = connection.block(descriptor.address, descriptor.nbytes)
+        self._verify(connection, descriptor)
+        yield block
+        self._verify(connection, descriptor)
+
+    def acknowledge(self, peer: Peer, token: bytes) -> None:
+        """Tell the publisher.
+
+        Raises:
+            PeerUnavailable: it is gone, or takes no messages now.
+        """
+        with self._lock:
+            connection = self._connections.get(peer.agent)
+        if connection is None:
+            raise PeerUnavailable("the publishing process is not connected")
+        connection.send(token)
+
+    @property
+    def num_peers(self) -> int:
+        """Publishers that are mapped."""
+        return len(self._connections)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
+
+    def _connection(self, peer: Peer, deadline: float) -> ShmConnection:
+        with self._lock:
+            connection = self._connections.get(peer.agent)
+            if connection is not None:
+                self._connections.move_to_end(peer.agent)
+                return connection
+            connecting = self._connecting.setdefault(peer.agent, threading.Lock())
+        with connecting:
+            connection = self._connections.get(peer.agent) or self._connect(peer, deadline)
+        with self._lock:
+            self._connecting.pop(peer.agent, None)
+        return connection
+
+    def _connect(self, peer: Peer, deadline: float) -> ShmConnection:
+        now = time.monotonic()
+        if now < self._unreachable.get(peer.agent, 0.0):
+            raise PeerUnavailable("the publishing process was not to be reached on this host lately")
+        timeout = max(0.001, min(CONNECT_SECONDS, deadline - now))
+        try:
+            connection = ShmConnection(peer.shm, peer.secret, timeout_seconds=timeout)
+        except (PeerUnavailable, TransferTimeout):
+            self._unreachable[peer.agent] = now + RETRY_SECONDS
+            if len(self._unreachable) > MAX_PEERS:
+                del self._unreachable[next(iter(self._unreachable))]
+            raise
+        with self._lock:
+            self._connections[peer.agent] = connection
+            if len(self._connections) > MAX_PEERS:
+                self._connections.popitem(last=False)[1].close()
+        return connection
+
+    def _drop(self, peer: Peer) -> None:
+        with self._lock:
+            connection = self._connections.pop(peer.agent, None)
+        if connection is not None:
+            connection.close()
+
+    def _verify(self, connection: ShmConnection, descriptor: Descriptor) -> None:
+        if connection.generation(descriptor.table_address) != descriptor.generation:
+            raise StaleDescriptor("the block was recycled before it was read")
