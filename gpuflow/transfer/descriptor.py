@@ -24,6 +24,7 @@ from gpuflow.media import (
     TensorSpec,
     VideoMetadata,
 )
+from gpuflow.transfer import dynamo
 
 MAGIC = b"GFD1"
 DIGEST_BYTES = 8
@@ -54,6 +55,7 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     address: int
     nbytes: int
     table_address: int
+    slot: int
     generation: int
     token: bytes
     ttl_ms: int
@@ -96,6 +98,18 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         descriptor.check()
         return descriptor
 
+    def to_dynamo_rdma(self, tensor: str | None = None) -> dict[str, Any]:
+        """Dynamo's ``RdmaMetadata`` of one tensor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_rdma(self, tensor)
+
+    def to_dynamo_media(self, content_hash: str | None = None) -> dict[str, Any]:
+        """Dynamo's decoded-media descriptor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_media(self, content_hash)
+
+    def to_transfer_request(self, tensor: str | None = None) -> dict[str, Any]:
+        """Dynamo's ``TransferRequest`` of one tensor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_transfer_request(self, tensor)
+
     def check(self) -> None:
         """Raise ``InvalidDescriptor`` unless every field lies in its range and every tensor inside the block."""
         try:
@@ -111,6 +125,7 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         _require(0 <= self.device_id < 1024, "device number")
         _require(self.nbytes > 0 and 0 < self.address < _ADDRESS_END - self.nbytes, "address range")
         _require(0 < self.table_address < _ADDRESS_END - 8 and self.table_address % 8 == 0, "table address")
+        _require(0 <= self.slot < dynamo.MAX_SLOTS, "slot")
         _require(0 < self.generation < 1 << 63 and self.generation % 2 == 0, "generation")
         _require(len(self.token) == 16 and 0 <= self.ttl_ms < 1 << 40, "token or time")
         _require(self.kind in MEDIA_KINDS and 0 < len(self.tensors) <= MAX_TENSORS, "kind or number of tensors")

@@ -14,6 +14,7 @@ from gpuflow.media import Media
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.slab import SLOT_BYTES
 from gpuflow.transfer.descriptor import Descriptor, write_metadata
+from gpuflow.transfer.dynamo import parse_notification_key
 from gpuflow.transfer.nixl import Agent, Region
 
 POLL_SECONDS = 0.002
@@ -145,6 +146,7 @@ class Publisher:
             address=lease.address,
             nbytes=lease.nbytes,
             table_address=self.slab.table.address + lease.slot * SLOT_BYTES,
+            slot=lease.slot,
             generation=lease.generation,
             token=token,
             ttl_ms=int(ttl_seconds * 1000),
@@ -168,10 +170,13 @@ class Publisher:
                 self._acknowledge(message)
             self._expire()
 
-    def _acknowledge(self, token: bytes) -> None:
+    def _acknowledge(self, message: bytes) -> None:
+        """Count one read: the message is the token, or Dynamo's key of this very slot and generation."""
+        key = parse_notification_key(message)
+        token = message if key is None else key[2]
         with self._changed:
             publication = self._open.get(token)
-            if publication is None:
+            if publication is None or (key and key[:2] != (publication.lease.slot, publication.lease.generation)):
                 self._counts["unknown"] += 1
                 return
             if publication.reads_left > 1:

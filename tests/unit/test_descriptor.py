@@ -20,8 +20,8 @@ AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0)
 def _descriptor(**changes: Any) -> Descriptor:
     fields: dict[str, Any] = {
         "agent": "gpuflow.publisher/host/1/abc", "agent_metadata": b"m" * 300, "mem_type": "DRAM", "device_id": 0,
-        "address": 1 << 46, "nbytes": 921_600, "table_address": 1 << 45, "generation": 2, "token": b"t" * 16,
-        "ttl_ms": 5000, "kind": "image", "tensors": (("data", "uint8", (480, 640, 3), 0),),
+        "address": 1 << 46, "nbytes": 921_600, "table_address": 1 << 45, "slot": 7, "generation": 2,
+        "token": b"t" * 16, "ttl_ms": 5000, "kind": "image", "tensors": (("data", "uint8", (480, 640, 3), 0),),
         "metadata": write_metadata(IMAGE), "backend": "torchvision", "fallback": None, "content_hash": "ab" * 32,
     }  # fmt: skip
     return Descriptor(**(fields | changes))
@@ -63,6 +63,7 @@ def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
     "changes",
     [
         {"nbytes": 1 << 63}, {"address": (1 << 63) - 5}, {"address": 0}, {"address": -1}, {"table_address": 3},
+        {"slot": -1}, {"slot": 65_536},
         {"generation": 3}, {"generation": 0}, {"token": b"short"}, {"kind": "text"}, {"tensors": ()},
         {"mem_type": "FILE"}, {"device_id": -1}, {"agent": ""}, {"agent_metadata": b""}, {"ttl_ms": -1},
         {"tensors": (("data", "uint8", (480, 640, 4), 0),)}, {"tensors": (("data", "object", (1,), 0),)},
