@@ -25,6 +25,8 @@ from gpuflow.media import (
     TensorSpec,
     VideoMetadata,
 )
+from gpuflow.memory.generations import MAX_SLOTS
+from gpuflow.transfer import dynamo
 
 MAGIC = b"GFD2"
 PEER_MAGIC = b"GFP2"
@@ -34,7 +36,6 @@ MAX_DESCRIPTOR_BYTES = 64 << 10
 MAX_TENSORS = 64
 MAX_DIMENSIONS = 8
 MAX_LINKS = 64
-MAX_SLOTS = 65_536
 _ADDRESS_END = 1 << 63
 _SOCKET = re.compile(rb"gpuflow-[0-9a-f]{16}")
 _FILE_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
@@ -155,6 +156,18 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         descriptor: Descriptor = _decode(_unframe(MAGIC, raw, key), cls)
         descriptor.check()
         return descriptor
+
+    def to_dynamo_rdma(self, tensor: str | None = None) -> dict[str, Any]:
+        """Dynamo's ``RdmaMetadata`` of one tensor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_rdma(self, tensor)
+
+    def to_dynamo_media(self, content_hash: str | None = None) -> dict[str, Any]:
+        """Dynamo's decoded-media descriptor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_media(self, content_hash)
+
+    def to_transfer_request(self, tensor: str | None = None) -> dict[str, Any]:
+        """Dynamo's ``TransferRequest`` of one tensor; see ``gpuflow.transfer.dynamo``."""
+        return dynamo.to_transfer_request(self, tensor)
 
     def check(self) -> None:
         """Raise ``InvalidDescriptor`` unless every field lies in its range and every tensor inside the block."""

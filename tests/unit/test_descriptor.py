@@ -64,9 +64,10 @@ def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
     "changes",
     [
         {"nbytes": 1 << 63}, {"address": (1 << 63) - 5}, {"address": 0}, {"address": -1}, {"table_address": 3},
+        {"slot": -1}, {"slot": 65_536},
         {"generation": 3}, {"generation": 0}, {"token": b"short"}, {"kind": "text"}, {"tensors": ()},
         {"mem_type": "FILE"}, {"device_id": -1}, {"peer": Peer("")}, {"peer": b"short"}, {"peer": Peer("a", b"m", b"../socket", b"s" * 16)}, {"ttl_ms": -1},
-        {"peer": Peer("a", b"", b"gpuflow-0123456789abcdef", b"short")}, {"slot": 65536}, {"slot": -1},
+        {"peer": Peer("a", b"", b"gpuflow-0123456789abcdef", b"short")},
         {"file": "../x.safetensors"}, {"file": "a" * 32 + ".safetensors"}, {"file": "a" * 32},
         {"tensors": (("data", "uint8", (480, 640, 4), 0),)}, {"tensors": (("data", "object", (1,), 0),)},
         {"tensors": (("data", "uint8", (1,), -1),)}, {"tensors": (("data", "uint8", (-1, -1), 0),)},
