@@ -24,7 +24,7 @@ RESULTS = Path(__file__).with_name("results")
 PACKAGES = (
     "torch", "torchvision", "torchaudio", "torchcodec", "transformers", "numpy", "pillow", "av", "soundfile", "soxr",
     "librosa", "opencv-python-headless", "nixl-cu13", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13",
-    "PyNvVideoCodec", "cupy-cuda13x",
+    "PyNvVideoCodec", "cupy-cuda13x", "ray", "ai-dynamo-runtime",
 )  # fmt: skip
 
 

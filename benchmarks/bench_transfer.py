@@ -1,13 +1,15 @@
-"""A tensor from one process to another: gpuflow over NIXL against pickle through a pipe and shared memory.
+"""A tensor from one process to another: gpuflow over NIXL against pickle through a pipe, shared memory, Ray, Dynamo.
 
-The publisher is a process of its own; one row is one size. Every contender ends with the bytes in memory of this
-process that it owns, and the block at the publisher free again.
+The publisher is a process of its own; one row is one size. Every contender ends with the bytes in memory of the reading
+process, and the block at the publisher is free again. Ray's result is a read-only view of its store; Dynamo reads into
+a process of its own (see ``_transfer_peers``).
 
     python -m benchmarks.bench_transfer [--rounds N] [--quick]
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing as mp
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import Contender, Row, arguments, measure, save
+from benchmarks._transfer_peers import Read, peers
 from gpuflow.media import Image, ImageMetadata, block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.transfer import Descriptor, Publisher, Reader
@@ -29,13 +32,13 @@ def main() -> None:
     """Run, print, save."""
     wanted = arguments(__doc__ or "")
     sizes = [KIB, MIB] if wanted.quick else [KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB]
-    with _publisher() as pipe, Reader(slab_bytes="640MiB", device="cpu") as reader:
-        rows = [_row(size, pipe, reader) for size in sizes]
+    with _publisher() as pipe, Reader(slab_bytes="640MiB", device="cpu") as reader, peers(_pattern) as (others, absent):
+        rows = [_row(size, pipe, reader, others, absent) for size in sizes]
         measured = measure(rows, rounds=wanted.rounds)
     print(save("transfer", measured, out=wanted.out, note="DRAM to DRAM on one host; memcpy is the limit"))
 
 
-def _row(size: int, pipe: Connection, reader: Reader) -> Row:
+def _row(size: int, pipe: Connection, reader: Reader, others: dict[str, Read], absent: dict[str, str]) -> Row:
     expected = int(_pattern(size).astype(np.uint64).sum())
     target = np.empty(size, np.uint8)
     source = _pattern(size)
@@ -59,14 +62,17 @@ def _row(size: int, pipe: Connection, reader: Reader) -> Row:
         return target
 
     def check(name: str, result: Any) -> None:
-        if isinstance(result, np.ndarray):
+        if callable(result):
+            assert result() == expected, name
+        elif isinstance(result, np.ndarray):
             assert int(result.astype(np.uint64).sum()) == expected, name
         else:
             assert result == size, name
 
     contenders = [Contender("gpuflow", gpuflow), Contender("pickle over a pipe", pickled)]
     contenders += [Contender("shared_memory + copy", shared), Contender("memcpy in one process", memcpy)]
-    return Row(_label(size), contenders, check)
+    contenders += [Contender(name, functools.partial(read, size)) for name, read in others.items()]
+    return Row(_label(size), contenders, check, absent)
 
 
 def _ask(pipe: Connection, what: str, size: int) -> Any:
