@@ -89,6 +89,7 @@ class Agent:
         except Exception as error:
             raise BackendUnavailable(f"NIXL's UCX backend does not start: {error}") from error
         self._peers: OrderedDict[str, bytes] = OrderedDict()  # the one used longest ago comes first
+        self._interrupted = False
         self._connecting = threading.RLock()
         self._proven: set[str] = set()  # peers that answered a read: their metadata is right
 
@@ -174,7 +175,7 @@ class Agent:
             handle = self._agent.initialize_xfer("READ", local, remote, peer)
             state = self._agent.transfer(handle)
             pause = _FIRST_POLL_SECONDS
-            while state == "PROC" and time.monotonic() < deadline:
+            while state == "PROC" and time.monotonic() < deadline and not self._interrupted:
                 time.sleep(pause)
                 pause = min(2 * pause, _LAST_POLL_SECONDS)
                 state = self._agent.check_xfer_state(handle)
@@ -212,6 +213,10 @@ class Agent:
     def num_peers(self) -> int:
         """Peers that are connected."""
         return len(self._peers)
+
+    def interrupt(self) -> None:
+        """End all waits for reads, as if their time were over."""
+        self._interrupted = True
 
     def close(self) -> None:
         """Drop the agent: its thread, sockets and registrations. Harmless when repeated."""

@@ -102,6 +102,10 @@ class NixlReads:
         """Peers that are connected."""
         return self._agent.num_peers
 
+    def interrupt(self) -> None:
+        """End all waits."""
+        self._agent.interrupt()
+
     def close(self) -> bool:
         """Stop; false if a timed-out read may still write to the slab, which must then stay mapped."""
         self.sweep()

@@ -67,6 +67,8 @@ class Reader:
         self.slab.hold()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._active = 0  # reads under way
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()  # by reference; the one used longest ago first
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         try:
@@ -110,8 +112,8 @@ class Reader:
         """
         peer = self._check(descriptor, timeout_seconds)
         started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
-        self._routes.sweep()
-        with self._counting(), self._asking(peer):
+        with self._under_way(), self._counting(), self._asking(peer):
+            self._routes.sweep()
             way = self._routes.choose(peer, descriptor, deadline)
             lease = self._routes.share(peer, descriptor) if way == "inproc" and into is None else None
             if lease is None:
@@ -123,14 +125,13 @@ class Reader:
                     if into is None:
                         lease.release()
                     raise
-        self._routes.acknowledge(way, peer, descriptor.token)
+            self._routes.acknowledge(way, peer, descriptor.token)
         self._count(way, descriptor.nbytes)
         return _media(descriptor, lease, Stage("read", started, time.perf_counter() - started))
 
     async def aread(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
         """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread."""
-        if self._closed:
-            raise Closed("the reader is closed")
+        self._require_open()
         future = self._pool.submit(self.read, descriptor, into=into, timeout_seconds=timeout_seconds)
         try:
             return await result_of(future)
@@ -151,7 +152,7 @@ class Reader:
         """
         peer = self._check(descriptor, timeout_seconds)
         started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
-        with self._counting(), self._routes.looking(peer, descriptor, deadline) as borrowed:
+        with self._under_way(), self._counting(), self._routes.looking(peer, descriptor, deadline) as borrowed:
             yield _media(descriptor, borrowed, Stage("map", started, time.perf_counter() - started))
         self._routes.acknowledge("shm", peer, descriptor.token)
         self._count("shm", descriptor.nbytes)
@@ -184,6 +185,11 @@ class Reader:
             if self._closed or self._process != os.getpid():
                 return
             self._closed = True
+        if self._owns_slab:
+            self.slab.close(force=True)  # ends waits for room; we hold its memory
+        self._routes.interrupt()
+        with self._idle:
+            self._idle.wait_for(lambda: self._active == 0)
         self._pool.shutdown()
         if self._routes.close():
             self._let_slab_go()
@@ -220,8 +226,7 @@ class Reader:
             raise ValueError(f"timeout_seconds is above 0 and finite; got {timeout_seconds}")
         if self._process != os.getpid():
             raise Closed("this reader was made before a fork and belongs to the parent: make one in this process")
-        if self._closed:
-            raise Closed("the reader is closed")
+        self._require_open()
         if isinstance(descriptor.peer, Peer):
             return self._remember(descriptor.peer)
         with self._lock:
@@ -275,6 +280,22 @@ class Reader:
             breaker.succeeded()
 
     @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """``close`` waits for the reads under way, which it has made fail."""
+        with self._lock:
+            self._require_open()
+            self._active += 1
+        try:
+            yield
+        except GpuflowError:
+            self._require_open()
+            raise
+        finally:
+            with self._idle:
+                self._active -= 1
+                self._idle.notify_all()
+
+    @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
         try:
             yield
@@ -287,6 +308,10 @@ class Reader:
         except PeerUnavailable:
             self._count("failures")
             raise
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Closed("the reader is closed")
 
     def _let_slab_go(self) -> None:
         self.slab.unhold()

@@ -133,6 +133,11 @@ class Routes:
         """Publishers that are connected, over all ways."""
         return self._shm.num_peers + (self._nixl.num_peers if self._nixl is not None else 0)
 
+    def interrupt(self) -> None:
+        """End all waits of reads, as if their time were over."""
+        if self._nixl is not None:
+            self._nixl.interrupt()
+
     def close(self) -> bool:
         """Stop; false if a timed-out read may still write to the slab, which must then stay mapped."""
         self._shm.close()

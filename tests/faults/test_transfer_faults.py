@@ -1,0 +1,422 @@
+"""Two real processes, and everything that can happen to one of them: killed, stopped, silent, forging, restarted."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from gpuflow.errors import (
+    GpuflowError,
+    InvalidDescriptor,
+    PeerUnavailable,
+    StaleDescriptor,
+    TransferTimeout,
+)
+from gpuflow.media import Image, ImageMetadata, Media, TensorSpec, block_bytes, lay_out
+from gpuflow.memory import Slab
+from gpuflow.transfer import Descriptor, Peer, Publisher, Reader
+from tests.faults.peers import decoded, encoded, peer_process, transport
+
+MIB = 1 << 20
+WAYS = ("shm", "nixl", "tcp")
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def reader(way: str) -> Iterator[Reader]:
+    with Reader(slab_bytes="1GiB", device="cpu", transports=(transport(way),)) as reader:
+        yield reader
+        assert reader.slab.statistics().live_leases == 0
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with Slab("640MiB") as slab, Publisher(slab) as publisher:
+        yield publisher
+        assert slab.statistics().live_leases == 0
+
+
+def test_bytes_of_every_size_arrive_and_each_block_is_freed(way: str, reader: Reader) -> None:
+    with peer_process(way) as peer:
+        for value, nbytes in enumerate((1, 255, 4097, MIB, 20 * MIB + 13)):
+            with reader.read(peer.publish(nbytes, value), timeout_seconds=20.0) as got:
+                _expect(got, nbytes, value)
+        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+        assert peer.ask("statistics")["acknowledged"] == 5
+
+
+def test_a_publisher_killed_before_a_read_is_noticed_within_a_second(way: str, reader: Reader) -> None:
+    with peer_process(way) as peer:
+        reader.read(peer.publish(1000, 1), timeout_seconds=20.0).release()
+        descriptor = peer.publish(1000, 2)
+        peer.kill()
+        started = time.monotonic()
+        with pytest.raises(PeerUnavailable):
+            reader.read(descriptor, timeout_seconds=20.0)
+        assert time.monotonic() - started < 1.0
+
+
+def test_a_publisher_killed_during_a_read_shows_no_partial_bytes(way: str, reader: Reader) -> None:
+    with peer_process(way, slab_bytes="600MiB") as peer:
+        reader.read(peer.publish(1000, 1), timeout_seconds=20.0).release()
+        descriptor = peer.publish(500 * MIB, 7)
+        killing = threading.Thread(target=peer.kill)
+        killing.start()
+        try:
+            with reader.read(descriptor, timeout_seconds=20.0) as got:
+                _expect(got, 500 * MIB, 7)
+        except (PeerUnavailable, TransferTimeout):
+            pass
+        killing.join()
+        _wait_until(lambda: reader.statistics().quarantined == 0)
+
+
+def test_a_publisher_killed_after_a_read_leaves_the_reader_its_bytes(way: str, reader: Reader) -> None:
+    with peer_process(way) as peer, reader.read(peer.publish(MIB, 9), timeout_seconds=20.0) as got:
+        peer.kill()
+        _expect(got, MIB, 9)
+
+
+def test_a_reader_killed_during_a_read_costs_the_publisher_one_lifetime(way: str, publisher: Publisher) -> None:
+    with peer_process(way) as peer:
+        assert peer.ask("read", descriptor=_publish(publisher, 1000, 1))["values"] == [1]
+        text = _publish(publisher, 500 * MIB, 3, ttl=1.0)
+        started = time.monotonic()
+        peer.send("read", descriptor=text)
+        peer.kill()
+        assert publisher.drain(timeout_seconds=10.0)
+        assert time.monotonic() - started < 1.0 + 0.25 + 1.0
+        _wait_until(lambda: publisher.slab.statistics().live_leases == 0)
+
+
+def test_a_stopped_publisher_is_read_or_given_up_in_time_and_never_half_read(way: str, reader: Reader) -> None:
+    """Mapped memory needs nothing of the publisher, TCP needs its thread; NIXL's one-host copy sometimes does."""
+    with peer_process(way) as peer:
+        reader.read(peer.publish(1000, 1), timeout_seconds=20.0).release()
+        descriptor = peer.publish(MIB, 5)
+        peer.stop()
+        started = time.monotonic()
+        try:
+            with reader.read(descriptor, timeout_seconds=0.5) as got:
+                _expect(got, MIB, 5)
+                assert way != "tcp"
+        except TransferTimeout:
+            assert way != "shm"
+            assert 0.5 <= time.monotonic() - started < 1.5
+        peer.go_on()
+        _wait_until(lambda: reader.statistics().quarantined == 0)
+        with reader.read(peer.publish(MIB, 6), timeout_seconds=20.0) as got:
+            _expect(got, MIB, 6)
+
+
+def test_a_stopped_publisher_that_was_never_met_times_out(way: str, reader: Reader) -> None:
+    with peer_process(way) as peer:
+        descriptor = peer.publish(1000, 1)
+        peer.stop()
+        started = time.monotonic()
+        with pytest.raises((TransferTimeout, PeerUnavailable)):
+            reader.read(descriptor, timeout_seconds=1.0)
+        assert time.monotonic() - started < 4.0
+        peer.go_on()
+        _wait_until(lambda: reader.statistics().quarantined == 0)
+
+
+def test_bytes_of_a_timed_out_read_that_come_later_hit_nobody_elses_block() -> None:
+    nbytes = 64 * MIB
+    with (
+        peer_process("tcp", slab_bytes="128MiB") as peer,
+        Reader(slab_bytes="192MiB", device="cpu", transports=("nixl",)) as reader,
+    ):
+        reader.read(peer.publish(1000, 1), timeout_seconds=20.0).release()
+        descriptor = peer.publish(nbytes, 0xAB)
+        peer.stop()
+        with pytest.raises(TransferTimeout):
+            reader.read(descriptor, timeout_seconds=0.3)
+        found = reader.statistics()
+        assert (found.quarantined, found.quarantined_bytes) == (1, nbytes)
+        assert reader.slab.statistics().quarantined_bytes == nbytes
+        rest = reader.slab.allocate(128 * MIB)
+        poison = rest.array(TensorSpec("all", "uint8", (128 * MIB,)))
+        poison[:] = 0x55
+        peer.go_on()
+        _wait_until(lambda: reader.statistics().quarantined == 0)
+        assert (poison == 0x55).all()
+        rest.release()
+        assert reader.slab.statistics().live_leases == 0
+
+
+def test_a_timed_out_read_into_a_given_block_keeps_it_from_its_owner_until_it_ended() -> None:
+    with (
+        peer_process("tcp") as peer,
+        Reader(slab_bytes="64MiB", device="cpu", transports=("nixl",)) as reader,
+    ):
+        reader.read(peer.publish(1000, 1), timeout_seconds=20.0).release()
+        descriptor = peer.publish(20 * MIB, 3)
+        target = reader.slab.allocate(20 * MIB)
+        peer.stop()
+        with pytest.raises(TransferTimeout):
+            reader.read(descriptor, into=target, timeout_seconds=0.3)
+        with pytest.raises(GpuflowError, match="timed out"):
+            target.memory()
+        assert target.state == "quarantined"
+        peer.go_on()
+        _wait_until(lambda: reader.statistics().quarantined == 0)
+        assert target.state == "writing"
+        assert target.memory().nbytes == 20 * MIB
+        target.release()
+
+
+def test_readers_that_never_come_cost_one_lifetime_and_no_memory() -> None:
+    with peer_process("shm", slab_bytes="256MiB") as peer:
+        first = peer.ask("publish_unread", count=50, nbytes=20_000_000, ttl=0.02)
+        last = peer.ask("publish_unread", count=450, nbytes=20_000_000, ttl=0.02)
+        assert last["rss"] - first["rss"] < 16 * MIB
+        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+        assert peer.ask("statistics")["expired"] == 500
+
+
+def test_forged_and_repeated_acknowledgements_free_nothing(way: str, reader: Reader) -> None:
+    with peer_process(way) as peer:
+        standing = peer.publish(1000, 1, reads=2)
+        for _ in range(3):
+            forged = msgspec.structs.replace(standing, token=b"\0" * 16)
+            reader.read(forged, timeout_seconds=20.0).release()
+        _wait_until(lambda: peer.ask("statistics")["unknown"] == 3)
+        assert peer.ask("statistics")["live"] == 1
+        for _ in range(2):
+            reader.read(standing).release()
+        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+
+
+def test_a_recycled_block_is_never_taken_for_the_one_that_was_published(way: str, reader: Reader) -> None:
+    nbytes, batches, each = (4 * MIB, 12, 8) if way != "tcp" else (MIB, 4, 8)
+    fresh = stale = 0
+    with peer_process(way, slab_bytes="48MiB") as peer:
+        for batch in range(batches):
+            texts = peer.ask("churn_batch", count=each, nbytes=nbytes, first_value=batch * each)["descriptors"]
+            for position, text in enumerate(texts):
+                try:
+                    with reader.read(decoded(text), timeout_seconds=20.0) as got:
+                        _expect(got, nbytes, (batch * each + position) % 255)
+                        fresh += 1
+                except StaleDescriptor:
+                    stale += 1
+    assert fresh + stale == batches * each
+    assert stale > 0
+    assert reader.statistics().stale == stale
+
+
+def test_a_restarted_publisher_is_another_one(way: str, reader: Reader) -> None:
+    with peer_process(way) as first:
+        reader.read(first.publish(1000, 1), timeout_seconds=20.0).release()
+        old = first.publish(1000, 2)
+        first.kill()
+        with peer_process(way) as second:
+            with reader.read(second.publish(1000, 3), timeout_seconds=20.0) as got:
+                _expect(got, 1000, 3)
+            with pytest.raises(PeerUnavailable):
+                reader.read(old)
+            with reader.read(second.publish(1000, 4)) as got:
+                _expect(got, 1000, 4)
+
+
+def test_none_of_a_thousand_damaged_descriptors_reaches_a_transport(way: str, reader: Reader) -> None:
+    rng = random.Random(5)
+    with peer_process(way) as peer:
+        descriptor = peer.publish(1000, 1)
+        raw = descriptor.to_bytes()
+        for _ in range(1000):
+            damaged = bytearray(raw)
+            kind = rng.randrange(3)
+            if kind == 0:
+                damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                del damaged[rng.randrange(len(raw)) :]
+            else:
+                damaged += rng.randbytes(rng.randrange(1, 70_000))
+            with pytest.raises(InvalidDescriptor):
+                Descriptor.from_bytes(bytes(damaged))
+        assert reader.statistics().peers == 0
+        with reader.read(descriptor, timeout_seconds=20.0) as got:
+            _expect(got, 1000, 1)
+        assert reader.statistics().rebuilt_agents == 0
+
+
+def test_forged_publishers_are_refused_and_the_true_one_is_still_read(way: str, reader: Reader) -> None:
+    rng = random.Random(6)
+    with peer_process(way) as peer:
+        good = peer.publish(1000, 1, reads=2)
+        reader.read(good, timeout_seconds=20.0).release()
+        metadata = zlib.decompress(good.agent_metadata) if good.agent_metadata else b"x" * 300
+        for number in range(12):
+            damaged = bytearray(metadata)
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            blob = zlib.compress(bytes(damaged if number % 2 else damaged[: rng.randrange(len(damaged))]))
+            stranger = Peer(f"gpuflow/stranger/{number}", blob, b"gpuflow-%016x" % number, b"s" * 16)
+            with pytest.raises((InvalidDescriptor, PeerUnavailable, TransferTimeout)):
+                reader.read(msgspec.structs.replace(good, peer=stranger), timeout_seconds=2.0)
+        with reader.read(good, timeout_seconds=20.0) as got:
+            _expect(got, 1000, 1)
+
+
+@pytest.mark.parametrize("flags", [["--pid"], ["--ipc"], ["--pid", "--ipc"], ["--user"]], ids=" ".join)
+@pytest.mark.parametrize("over", ["shm", "nixl"])
+def test_a_reader_in_other_namespaces_reads_the_same_bytes(over: str, flags: list[str], publisher: Publisher) -> None:
+    prefix = ["unshare", *flags, "--fork"]
+    _require(prefix)
+    with peer_process(over, prefix=prefix) as peer:
+        for value in (1, 2):
+            answer = peer.ask("read", descriptor=_publish(publisher, 4 * MIB, value), timeout=30.0)
+            assert answer == {"values": [value], "nbytes": 4 * MIB}
+    assert publisher.drain(timeout_seconds=5.0)
+    assert publisher.statistics().acknowledged == 2
+
+
+def test_a_reader_in_another_network_namespace_is_told_in_time(publisher: Publisher) -> None:
+    prefix = ["unshare", "--net"]
+    _require(prefix)
+    with peer_process("shm", prefix=prefix, read_over="shm,nixl") as peer:
+        text, started = _publish(publisher, 1000, 1, ttl=1.0), time.monotonic()
+        answer = peer.ask("read", descriptor=text, timeout=10.0)
+        assert answer["error"] in ("BackendUnavailable", "PeerUnavailable", "TransferTimeout")
+        assert time.monotonic() - started < 12.0
+    assert publisher.drain(timeout_seconds=5.0)
+
+
+def test_closing_either_side_under_load_breaks_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CLOSE_UNDER_LOAD], capture_output=True, timeout=120, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "ended"
+
+
+def test_eight_threads_publish_read_and_withdraw_and_every_byte_is_right(way: str) -> None:
+    wrong: list[object] = []
+    if way == "tcp":
+        pytest.skip("one process: the same code over TCP as over the one-host copy")
+    with (
+        Slab("64MiB") as slab,
+        Publisher(slab) as publisher,
+        Reader(slab_bytes="64MiB", device="cpu", transports=(transport(way),)) as reader,
+    ):
+
+        def work(mark: int) -> None:
+            rng = random.Random(mark)
+            for _ in range(40):
+                nbytes = rng.randrange(1, 2 * MIB)
+                descriptor = decoded(_publish(publisher, nbytes, mark))
+                if rng.random() < 0.2:
+                    publisher.cancel(descriptor)
+                try:
+                    with reader.read(descriptor, timeout_seconds=30.0) as got:
+                        if not (got.numpy() == mark).all():
+                            wrong.append(mark)
+                except StaleDescriptor:
+                    pass
+                except Exception as error:  # noqa: BLE001 - shown by the assertion below
+                    wrong.append(error)
+
+        threads = [threading.Thread(target=work, args=(mark,)) for mark in range(1, 9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert publisher.drain(timeout_seconds=10.0)
+        assert slab.statistics().live_leases == reader.slab.statistics().live_leases == 0
+
+
+_CLOSE_UNDER_LOAD = """
+import threading
+from gpuflow.errors import GpuflowError
+from gpuflow.media import Image, ImageMetadata, lay_out
+from gpuflow.memory import Slab
+from gpuflow.transfer import Publisher, Reader
+
+def round(way, closes_first):
+    slab = Slab("64MiB")
+    publisher = Publisher(slab)
+    reader = Reader(slab_bytes="64MiB", device="cpu", transports=(way,))
+    specs = lay_out({"data": ("uint8", (1 << 20,))})
+    started = threading.Barrier(5)
+    unexpected = []
+
+    def work():
+        started.wait()
+        try:
+            while True:
+                lease = slab.allocate(1 << 20, timeout_seconds=5.0)
+                lease.array(specs[0])[:] = 7
+                lease.seal()
+                with Image(lease, specs, ImageMetadata("raw", 1, 1), backend="x") as image:
+                    descriptor = publisher.publish(image, ttl_seconds=5.0)
+                with reader.read(descriptor, timeout_seconds=5.0) as got:
+                    if not (got.numpy() == 7).all():
+                        unexpected.append("wrong bytes")
+        except GpuflowError:
+            pass
+        except BaseException as error:
+            unexpected.append(repr(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    threading.Event().wait(0.2)
+    parts = {"slab": lambda: slab.close(force=True), "publisher": publisher.close, "reader": reader.close}
+    for name in [closes_first, *(other for other in parts if other != closes_first)]:
+        parts[name]()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not unexpected, unexpected
+
+for way in ("inproc", "shm", "nixl"):
+    for first in ("slab", "publisher", "reader"):
+        round(way, first)
+print("ended")
+"""
+
+
+def _expect(media: Media, nbytes: int, value: int) -> None:
+    array = media.numpy()
+    assert array.nbytes == nbytes
+    assert int(array.min()) == int(array.max()) == value
+
+
+def _publish(publisher: Publisher, nbytes: int, value: int, *, ttl: float = 60.0) -> str:
+    specs = lay_out({"data": ("uint8", (nbytes,))})
+    lease = publisher.slab.allocate(block_bytes(specs), timeout_seconds=30.0)
+    lease.array(specs[0])[:] = np.uint8(value)
+    lease.seal()
+    with Image(lease, specs, ImageMetadata("raw", nbytes, 1), backend="pattern") as image:
+        return encoded(publisher.publish(image, ttl_seconds=ttl))
+
+
+def _require(prefix: list[str]) -> None:
+    if shutil.which(prefix[0]) is None:
+        pytest.skip("unshare is not installed")
+    tried = subprocess.run([*prefix, "true"], capture_output=True, check=False, text=True)
+    if tried.returncode:
+        pytest.skip(f"namespaces cannot be made here: {tried.stderr.strip()}")
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not holds():
+        assert time.monotonic() < deadline
