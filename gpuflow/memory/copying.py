@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
 
-from gpuflow.media import TensorSpec
+from gpuflow.memory.backing import device_id
 from gpuflow.memory.lease import Lease
 
 
-def copy_in(source: Any, target: Lease) -> None:
-    """Copy a numpy vector of uint8, which lies on the host, to the start of a block."""
+def copy_in(source: int, target: Lease, nbytes: int) -> None:
+    """Copy ``nbytes`` at an address of the host to the start of a block, without the GIL.
+
+    Raises:
+        LeaseExpired: the block was released, or a timed-out read may still write to it.
+        ValueError: it is smaller.
+    """
+    target.require(nbytes)
     if target.device == "cpu":
-        target.array(TensorSpec("bytes", "uint8", (source.size,)))[:] = source
+        ctypes.memmove(target.address, source, nbytes)
         return
     import cupy
 
-    with cupy.cuda.Device(int(target.device.partition(":")[2])):
-        cupy.cuda.runtime.memcpy(
-            target.address, source.ctypes.data, source.nbytes, cupy.cuda.runtime.memcpyHostToDevice
-        )
+    with cupy.cuda.Device(device_id(target.device)):
+        cupy.cuda.runtime.memcpy(target.address, source, nbytes, cupy.cuda.runtime.memcpyHostToDevice)
 
 
 def copy_block(source: Lease, target: Lease, nbytes: int) -> None:
-    """Copy the first ``nbytes`` of one block to another, on any devices."""
+    """Copy the first ``nbytes`` of one block to another, on any devices; raises as ``copy_in``."""
+    source.require(nbytes)
     if source.device == "cpu":
-        copy_in(source.array(TensorSpec("bytes", "uint8", (nbytes,))), target)
+        copy_in(source.address, target, nbytes)
         return
+    target.require(nbytes)
     import cupy
 
-    with cupy.cuda.Device(int(source.device.partition(":")[2])):
+    with cupy.cuda.Device(device_id(source.device)):
         cupy.cuda.runtime.memcpy(target.address, source.address, nbytes, cupy.cuda.runtime.memcpyDefault)

@@ -130,6 +130,12 @@ class Lease:
             raise BufferError(f"the block lies on {self.device}: use array(), tensor() or DLPack")
         return memoryview(self._bytes())
 
+    def require(self, nbytes: int) -> None:
+        """Raise ``LeaseExpired`` or ``ValueError`` unless ``nbytes`` at the block's start can be read and written."""
+        self._require_usable()
+        if nbytes > self.nbytes:
+            raise ValueError(f"{nbytes} bytes do not lie in a block of {self.nbytes} bytes")
+
     def seal(self) -> None:
         """Declare the bytes final: the block may be published from now on."""
         with self._lock:

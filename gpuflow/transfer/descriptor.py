@@ -169,16 +169,17 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         """Dynamo's ``TransferRequest`` of one tensor; see ``gpuflow.transfer.dynamo``."""
         return dynamo.to_transfer_request(self, tensor)
 
-    def check(self) -> None:
-        """Raise ``InvalidDescriptor`` unless every field lies in its range and every tensor inside the block."""
+    def check(self) -> tuple[tuple[TensorSpec, ...], Any]:
+        """The tensors and the metadata; raises ``InvalidDescriptor`` unless every field lies in its range and every
+        tensor inside the block."""
         try:
-            self._check_fields()
+            return self._check_fields()
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, InvalidDescriptor):
                 raise
             raise InvalidDescriptor("the descriptor has a field of a wrong type") from error
 
-    def _check_fields(self) -> None:
+    def _check_fields(self) -> tuple[tuple[TensorSpec, ...], Any]:
         if isinstance(self.peer, Peer):
             self.peer.check()
         else:
@@ -186,14 +187,16 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         self._check_file() if self.file else self._check_block()
         _require(len(self.token) == 16 and 0 <= self.ttl_ms < 1 << 40, "token or time")
         _require(self.kind in MEDIA_KINDS and 0 < len(self.tensors) <= MAX_TENSORS, "kind or number of tensors")
-        for spec in self.specs:
+        specs, names = self.specs, set()
+        for spec in specs:
+            names.add(spec.name)
             _require(spec.dtype in ITEM_BYTES and len(spec.shape) <= MAX_DIMENSIONS, "type or shape of a tensor")
             _require(spec.offset >= 0 and all(0 <= side <= self.nbytes for side in spec.shape), "shape of a tensor")
             _require(spec.offset + spec.nbytes <= self.nbytes, "size of a tensor")
             _require(spec.offset % ITEM_BYTES[spec.dtype] == 0, "alignment of a tensor")
-        _require(len({spec.name for spec in self.specs}) == len(self.specs), "names of tensors")
+        _require(len(names) == len(specs), "names of tensors")
         _require(self.metadata[0] == _METADATA_OF_KIND[self.kind], "kind of metadata")
-        read_metadata(self.metadata)
+        return specs, read_metadata(self.metadata)
 
     def _check_block(self) -> None:
         _require(0 <= self.device_id < 1024, "device number")

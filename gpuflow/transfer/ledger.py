@@ -67,9 +67,10 @@ class Ledger:
         publication = self.open.get(token)
         if publication is None:
             return False
-        wanted = now + (publication.ttl_seconds if ttl_seconds is None else ttl_seconds)
-        publication.expires = min(max(publication.expires, wanted), publication.last_expires)
-        heapq.heappush(self._by_expiry, (publication.expires, token))
+        wanted = min(now + (publication.ttl_seconds if ttl_seconds is None else ttl_seconds), publication.last_expires)
+        if wanted > publication.expires:
+            publication.expires = wanted
+            heapq.heappush(self._by_expiry, (wanted, token))
         return True
 
     def end(self, token: bytes, why: End) -> Publication | None:
@@ -85,8 +86,8 @@ class Ledger:
         """Tokens of the open publications whose time is over."""
         late = []
         while self._by_expiry and self._by_expiry[0][0] < now:
-            _, token = heapq.heappop(self._by_expiry)
+            expires, token = heapq.heappop(self._by_expiry)
             publication = self.open.get(token)
-            if publication is not None and publication.expires < now:
+            if publication is not None and publication.expires == expires:  # not renewed since
                 late.append(token)
         return late

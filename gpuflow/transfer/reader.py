@@ -22,10 +22,10 @@ from gpuflow.errors import (
     StaleDescriptor,
     TransferTimeout,
 )
-from gpuflow.media import MEDIA_KINDS, Media, Stage, Storage
+from gpuflow.media import MEDIA_KINDS, Media, Metadata, Stage, Storage, TensorSpec
 from gpuflow.memory import Lease, Slab
 from gpuflow.transfer.breaker import Breaker
-from gpuflow.transfer.descriptor import Descriptor, Peer, read_metadata
+from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.routes import WAYS, Routes
 from gpuflow.transfer.statistics import ReaderStatistics
 from gpuflow.transfer.transports import Transport, available
@@ -69,7 +69,8 @@ class Reader:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._active = 0  # reads under way
-        self._peers: OrderedDict[bytes, Peer] = OrderedDict()  # by reference; the one used longest ago first
+        self._peers: OrderedDict[bytes, Peer] = OrderedDict()  # by reference, the oldest first
+        self._peers_by_name: dict[str, Peer] = {}
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         try:
             self._routes = Routes(self.slab, self.transports, directory, self._counts, self._lock)
@@ -88,7 +89,8 @@ class Reader:
         """
         known = peer if isinstance(peer, Peer) else Peer.from_bytes(peer)
         known.check()
-        self._remember(known)
+        with self._lock:
+            self._remember(known)
 
     def read(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
         """Read a published medium, check that it was not recycled meanwhile, and tell the publisher that it is free.
@@ -110,9 +112,9 @@ class Reader:
             SlabExhausted: no room in this reader's slab.
             Closed: the reader was closed.
         """
-        peer = self._check(descriptor, timeout_seconds)
+        peer, specs, metadata = self._check(descriptor, timeout_seconds)
         started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
-        with self._under_way(), self._counting(), self._asking(peer):
+        with self._reading(peer):
             self._routes.sweep()
             way = self._routes.choose(peer, descriptor, deadline)
             lease = self._routes.share(peer, descriptor) if way == "inproc" and into is None else None
@@ -127,7 +129,7 @@ class Reader:
                     raise
             self._routes.acknowledge(way, peer, descriptor.token)
         self._count(way, descriptor.nbytes)
-        return _media(descriptor, lease, Stage("read", started, time.perf_counter() - started))
+        return _media(descriptor, lease, specs, metadata, Stage("read", started, time.perf_counter() - started))
 
     async def aread(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
         """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread."""
@@ -150,10 +152,10 @@ class Reader:
             PeerUnavailable: the publisher is gone, or not on this host, or its memory is on a GPU.
             InvalidDescriptor, Closed: as ``read``.
         """
-        peer = self._check(descriptor, timeout_seconds)
+        peer, specs, metadata = self._check(descriptor, timeout_seconds)
         started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
-        with self._under_way(), self._counting(), self._routes.looking(peer, descriptor, deadline) as borrowed:
-            yield _media(descriptor, borrowed, Stage("map", started, time.perf_counter() - started))
+        with self._reading(peer), self._routes.looking(peer, descriptor, deadline) as borrowed:
+            yield _media(descriptor, borrowed, specs, metadata, Stage("map", started, time.perf_counter() - started))
         self._routes.acknowledge("shm", peer, descriptor.token)
         self._count("shm", descriptor.nbytes)
 
@@ -215,22 +217,26 @@ class Reader:
     def __reduce__(self) -> Any:
         raise TypeError("a Reader has connections of this process and cannot be pickled: make one in each process")
 
-    def _check(self, descriptor: Descriptor, timeout_seconds: float) -> Peer:
-        """The publisher of a descriptor that makes sense."""
+    def _check(self, descriptor: Descriptor, timeout_seconds: float) -> tuple[Peer, tuple[TensorSpec, ...], Metadata]:
+        """The publisher, tensors and metadata of a descriptor that makes sense."""
         if not isinstance(descriptor, Descriptor):
             raise InvalidDescriptor(
                 f"a Descriptor is needed: Descriptor.from_bytes(raw); got {type(descriptor).__name__}"
             )
-        descriptor.check()
+        specs, metadata = descriptor.check()
         if not 0 < timeout_seconds < math.inf:
             raise ValueError(f"timeout_seconds is above 0 and finite; got {timeout_seconds}")
         if self._process != os.getpid():
             raise Closed("this reader was made before a fork and belongs to the parent: make one in this process")
         self._require_open()
-        if isinstance(descriptor.peer, Peer):
-            return self._remember(descriptor.peer)
+        return self._peer(descriptor.peer), specs, metadata
+
+    def _peer(self, named: Peer | bytes) -> Peer:
         with self._lock:
-            peer = self._peers.get(descriptor.peer)
+            if isinstance(named, Peer):
+                known = self._peers_by_name.get(named.agent)
+                return named if known == named else self._remember(named)
+            peer = self._peers.get(named)
         if peer is None:
             raise InvalidDescriptor(
                 "a compact descriptor of a publisher that this reader does not know: add_peer first"
@@ -239,11 +245,10 @@ class Reader:
 
     def _remember(self, peer: Peer) -> Peer:
         reference = peer.reference
-        with self._lock:
-            self._peers[reference] = peer
-            self._peers.move_to_end(reference)
-            if len(self._peers) > MAX_PEERS:
-                self._peers.popitem(last=False)
+        self._peers_by_name[peer.agent] = self._peers[reference] = peer
+        if len(self._peers) > MAX_PEERS:
+            dropped = self._peers.popitem(last=False)[1]
+            self._peers_by_name.pop(dropped.agent, None)
         return peer
 
     def _target(self, descriptor: Descriptor, into: Lease | None, deadline: float) -> Lease:
@@ -256,38 +261,25 @@ class Reader:
         return into
 
     @contextlib.contextmanager
-    def _asking(self, peer: Peer) -> Iterator[None]:
-        """Keep count of a publisher's failures, and do not ask one that fails again and again."""
-        with self._lock:
-            breaker = self._breakers.setdefault(peer.agent, Breaker())
-            self._breakers.move_to_end(peer.agent)
-            if len(self._breakers) > MAX_PEERS:
-                self._breakers.popitem(last=False)
-            try:
-                breaker.check(time.monotonic())
-            except PeerUnavailable:
-                self._counts["refused"] += 1
-                raise
-        try:
-            yield
-        except (PeerUnavailable, TransferTimeout):
-            with self._lock:
-                breaker.failed(time.monotonic())
-            raise
-        except GpuflowError:
-            raise
-        with self._lock:
-            breaker.succeeded()
-
-    @contextlib.contextmanager
-    def _under_way(self) -> Iterator[None]:
-        """``close`` waits for the reads under way, which it has made fail."""
+    def _reading(self, peer: Peer) -> Iterator[None]:
+        """One read under way, for which ``close`` waits: count how it ends, for the reader and for its publisher."""
         with self._lock:
             self._require_open()
+            breaker = self._breaker(peer)
             self._active += 1
         try:
             yield
-        except GpuflowError:
+            breaker.succeeded()
+        except GpuflowError as error:
+            with self._lock:
+                if isinstance(error, StaleDescriptor):
+                    self._counts["stale"] += 1
+                elif isinstance(error, TransferTimeout):
+                    self._counts["timeouts"] += 1
+                    breaker.failed(time.monotonic())
+                elif isinstance(error, PeerUnavailable):
+                    self._counts["failures"] += 1
+                    breaker.failed(time.monotonic())
             self._require_open()
             raise
         finally:
@@ -295,19 +287,18 @@ class Reader:
                 self._active -= 1
                 self._idle.notify_all()
 
-    @contextlib.contextmanager
-    def _counting(self) -> Iterator[None]:
+    def _breaker(self, peer: Peer) -> Breaker:
+        breaker = self._breakers.get(peer.agent)
+        if breaker is None:
+            breaker = self._breakers[peer.agent] = Breaker()
+            if len(self._breakers) > MAX_PEERS:
+                self._breakers.popitem(last=False)
         try:
-            yield
-        except StaleDescriptor:
-            self._count("stale")
-            raise
-        except TransferTimeout:
-            self._count("timeouts")
-            raise
+            breaker.check(time.monotonic())
         except PeerUnavailable:
-            self._count("failures")
+            self._counts["refused"] += 1
             raise
+        return breaker
 
     def _require_open(self) -> None:
         if self._closed:
@@ -324,11 +315,13 @@ class Reader:
             self._counts["read_bytes"] += nbytes
 
 
-def _media(descriptor: Descriptor, storage: Storage, stage: Stage) -> Media:
+def _media(
+    descriptor: Descriptor, storage: Storage, specs: tuple[TensorSpec, ...], metadata: Metadata, stage: Stage
+) -> Media:
     return MEDIA_KINDS[descriptor.kind](
         storage,
-        descriptor.specs,
-        read_metadata(descriptor.metadata),
+        specs,
+        metadata,
         backend=descriptor.backend,
         fallback=descriptor.fallback,
         stages=(stage,),

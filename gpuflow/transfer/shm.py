@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -171,7 +172,7 @@ class ShmConnection:
             self._socket.close()
             raise PeerUnavailable("the publishing process cannot be reached on this host") from error
         try:
-            self._regions = _map_regions(answer, files)
+            self._mapped = _map_regions(answer, files)
         except BaseException:
             self._socket.close()
             raise
@@ -179,24 +180,32 @@ class ShmConnection:
             for file in files:
                 os.close(file)
 
-    def block(self, address: int, nbytes: int) -> Any:
-        """A read-only numpy view of the publisher's bytes.
+    def locate(self, address: int, nbytes: int) -> int:
+        """Where the publisher's bytes are mapped here.
 
         Raises:
             InvalidDescriptor: the range lies in none of its slabs.
         """
-        for region, slab, _ in self._regions:
-            offset = address - region.address
-            if offset >= 0 and offset + nbytes <= region.nbytes:
-                return slab[offset : offset + nbytes]
+        for mapped in self._mapped:
+            offset = address - mapped.region.address
+            if offset >= 0 and offset + nbytes <= mapped.region.nbytes:
+                return mapped.address + offset
+        raise InvalidDescriptor("the block does not lie in the publisher's memory")
+
+    def block(self, address: int, nbytes: int) -> Any:
+        """A read-only numpy view of the publisher's bytes, which keeps them mapped; raises as ``locate``."""
+        for mapped in self._mapped:
+            offset = address - mapped.region.address
+            if offset >= 0 and offset + nbytes <= mapped.region.nbytes:
+                return mapped.block[offset : offset + nbytes]
         raise InvalidDescriptor("the block does not lie in the publisher's memory")
 
     def generation(self, table_address: int) -> int:
         """The publisher's generation word at that address."""
-        for region, _, words in self._regions:
-            offset = table_address - region.table_address
-            if offset >= 0 and offset + 8 <= region.table_nbytes:
-                return int(words[offset // 8])
+        for mapped in self._mapped:
+            offset = table_address - mapped.region.table_address
+            if offset >= 0 and offset + 8 <= mapped.region.table_nbytes:
+                return mapped.words[offset // 8]
         raise InvalidDescriptor("the generation does not lie in the publisher's table")
 
     @property
@@ -240,7 +249,15 @@ def _regions(slabs: Sequence[Slab]) -> tuple[list[SharedRegion], list[int]]:
     return regions, files
 
 
-def _map_regions(answer: bytes, files: list[int]) -> list[tuple[SharedRegion, Any, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    region: SharedRegion
+    block: Any  # numpy, uint8
+    address: int
+    words: memoryview
+
+
+def _map_regions(answer: bytes, files: list[int]) -> list[_Mapped]:
     import numpy as np
 
     try:
@@ -251,9 +268,9 @@ def _map_regions(answer: bytes, files: list[int]) -> list[tuple[SharedRegion, An
         raise PeerUnavailable("the publishing process sent other memory than it says")
     mapped = []
     for position, region in enumerate(regions):
-        slab = _map(files[2 * position], region.nbytes)
-        table = _map(files[2 * position + 1], region.table_nbytes)
-        mapped.append((region, np.frombuffer(slab, np.uint8), np.frombuffer(table, np.uint64)))
+        block = np.frombuffer(_map(files[2 * position], region.nbytes), np.uint8)
+        words = memoryview(_map(files[2 * position + 1], region.table_nbytes)).cast("Q")
+        mapped.append(_Mapped(region, block, int(block.ctypes.data), words))
     return mapped
 
 

@@ -47,20 +47,20 @@ class ShmReads:
             PeerUnavailable: the publisher is gone.
             InvalidDescriptor: the block is not its own.
         """
-        with self.looking(peer, descriptor, deadline) as block:
-            copy_in(block, lease)
+        connection = self._alive(peer, deadline)
+        source = connection.locate(descriptor.address, descriptor.nbytes)
+        _verify(connection, descriptor)
+        copy_in(source, lease, descriptor.nbytes)
+        _verify(connection, descriptor)
 
     @contextmanager
     def looking(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Iterator[Any]:
         """The publisher's own bytes, read-only; raises as ``read`` does, ``StaleDescriptor`` at the end too."""
-        connection = self._connection(peer, deadline)
-        if not connection.alive:
-            self._drop(peer)
-            raise PeerUnavailable("the publishing process is gone")
+        connection = self._alive(peer, deadline)
         block = connection.block(descriptor.address, descriptor.nbytes)
-        self._verify(connection, descriptor)
+        _verify(connection, descriptor)
         yield block
-        self._verify(connection, descriptor)
+        _verify(connection, descriptor)
 
     def acknowledge(self, peer: Peer, token: bytes) -> None:
         """Tell the publisher.
@@ -85,6 +85,13 @@ class ShmReads:
             for connection in self._connections.values():
                 connection.close()
             self._connections.clear()
+
+    def _alive(self, peer: Peer, deadline: float) -> ShmConnection:
+        connection = self._connection(peer, deadline)
+        if not connection.alive:
+            self._drop(peer)
+            raise PeerUnavailable("the publishing process is gone")
+        return connection
 
     def _connection(self, peer: Peer, deadline: float) -> ShmConnection:
         with self._lock:
@@ -123,6 +130,7 @@ class ShmReads:
         if connection is not None:
             connection.close()
 
-    def _verify(self, connection: ShmConnection, descriptor: Descriptor) -> None:
-        if connection.generation(descriptor.table_address) != descriptor.generation:
-            raise StaleDescriptor("the block was recycled before it was read")
+
+def _verify(connection: ShmConnection, descriptor: Descriptor) -> None:
+    if connection.generation(descriptor.table_address) != descriptor.generation:
+        raise StaleDescriptor("the block was recycled before it was read")
