@@ -64,13 +64,17 @@ def measure(rows: Sequence[Row], *, rounds: int, warm: int = 2, seed: int = 0) -
     return measured
 
 
-def save(name: str, rows: list[dict[str, Any]], *, out: Path | None, device: str = "cpu", note: str = "") -> Path:
+def save(
+    name: str, rows: list[dict[str, Any]], *, out: Path | None, device: str = "cpu", note: str = "", **more: Any
+) -> Path:
     """Write ``<name>.json`` below ``out`` or ``results/<machine>/``, with everything needed to read it later."""
     folder = out or RESULTS / machine_name(device)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(
-        json.dumps({"benchmark": name, "note": note, "device": device, "machine": machine(), "rows": rows}, indent=1)
+        json.dumps(
+            {"benchmark": name, "note": note, "device": device, "machine": machine(), "rows": rows, **more}, indent=1
+        )
         + "\n"
     )
     return path

@@ -34,7 +34,7 @@ def peers(pattern: Pattern) -> Iterator[tuple[dict[str, Read], dict[str, str]]]:
     A read gives the array, or a function that gives the sum of its bytes.
     """
     known: dict[str, tuple[str, Callable[[Pattern], AbstractContextManager[Read]]]] = {
-        "Ray object store": ("ray", _ray),
+        "Ray object store (a view)": ("ray", _ray),
         "Dynamo nixl_connect": ("ai-dynamo-runtime", _dynamo),
     }
     absent = {name: reason for name, (package, _) in known.items() if (reason := _missing(package))}

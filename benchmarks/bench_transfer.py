@@ -1,8 +1,8 @@
-"""A tensor from one process to another: gpuflow over NIXL against pickle through a pipe, shared memory, Ray, Dynamo.
+"""A tensor from one process to another: gpuflow against pickle over a socket, shared memory, Ray, Dynamo.
 
-The publisher is a process of its own; one row is one size. Every contender ends with the bytes in memory of the reading
-process, and the block at the publisher is free again. Ray's result is a read-only view of its store; Dynamo reads into
-a process of its own (see ``_transfer_peers``).
+The publisher is a process of its own; one row is one size. Every contender asks for the tensor over a socket and ends
+with the bytes in memory of the reading process, and the block at the publisher is free again. Two are views and no
+copies: ``gpuflow map`` and Ray's ``get``. Dynamo reads into a process of its own (see ``_transfer_peers``).
 
     python -m benchmarks.bench_transfer [--rounds N] [--quick]
 """
@@ -32,27 +32,39 @@ def main() -> None:
     """Run, print, save."""
     wanted = arguments(__doc__ or "")
     sizes = [KIB, MIB] if wanted.quick else [KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB]
-    with _publisher() as pipe, Reader(slab_bytes="640MiB", device="cpu") as reader, peers(_pattern) as (others, absent):
-        rows = [_row(size, pipe, reader, others, absent) for size in sizes]
+    with (
+        publisher() as pipe,
+        Reader(slab_bytes="640MiB", device="cpu") as reader,
+        Reader(slab_bytes="640MiB", device="cpu", transports=("nixl",)) as nixl,
+        peers(_pattern) as (others, absent),
+    ):
+        rows = [_row(size, pipe, reader, nixl, others, absent) for size in sizes]
         measured = measure(rows, rounds=wanted.rounds)
     print(save("transfer", measured, out=wanted.out, note="DRAM to DRAM on one host; memcpy is the limit"))
 
 
-def _row(size: int, pipe: Connection, reader: Reader, others: dict[str, Read], absent: dict[str, str]) -> Row:
+def _row(
+    size: int, pipe: Connection, reader: Reader, nixl: Reader, others: dict[str, Read], absent: dict[str, str]
+) -> Row:
     expected = int(_pattern(size).astype(np.uint64).sum())
     target = np.empty(size, np.uint8)
     source = _pattern(size)
 
-    def gpuflow() -> int:
-        descriptor = Descriptor.from_bytes(_ask(pipe, "publish", size))
-        with reader.read(descriptor, timeout_seconds=30.0) as image:
+    def gpuflow(by: Reader = reader) -> int:
+        descriptor = Descriptor.from_bytes(ask(pipe, "publish", size))
+        with by.read(descriptor, timeout_seconds=30.0) as image:
             return block_bytes(image.specs)
 
+    def mapped() -> int:
+        descriptor = Descriptor.from_bytes(ask(pipe, "publish", size))
+        with reader.map(descriptor, timeout_seconds=30.0) as image:
+            return int(image.numpy().nbytes)
+
     def pickled() -> Any:
-        return _ask(pipe, "pickle", size)
+        return ask(pipe, "pickle", size)
 
     def shared() -> Any:
-        memory = shared_memory.SharedMemory(name=_ask(pipe, "shared", size))
+        memory = shared_memory.SharedMemory(name=ask(pipe, "shared", size))
         np.copyto(target, _bytes_of(memory)[:size])
         memory.close()
         return target
@@ -69,23 +81,28 @@ def _row(size: int, pipe: Connection, reader: Reader, others: dict[str, Read], a
         else:
             assert result == size, name
 
-    contenders = [Contender("gpuflow", gpuflow), Contender("pickle over a pipe", pickled)]
+    contenders = [Contender("gpuflow", gpuflow), Contender("gpuflow map (a view)", mapped)]
+    contenders += [Contender("gpuflow over NIXL", functools.partial(gpuflow, nixl))]
+    contenders += [Contender("pickle over a socket", pickled)]
     contenders += [Contender("shared_memory + copy", shared), Contender("memcpy in one process", memcpy)]
     contenders += [Contender(name, functools.partial(read, size)) for name, read in others.items()]
-    return Row(_label(size), contenders, check, absent)
+    return Row(label(size), contenders, check, absent)
 
 
-def _ask(pipe: Connection, what: str, size: int) -> Any:
+def ask(pipe: Connection, what: str, size: int) -> Any:
+    """What the publishing process answers: ``"publish"`` and ``"keep"`` (for any number of reads) give a descriptor."""
     pipe.send((what, size))
     return pipe.recv()
 
 
 @contextmanager
-def _publisher() -> Iterator[Connection]:
+def publisher() -> Iterator[Connection]:
+    """A process that publishes, pickles and shares patterns of any size; ``ask`` it."""
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
+    theirs.close()  # so that its death ends our wait
     try:
         yield ours
     finally:
@@ -97,6 +114,7 @@ def _serve(pipe: Connection) -> None:
     arrays: dict[int, Any] = {}
     blocks: dict[int, shared_memory.SharedMemory] = {}
     images: dict[int, Image] = {}
+    kept: list[Image] = []
     with Slab("640MiB") as slab, Publisher(slab) as publisher:
         while (request := pipe.recv())[0] != "stop":
             what, size = request
@@ -106,12 +124,15 @@ def _serve(pipe: Connection) -> None:
             if what == "publish":
                 image = images.get(size) or images.setdefault(size, _place(slab, array))
                 pipe.send(publisher.publish(image, ttl_seconds=30.0).to_bytes())
+            elif what == "keep":
+                kept.append(_place(slab, array))
+                pipe.send(publisher.publish(kept[-1], reads=None, ttl_seconds=300.0).to_bytes())
             elif what == "pickle":
                 pipe.send(array)
             else:
                 block = blocks.get(size) or blocks.setdefault(size, _share(array))
                 pipe.send(block.name)
-        for image in images.values():
+        for image in [*images.values(), *kept]:
             image.release()
     for block in blocks.values():
         block.close()
@@ -141,7 +162,8 @@ def _pattern(size: int) -> Any:
     return (np.arange(size, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8)
 
 
-def _label(size: int) -> str:
+def label(size: int) -> str:
+    """A size as it is written."""
     return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
 

@@ -20,6 +20,7 @@ from gpuflow.transfer.statistics import PublisherStatistics
 
 FIRST_POLL_SECONDS = 0.001
 LAST_POLL_SECONDS = 0.01
+SLEEP_SECONDS = 1.0
 GRACE_SECONDS = 0.25  # a reader that began in time may end
 MAX_TTL_SECONDS = 300.0
 TOKEN_BYTES = 16
@@ -34,7 +35,10 @@ class Board:
         self._collect = collect
         self._ledger = Ledger()
         self._counts: Counter[str] = Counter()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)  # for those that drain
+        self._offered = threading.Condition(self._lock)  # for the poller, when it sleeps
+        self._asleep = False
         self._closed = False
         self._process = os.getpid()
         self._poller = threading.Thread(target=self._poll, name="gpuflow-publisher", daemon=True)
@@ -63,12 +67,13 @@ class Board:
         publication = Publication(
             token, offered, generation, slot, reads, ttl_seconds, now + ttl_seconds, now + MAX_TTL_SECONDS
         )
-        with self._changed:
+        with self._lock:
             closed = self._closed
             if not closed:
                 self._ledger.add(publication)
                 self._counts["published"] += 1
-                self._changed.notify_all()
+                if self._asleep:
+                    self._offered.notify_all()
         if closed:
             offered.unpublish(revoke=True)
             raise Closed("the publisher is closed")
@@ -81,7 +86,7 @@ class Board:
             return
         key = parse_notification_key(message)
         slot, generation, token = key if key is not None else (None, None, message)
-        with self._changed:
+        with self._lock:
             answer = self._ledger.acknowledge(token, slot=slot, generation=generation)
             self._counts[answer] += 1
         if answer == "last":
@@ -89,7 +94,7 @@ class Board:
 
     def renew(self, token: bytes, ttl_seconds: float | None) -> bool:
         """Prolong a publication; false if it is not open."""
-        with self._changed:
+        with self._lock:
             renewed = self._ledger.renew(token, ttl_seconds, time.monotonic() + GRACE_SECONDS)
             self._counts["renewed" if renewed else "unknown"] += 1
             return renewed
@@ -100,7 +105,7 @@ class Board:
         Raises:
             StaleDescriptor: it is not open.
         """
-        with self._changed:
+        with self._lock:
             publication = self._ledger.open.get(descriptor.token)
             if (
                 publication is None
@@ -112,30 +117,30 @@ class Board:
 
     def offers(self) -> list[tuple[bytes, int | None, Any]]:
         """Token, expected reads and what is offered, of everything open."""
-        with self._changed:
+        with self._lock:
             return [(token, entry.reads_left, entry.offered) for token, entry in self._ledger.open.items()]
 
     def end(self, token: bytes, why: End) -> bool:
         """Close a publication; false if it was not open. Unless it was read by all, it is revoked: a reader that comes
         later finds it stale even while others hold the block."""
-        with self._changed:
+        with self._lock:
             publication = self._ledger.end(token, why)
             if publication is None:
                 return False
             self._counts[why] += 1
         publication.offered.unpublish(revoke=why != "acknowledged")
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            self._ended.notify_all()
         return True
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until nothing is open; false if the time was over first."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._ledger.open, timeout_seconds)
+        with self._lock:
+            return self._ended.wait_for(lambda: not self._ledger.open, timeout_seconds)
 
     def statistics(self, *, shm_readers: int = 0) -> PublisherStatistics:
         """A snapshot."""
-        with self._changed:
+        with self._lock:
             counts = self._counts
             return PublisherStatistics(
                 open=len(self._ledger.open),
@@ -154,32 +159,40 @@ class Board:
         """Withdraw everything and stop; false if that was done already, or belongs to the parent of a fork."""
         if self._process != os.getpid():
             return False
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return False
             self._closed = True
-            self._changed.notify_all()
+            self._offered.notify_all()
         self._poller.join()
         for token, _, _ in self.offers():
             self.end(token, "cancelled")
         return True
 
     def _poll(self) -> None:
-        pause = FIRST_POLL_SECONDS
-        while self._wait(pause):
+        pause, quiet_since, published = FIRST_POLL_SECONDS, time.monotonic(), 0
+        while self._wait(pause, asleep=time.monotonic() - quiet_since > SLEEP_SECONDS):
             heard = self._hear_all()
-            pause = FIRST_POLL_SECONDS if heard else min(1.5 * pause, LAST_POLL_SECONDS)
-            with self._changed:
+            with self._lock:
+                busy = heard or self._counts["published"] > published
+                published = self._counts["published"]
                 late = self._ledger.expired(time.monotonic())
+                if busy or self._ledger.open:
+                    quiet_since = time.monotonic()
+            pause = FIRST_POLL_SECONDS if busy else min(1.5 * pause, LAST_POLL_SECONDS)
             for token in late:
                 self.end(token, "expired")
 
-    def _wait(self, pause: float) -> bool:
-        with self._changed:
-            while not self._ledger.open and not self._closed:
-                self._changed.wait()
+    def _wait(self, pause: float, *, asleep: bool) -> bool:
+        """Between polls; without an end when nothing has been open for a second, because each waking of this thread
+        costs those that publish some 50 us."""
+        with self._lock:
+            self._asleep = asleep
+            while asleep and not self._ledger.open and not self._closed:
+                self._offered.wait()
+            self._asleep = False
             if not self._closed:
-                self._changed.wait(pause)
+                self._offered.wait(pause)
             return not self._closed
 
     def _hear_all(self) -> bool:

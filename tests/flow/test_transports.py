@@ -55,6 +55,12 @@ def reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
         assert reader.slab.statistics().live_leases == 0
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_published(publisher: Publisher) -> Iterator[None]:
+    yield
+    assert publisher.drain(timeout_seconds=10.0)
+
+
 def test_a_medium_is_read_into_a_block_that_the_caller_gives(
     source: Slab, publisher: Publisher, reader: Reader
 ) -> None:
