@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 log = logging.getLogger("gpuflow")
 log.addHandler(logging.NullHandler())
@@ -53,9 +53,10 @@ def exposition(values: Values) -> str:
     return "\n".join(lines) + "\n"
 
 
-def merged(parts: Iterable[Values]) -> Values:
+def merged(parts: Iterable[Mapping[str, float]]) -> Values:
     """One set of metrics; values of the same name and labels are added."""
-    whole: Counter[str] = Counter()
+    whole: Values = {}
     for part in parts:
-        whole.update(part)
-    return dict(whole)
+        for key, value in part.items():
+            whole[key] = whole.get(key, 0) + value
+    return whole

@@ -134,42 +134,48 @@ def _miscounted(frames: Frames) -> list[str]:
 
 
 def _transfer(flow: SyncFlow, results: Sequence[Result]) -> None:
-    """Publish what was loaded, and have a second process read it over NIXL."""
-    command = [sys.executable, "-m", "gpuflow.demo.reader"]
-    with (
-        Publisher(flow.flow.slab) as publisher,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader,
-    ):
-        assert reader.stdin is not None
-        assert reader.stdout is not None
-        ready = json.loads(reader.stdout.readline() or "{}")
-        for result in results if ready else ():
-            if result.media is not None:
-                _exchange(publisher, reader, result)
-        reader.stdin.close()
-        if reader.wait(timeout=60) != 0 or not ready:
-            results[0].problems.append("the reading process failed")
+    """Publish what was loaded, and have a second process read it over every way that leads to it."""
+    with Publisher(flow.flow.slab) as publisher:
+        ways = [way for way in ("shm", "nixl") if way in publisher.transports]
+        if publisher.slab.device != "cpu":
+            ways.remove("shm")
+        command = [sys.executable, "-m", "gpuflow.demo.reader", *ways]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            ready = json.loads(reader.stdout.readline() or "{}")
+            for result in results if ready else ():
+                if result.media is not None:
+                    _exchange(publisher, reader, result, len(ways))
+            reader.stdin.close()
+            if reader.wait(timeout=60) != 0 or not ready:
+                results[0].problems.append("the reading process failed")
 
 
-def _exchange(publisher: Publisher, reader: subprocess.Popen[str], result: Result) -> None:
+def _exchange(publisher: Publisher, reader: subprocess.Popen[str], result: Result, reads: int) -> None:
     assert reader.stdin is not None
     assert reader.stdout is not None
     assert result.media is not None
     started = time.perf_counter()
-    raw = publisher.publish(result.media, ttl_seconds=30.0).to_bytes()
+    raw = publisher.publish(result.media, reads=reads, ttl_seconds=30.0).to_bytes()
     published = Stage("publish", started, time.perf_counter() - started)
     reader.stdin.write(base64.b64encode(raw).decode() + "\n")
     reader.stdin.flush()
-    answer: dict[str, Any] = json.loads(reader.stdout.readline() or '{"error": "the reading process ended"}')
-    if "error" in answer:
-        result.problems.append(f"{answer['error']}: {answer.get('message', '')}")
+    answers: list[dict[str, Any]] = json.loads(reader.stdout.readline() or "[]")
+    wanted = digests(result.media)
+    for answer in answers:
+        if "error" in answer:
+            result.problems.append(f"{answer['way']}: {answer['error']}: {answer.get('message', '')}")
+        elif answer["digests"] != wanted:
+            result.problems.append(f"the second process read other bytes over {answer['way']}")
+    if len(answers) != reads:
+        result.problems.append("the reading process ended")
+    if result.problems:
         return
-    if answer["digests"] != digests(result.media):
-        result.problems.append("the second process read other bytes")
-        return
-    result.transport = f"NIXL {nixl_version()} UCX {'VRAM' if result.media.device != 'cpu' else 'DRAM'}"
-    read = Stage("read", answer["started_seconds"], answer["seconds"])
-    result.stages = (*result.stages, published, read)
+    names = {"shm": "mapped", "nixl": f"NIXL {nixl_version()} {'VRAM' if result.media.device != 'cpu' else 'DRAM'}"}
+    result.transport = " + ".join(names[answer["way"]] for answer in answers)
+    first = answers[0]
+    result.stages = (*result.stages, published, Stage("read", first["started_seconds"], first["seconds"]))
 
 
 def _draw(results: Sequence[Result], flow: SyncFlow, out: Path) -> None:
@@ -207,7 +213,7 @@ def _shown(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def _table(results: Sequence[Result]) -> str:
-    lines = [f"{'media':22} {'backend':28} {'device':8} {'shape':20} {'transport':24} ms by stage"]
+    lines = [f"{'media':22} {'backend':28} {'device':8} {'shape':20} {'transport':25} ms by stage"]
     for result in results:
         media = result.media
         if media is None:
@@ -216,6 +222,6 @@ def _table(results: Sequence[Result]) -> str:
         shape = "x".join(map(str, media.shape))
         stages = " ".join(f"{stage.name} {1e3 * stage.seconds:.1f}" for stage in result.stages)
         lines.append(
-            f"{result.job.name[-22:]:22} {media.backend:28} {media.device:8} {shape:20} {result.transport:24} {stages}"
+            f"{result.job.name[-22:]:22} {media.backend:28} {media.device:8} {shape:20} {result.transport:25} {stages}"
         )
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from gpuflow.media import (
     VideoMetadata,
 )
 from gpuflow.memory import Slab, SlabStatistics
-from gpuflow.observe import Counters, log
+from gpuflow.observe import Counters, Values, log, merged
 from gpuflow.workers import call_soon, result_of, worker_pool
 
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
@@ -71,7 +71,9 @@ class Flow:
         self.device: Device = choose(device)
         self.counters = Counters()
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
-        self.slab = Slab(slab_bytes, device=self.device)
+        self.slab = Slab(
+            slab_bytes, device=self.device, pin=False
+        )  # on the CPU no GPU reads it: no CUDA context either
         self._asked = device
         self._host_slab = Slab(slab_bytes) if self.device.is_cuda else self.slab
         self._num_workers = workers or len(os.sched_getaffinity(0))
@@ -140,6 +142,11 @@ class Flow:
     def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
         """Counters and the state of the result slab."""
         return self.counters.snapshot(), self.slab.statistics()
+
+    def metrics(self) -> Values:
+        """Counters and bytes by state under Prometheus names, for ``gpuflow.observe.exposition``."""
+        slabs = {self.slab.device: self.slab, self._host_slab.device: self._host_slab}
+        return merged([self.counters.snapshot(), *(slab.statistics().metrics() for slab in slabs.values())])
 
     async def aclose(self) -> None:
         """Stop; harmless when repeated. Media that are still held stay valid until they are released."""

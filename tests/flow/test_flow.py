@@ -416,7 +416,9 @@ def test_counters_tell_what_happened() -> None:
         with pytest.raises(GpuflowError):
             flow.load(b"")
         counters, slab = flow.flow.statistics()
-    assert counters['gpuflow_media_total{kind="image"}'] == 1
+        metrics = flow.flow.metrics()
+    assert metrics['gpuflow_slab_bytes{device="cpu",state="free"}'] == slab.capacity_bytes
+    assert counters['gpuflow_media_total{kind="image"}'] == metrics['gpuflow_media_total{kind="image"}'] == 1
     assert counters['gpuflow_errors_total{code="media_unprocessable"}'] == 1
     assert slab.live_leases == 0
 

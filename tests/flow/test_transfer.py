@@ -64,19 +64,21 @@ def test_a_second_process_reads_every_byte_and_the_block_is_freed_on_its_acknowl
 ) -> None:
     image, features = _image(shared_slab, seed=1), _features(shared_slab)
     wanted = [digests(image), digests(features)]
-    lines = [base64.b64encode(publisher.publish(m, ttl_seconds=60.0).to_bytes()) for m in (image, features)]
+    offers = [publisher.publish(m, reads=2, ttl_seconds=60.0) for m in (image, features)]
+    lines = [base64.b64encode(offer.to_bytes()) for offer in offers]
     image.release()
     features.release()
     assert shared_slab.statistics().live_leases == 2
     done = subprocess.run(
-        [sys.executable, "-m", "gpuflow.demo.reader"],
+        [sys.executable, "-m", "gpuflow.demo.reader", "shm", "nixl"],
         input=b"\n".join(lines),
         capture_output=True,
         timeout=60,
         check=True,
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()[1:]]
-    assert [answer.get("digests", answer) for answer in answers] == wanted
+    for way in range(2):
+        assert [answer[way].get("digests", answer) for answer in answers] == wanted
     assert publisher.drain(timeout_seconds=5.0)
     assert shared_slab.statistics().live_leases == 0
 
