@@ -13,6 +13,7 @@ from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import Closed
 from gpuflow.flow.flow import Flow, OptionsLike
 from gpuflow.media import Media, Modality, Outcome, Source
+from gpuflow.memory import Slab
 
 _T = TypeVar("_T")
 
@@ -50,6 +51,11 @@ class SyncFlow:
         except BaseException:
             self._stop_loop()
             raise
+
+    @property
+    def slab(self) -> Slab:
+        """The memory that results lie in: publish from it."""
+        return self.flow.slab
 
     def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
         """``Flow.load``, blocking."""

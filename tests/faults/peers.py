@@ -55,8 +55,11 @@ class PeerProcess:
         self.process.wait()
 
     def stop(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP, and wait until every thread has stopped."""
         self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        while any(_state(task) not in "Tt" for task in tasks.iterdir()):
+            pass
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -88,6 +91,10 @@ def peer_process(
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def transport(way: str) -> Any:
