@@ -53,7 +53,8 @@ def api() -> Any:
     Raises:
         BackendUnavailable: not installed, or it does not load.
     """
-    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")  # its logger writes INFO to stdout
+    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")  # its logger writes INFO to standard output
+    os.environ.setdefault("UCX_LOG_FILE", "stderr")  # UCX writes even its errors there
     try:
         from nixl_cu13 import _api
     except (ImportError, OSError, RuntimeError) as error:

@@ -32,6 +32,7 @@ from gpuflow.transfer.transports import Transport, available
 from gpuflow.workers import result_of
 
 MAX_PEERS = 256
+CLOSE_SECONDS = 10.0  # for reads that wait for room in a slab of the caller's
 
 
 class Reader:
@@ -145,7 +146,8 @@ class Reader:
     def map(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> Iterator[Media]:
         """Look at a medium in the publisher's own memory, on this host, with no copy. Read-only; valid in the ``with``.
 
-        The block is acknowledged at the end of the ``with``, so publish it for as long as it is looked at.
+        The block is acknowledged at the end of the ``with``, unless that ends in an error: publish it for as long as it
+        is looked at.
 
         Raises:
             StaleDescriptor: recycled before, or at the end: recycled meanwhile; throw away what was made of it.
@@ -154,8 +156,18 @@ class Reader:
         """
         peer, specs, metadata = self._check(descriptor, timeout_seconds)
         started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
-        with self._reading(peer), self._routes.looking(peer, descriptor, deadline) as borrowed:
-            yield _media(descriptor, borrowed, specs, metadata, Stage("map", started, time.perf_counter() - started))
+        with self._reading(peer):
+            look = self._routes.look(peer, descriptor, deadline)
+        stage = Stage("map", started, time.perf_counter() - started)
+        try:
+            yield _media(descriptor, look.storage, specs, metadata, stage)
+        finally:
+            look.storage.release()
+        try:
+            look.verify()
+        except StaleDescriptor:
+            self._count("stale")
+            raise
         self._routes.acknowledge("shm", peer, descriptor.token)
         self._count("shm", descriptor.nbytes)
 
@@ -191,8 +203,8 @@ class Reader:
             self.slab.close(force=True)  # ends waits for room; we hold its memory
         self._routes.interrupt()
         with self._idle:
-            self._idle.wait_for(lambda: self._active == 0)
-        self._pool.shutdown()
+            self._idle.wait_for(lambda: self._active == 0, CLOSE_SECONDS)
+        self._pool.shutdown(wait=False)
         if self._routes.close():
             self._let_slab_go()
         else:  # a read that timed out may still write to it: it stays mapped

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from gpuflow.errors import PeerUnavailable
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.copying import copy_block
 from gpuflow.transfer import inproc
-from gpuflow.transfer.borrowed import Borrowed
 from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.files import Directory
-from gpuflow.transfer.shm_reads import ShmReads
+from gpuflow.transfer.shm_reads import Look, ShmReads
 from gpuflow.transfer.transports import Transport
 
 if TYPE_CHECKING:
@@ -93,17 +90,16 @@ class Routes:
         else:
             self._start_nixl().read(peer, descriptor, lease, deadline)
 
-    @contextmanager
-    def looking(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Iterator[Borrowed]:
-        """A publisher's block where it lies, on this host."""
+    def look(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Look:
+        """A publisher's block where it lies, on this host.
+
+        Raises:
+            PeerUnavailable: it cannot be mapped from here.
+            StaleDescriptor: it was recycled.
+        """
         if not self._maps(peer, descriptor, deadline):
             raise PeerUnavailable("the publisher's memory cannot be mapped from here: use read()")
-        with self._shm.looking(peer, descriptor, deadline) as block:
-            borrowed = Borrowed(block)
-            try:
-                yield borrowed
-            finally:
-                borrowed.release()
+        return self._shm.look(peer, descriptor, deadline)
 
     def acknowledge(self, way: Way, peer: Peer, token: bytes) -> None:
         """Tell the publisher that its block was read. When it is gone it is only counted: the bytes are here."""

@@ -27,6 +27,7 @@ import msgspec
 from gpuflow.errors import GpuflowError, InvalidDescriptor, PeerUnavailable, TransferTimeout
 from gpuflow.memory import Slab
 from gpuflow.memory.backing import HostMemory
+from gpuflow.observe import log
 
 SECRET_BYTES = 16
 MAX_MESSAGE_BYTES = 256
@@ -120,7 +121,10 @@ class ShmServer:
         if not message:
             self._drop(connection)
         elif connection in self._readers:
-            self._on_message(message)
+            try:
+                self._on_message(message)
+            except Exception:  # noqa: BLE001 - one message must not end the thread that hears all readers
+                log.exception("a reader's message could not be taken")
         else:
             self._greet(connection, message)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from gpuflow.errors import PeerUnavailable, StaleDescriptor, TransferTimeout
 from gpuflow.memory import Lease
 from gpuflow.memory.copying import copy_in
+from gpuflow.transfer.borrowed import Borrowed
 from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.shm import ShmConnection
 
@@ -49,18 +48,16 @@ class ShmReads:
         """
         connection = self._alive(peer, deadline)
         source = connection.locate(descriptor.address, descriptor.nbytes)
-        _verify(connection, descriptor)
+        verify(connection, descriptor)
         copy_in(source, lease, descriptor.nbytes)
-        _verify(connection, descriptor)
+        verify(connection, descriptor)
 
-    @contextmanager
-    def looking(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Iterator[Any]:
-        """The publisher's own bytes, read-only; raises as ``read`` does, ``StaleDescriptor`` at the end too."""
+    def look(self, peer: Peer, descriptor: Descriptor, deadline: float) -> Look:
+        """The publisher's own bytes; raises as ``read`` does."""
         connection = self._alive(peer, deadline)
-        block = connection.block(descriptor.address, descriptor.nbytes)
-        _verify(connection, descriptor)
-        yield block
-        _verify(connection, descriptor)
+        look = Look(Borrowed(connection.block(descriptor.address, descriptor.nbytes)), connection, descriptor)
+        look.verify()
+        return look
 
     def acknowledge(self, peer: Peer, token: bytes) -> None:
         """Tell the publisher.
@@ -131,6 +128,20 @@ class ShmReads:
             connection.close()
 
 
-def _verify(connection: ShmConnection, descriptor: Descriptor) -> None:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A view of a publisher's block, and the means to see whether it is still the block."""
+
+    storage: Borrowed
+    connection: ShmConnection
+    descriptor: Descriptor
+
+    def verify(self) -> None:
+        """Raise ``StaleDescriptor`` if the block was recycled meanwhile."""
+        verify(self.connection, self.descriptor)
+
+
+def verify(connection: ShmConnection, descriptor: Descriptor) -> None:
+    """Raise ``StaleDescriptor`` unless the block's generation is the descriptor's."""
     if connection.generation(descriptor.table_address) != descriptor.generation:
         raise StaleDescriptor("the block was recycled before it was read")
