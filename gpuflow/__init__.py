@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from gpuflow.media import Waveform as Waveform
     from gpuflow.memory.lease import Lease as Lease
     from gpuflow.memory.slab import Slab as Slab
+    from gpuflow.memory.tiered import TieredMemory as TieredMemory
+    from gpuflow.memory.tiers import FileTier as FileTier
+    from gpuflow.memory.tiers import HostTier as HostTier
     from gpuflow.presets.image import Preset as Preset
     from gpuflow.presets.mel import MelSpec as MelSpec
     from gpuflow.transfer.descriptor import Descriptor as Descriptor
@@ -73,6 +76,8 @@ _NAMES = {
     "media": ("Features", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),
     "memory.lease": ("Lease",),
     "memory.slab": ("Slab",),
+    "memory.tiered": ("TieredMemory",),
+    "memory.tiers": ("FileTier", "HostTier"),
     "presets.image": ("Preset",),
     "presets.mel": ("MelSpec",),
     "transfer.descriptor": ("Descriptor", "Peer"),

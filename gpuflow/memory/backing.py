@@ -83,7 +83,7 @@ class HostMemory:
         self.pinned = True
 
     def close(self) -> None:
-        """Give the memory back; harmless when repeated."""
+        """Give the memory back, once the last view of it is gone; harmless when repeated."""
         if self._map is None:
             return
         if self.pinned:
@@ -93,7 +93,8 @@ class HostMemory:
             cupy.cuda.runtime.hostUnregister(self.address)
         mapping, self._map = self._map, None
         self._close_file()
-        mapping.close()
+        with contextlib.suppress(BufferError):  # views are left, say in an error's traceback: it goes with the last
+            mapping.close()
 
 
 class DeviceMemory:

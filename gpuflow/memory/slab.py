@@ -74,6 +74,16 @@ class Slab:
         return self.backing.address
 
     @property
+    def free_bytes(self) -> int:
+        """Bytes that no block takes."""
+        return self._arbiter.extents.free_bytes
+
+    @property
+    def largest_free_bytes(self) -> int:
+        """The largest block that could be leased at once."""
+        return self._arbiter.extents.largest_free_bytes
+
+    @property
     def pinned(self) -> bool:
         """Whether it is host memory that was page-locked for a GPU."""
         return isinstance(self.backing, HostMemory) and self.backing.pinned

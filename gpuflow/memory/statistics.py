@@ -55,3 +55,38 @@ class SlabStatistics:
         }.items():
             values[labelled(f"gpuflow_slab_{name}", device=self.device)] = value
         return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TieredStatistics:
+    """Entries and bytes by place (``"slab"`` and the tiers' names), and counts since the memory was made."""
+
+    entries: dict[str, int]
+    bytes: dict[str, int]
+    evictable_bytes: int
+    spills: int
+    spilled_bytes: int
+    spill_seconds: float
+    restores: int
+    restored_bytes: int
+    restore_seconds: float
+    drops: int
+    spill_failures: int
+    restore_failures: int
+
+    def metrics(self) -> Values:
+        """The same under Prometheus names."""
+        values: Values = {labelled("gpuflow_tier_bytes", tier=tier): size for tier, size in self.bytes.items()}
+        values |= {labelled("gpuflow_tier_entries", tier=tier): count for tier, count in self.entries.items()}
+        return values | {
+            "gpuflow_tier_evictable_bytes": self.evictable_bytes,
+            "gpuflow_spills_total": self.spills,
+            "gpuflow_spilled_bytes_total": self.spilled_bytes,
+            "gpuflow_spill_seconds_total": self.spill_seconds,
+            "gpuflow_restores_total": self.restores,
+            "gpuflow_restored_bytes_total": self.restored_bytes,
+            "gpuflow_restore_seconds_total": self.restore_seconds,
+            "gpuflow_tier_drops_total": self.drops,
+            "gpuflow_spill_failures_total": self.spill_failures,
+            "gpuflow_restore_failures_total": self.restore_failures,
+        }

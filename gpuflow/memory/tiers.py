@@ -1,0 +1,298 @@
+"""Where blocks go when memory is short: a second slab on the host, or a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpuflow.config import parse_bytes
+from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
+from gpuflow.memory.backing import HostMemory, device_id
+from gpuflow.memory.copying import copy_block
+from gpuflow.memory.extents import Extents
+from gpuflow.memory.lease import Lease
+from gpuflow.memory.slab import Slab
+
+PAGE_BYTES = 4096  # what O_DIRECT and GPUDirect Storage want: offsets, lengths and addresses in whole pages
+BOUNCE_BYTES = 8 << 20
+MAX_WRITE_BYTES = 1 << 30  # Linux moves at most 2 GiB in one call
+
+
+class TierFull(SpillError):
+    """No room for a block of that size now."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A block that a tier holds: its size, the XXH3 of its bytes, and where it lies there."""
+
+    nbytes: int
+    checksum: int
+    place: Any
+
+
+class Tier(Protocol):
+    """Holds copies of blocks. Thread-safe."""
+
+    name: str
+    capacity_bytes: int
+
+    @property
+    def free_bytes(self) -> int: ...
+
+    def put(self, lease: Lease) -> Ticket:
+        """Copy a sealed block in.
+
+        Raises:
+            TierFull: no room.
+            SpillError: it could not be written.
+        """
+
+    def get(self, ticket: Ticket, into: Lease) -> None:
+        """Copy a block back, verified.
+
+        Raises:
+            SpillError: it could not be read, or its bytes have changed.
+        """
+
+    def lease_of(self, ticket: Ticket) -> Lease | None:
+        """The block itself, if it lies in memory, so that it can go on to a lower tier."""
+
+    def drop(self, ticket: Ticket) -> None:
+        """Forget a block."""
+
+    def close(self) -> None: ...
+
+
+class HostTier:
+    """A slab on the host, of ``nbytes``, page-locked where there is a GPU (``pin`` as for ``Slab``)."""
+
+    name = "host"
+
+    def __init__(self, nbytes: int | str, *, pin: bool | None = None) -> None:
+        self.slab = Slab(nbytes, pin=pin)
+        self.capacity_bytes = self.slab.nbytes
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that no block takes."""
+        return self.slab.free_bytes
+
+    def put(self, lease: Lease) -> Ticket:
+        """Copy a block in; see ``Tier``."""
+        try:
+            copy = self.slab.allocate(lease.nbytes)
+        except SlabExhausted as error:
+            raise TierFull(f"no block of {lease.nbytes} bytes in the host tier") from error
+        try:
+            lease.synchronize()
+            copy_block(lease, copy, lease.nbytes)
+            copy.seal()
+            return Ticket(lease.nbytes, _checksum(copy.memory()), copy)
+        except BaseException as error:
+            copy.release()
+            raise _as_spill_error(error) from error
+
+    def get(self, ticket: Ticket, into: Lease) -> None:
+        """Copy a block back, verified; see ``Tier``."""
+        if _checksum(ticket.place.memory()) != ticket.checksum:
+            raise SpillError("a block in the host tier has changed: its checksum does not match")
+        copy_block(ticket.place, into, ticket.nbytes)
+
+    def lease_of(self, ticket: Ticket) -> Lease | None:
+        """The block in this tier's slab."""
+        lease: Lease = ticket.place
+        return lease
+
+    def drop(self, ticket: Ticket) -> None:
+        """Forget a block."""
+        ticket.place.release()
+
+    def close(self) -> None:
+        """Free the memory; harmless when repeated."""
+        self.slab.close(force=True)
+
+
+class FileTier:
+    """One file of ``nbytes`` in ``directory``, allocated at once, without a name, readable by nobody else.
+
+    Args:
+        direct: past the page cache (``O_DIRECT``): slower for what fits into memory, right for what does not.
+
+    Raises:
+        SpillError: the directory cannot be written to, or the disk has no room.
+    """
+
+    name = "file"
+
+    def __init__(self, directory: str | os.PathLike[str], nbytes: int | str, *, direct: bool = False) -> None:
+        self.capacity_bytes = max(PAGE_BYTES, parse_bytes(nbytes)) // PAGE_BYTES * PAGE_BYTES
+        self.direct = direct
+        self.file = self._open(Path(directory), os.O_DIRECT if direct else 0)
+        try:
+            os.posix_fallocate(self.file, 0, self.capacity_bytes)
+        except OSError as error:
+            self.close()
+            raise SpillError(f"no room for a file of {self.capacity_bytes} bytes: {error.strerror}") from error
+        self._extents = Extents(self.capacity_bytes, granule=PAGE_BYTES)
+        self._lock = threading.Lock()
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that no block takes."""
+        return self._extents.free_bytes
+
+    def put(self, lease: Lease) -> Ticket:
+        """Write a block; see ``Tier``."""
+        with self._lock:
+            start = self._extents.allocate(lease.nbytes)
+        if start is None:
+            raise TierFull(f"no room for a block of {lease.nbytes} bytes in the file")
+        try:
+            lease.synchronize()
+            return Ticket(lease.nbytes, self._write(lease, start), start)
+        except BaseException as error:
+            self._free(start, lease.nbytes)
+            raise _as_spill_error(error) from error
+
+    def get(self, ticket: Ticket, into: Lease) -> None:
+        """Read a block back, verified; see ``Tier``."""
+        into.require(ticket.nbytes)
+        try:
+            checksum = self._read(into, ticket.place, ticket.nbytes)
+        except OSError as error:
+            raise _as_spill_error(error) from error
+        if checksum != ticket.checksum:
+            raise SpillError("a spilled block has changed on the disk: its checksum does not match")
+
+    def lease_of(self, ticket: Ticket) -> Lease | None:
+        """``None``: it does not lie in memory."""
+        return None
+
+    def drop(self, ticket: Ticket) -> None:
+        """Forget a block."""
+        self._free(ticket.place, ticket.nbytes)
+
+    def close(self) -> None:
+        """Close the file, which ends with that; harmless when repeated."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+    def _open(self, directory: Path, flags: int) -> int:
+        flags |= os.O_RDWR | os.O_CLOEXEC
+        try:
+            with contextlib.suppress(OSError):  # a filesystem without nameless files
+                return os.open(directory, flags | os.O_TMPFILE, 0o600)
+            file, name = tempfile.mkstemp(prefix=".gpuflow-", suffix=".spill", dir=directory)
+            try:
+                os.close(file)
+                return os.open(name, flags)
+            finally:
+                os.unlink(name)
+        except OSError as error:
+            raise SpillError(f"no file can be made in the directory of the file tier: {error.strerror}") from error
+
+    def _free(self, start: int, nbytes: int) -> None:
+        with self._lock:
+            self._extents.free(start, nbytes)
+
+    def _write(self, lease: Lease, start: int) -> int:
+        """Write a block at ``start``; returns its checksum."""
+        if lease.device == "cpu":
+            self._write_all(_pages(lease, lease.nbytes, direct=self.direct), start)
+            return _checksum(lease.memory())
+        digest = _new_checksum()
+        for offset, size, bounce, address in _bounces(lease, lease.nbytes):
+            _copy_from_device(address, bounce.address, size, lease)
+            digest.update(bounce.buffer(0, size))
+            self._write_all(bounce.buffer(0, _whole_pages(size) if self.direct else size), start + offset)
+        return int(digest.intdigest())
+
+    def _read(self, into: Lease, start: int, nbytes: int) -> int:
+        """Read a block; returns the checksum of what came."""
+        if into.device == "cpu":
+            self._read_all(_pages(into, nbytes, direct=self.direct), start)
+            return _checksum(into.memory()[:nbytes])
+        digest = _new_checksum()
+        for offset, size, bounce, address in _bounces(into, nbytes):
+            self._read_all(bounce.buffer(0, _whole_pages(size) if self.direct else size), start + offset)
+            digest.update(bounce.buffer(0, size))
+            _copy_to_device(bounce.address, address, size, into)
+        return int(digest.intdigest())
+
+    def _write_all(self, data: memoryview, start: int) -> None:
+        done = 0
+        while done < len(data):
+            written = os.pwrite(self.file, data[done : done + MAX_WRITE_BYTES], start + done)
+            if written == 0:
+                raise SpillError("the disk takes no more")
+            done += written
+
+    def _read_all(self, data: memoryview, start: int) -> None:
+        done = 0
+        while done < len(data):
+            came = os.preadv(self.file, [data[done : done + MAX_WRITE_BYTES]], start + done)
+            if came == 0:
+                raise SpillError("the file of spilled blocks is shorter than it was")
+            done += came
+
+
+def _checksum(data: memoryview) -> int:
+    import xxhash
+
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+def _new_checksum() -> Any:
+    import xxhash
+
+    return xxhash.xxh3_64()
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
+
+
+def _pages(lease: Lease, nbytes: int, *, direct: bool) -> memoryview:
+    """The first ``nbytes`` of a host block; in whole pages where the file wants them: the block's granule holds them."""
+    backing = lease.slab.backing
+    assert isinstance(backing, HostMemory)
+    return backing.buffer(lease.offset, _whole_pages(nbytes) if direct else nbytes)
+
+
+def _bounces(lease: Lease, nbytes: int) -> Iterator[tuple[int, int, HostMemory, int]]:
+    """Pieces of a block on a GPU: offset, size, host memory to pass through, and the address on the device."""
+    bounce = HostMemory(min(_whole_pages(nbytes), BOUNCE_BYTES), name="gpuflow-bounce")
+    try:
+        for offset in range(0, nbytes, BOUNCE_BYTES):
+            yield offset, min(BOUNCE_BYTES, nbytes - offset), bounce, lease.address + offset
+    finally:
+        bounce.close()
+
+
+def _copy_from_device(source: int, target: int, nbytes: int, lease: Lease) -> None:
+    import cupy
+
+    with cupy.cuda.Device(device_id(lease.device)):
+        cupy.cuda.runtime.memcpy(target, source, nbytes, cupy.cuda.runtime.memcpyDeviceToHost)
+
+
+def _copy_to_device(source: int, target: int, nbytes: int, lease: Lease) -> None:
+    import cupy
+
+    with cupy.cuda.Device(device_id(lease.device)):
+        cupy.cuda.runtime.memcpy(target, source, nbytes, cupy.cuda.runtime.memcpyHostToDevice)
+
+
+def _as_spill_error(error: BaseException) -> BaseException:
+    """A failure of the disk as ``SpillError``; ours, and interruptions, as they are."""
+    if isinstance(error, OSError) and not isinstance(error, GpuflowError):
+        return SpillError(f"a block could not be spilled or restored: {error.strerror or error}")
+    return error
