@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from gpuflow.config import parse_bytes
 from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
 from gpuflow.memory.backing import HostMemory, device_id
+from gpuflow.memory.checksum import checksum_of
 from gpuflow.memory.copying import copy_block
 from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
@@ -94,14 +95,14 @@ class HostTier:
             lease.synchronize()
             copy_block(lease, copy, lease.nbytes)
             copy.seal()
-            return Ticket(lease.nbytes, _checksum(copy.memory()), copy)
+            return Ticket(lease.nbytes, checksum_of(copy.memory()), copy)
         except BaseException as error:
             copy.release()
             raise _as_spill_error(error) from error
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Copy a block back, verified; see ``Tier``."""
-        if _checksum(ticket.place.memory()) != ticket.checksum:
+        if checksum_of(ticket.place.memory()) != ticket.checksum:
             raise SpillError("a block in the host tier has changed: its checksum does not match")
         copy_block(ticket.place, into, ticket.nbytes)
 
@@ -207,7 +208,7 @@ class FileTier:
         """Write a block at ``start``; returns its checksum."""
         if lease.device == "cpu":
             self._write_all(_pages(lease, lease.nbytes, direct=self.direct), start)
-            return _checksum(lease.memory())
+            return checksum_of(lease.memory())
         digest = _new_checksum()
         for offset, size, bounce, address in _bounces(lease, lease.nbytes):
             _copy_from_device(address, bounce.address, size, lease)
@@ -219,7 +220,7 @@ class FileTier:
         """Read a block; returns the checksum of what came."""
         if into.device == "cpu":
             self._read_all(_pages(into, nbytes, direct=self.direct), start)
-            return _checksum(into.memory()[:nbytes])
+            return checksum_of(into.memory()[:nbytes])
         digest = _new_checksum()
         for offset, size, bounce, address in _bounces(into, nbytes):
             self._read_all(bounce.buffer(0, _whole_pages(size) if self.direct else size), start + offset)
@@ -242,12 +243,6 @@ class FileTier:
             if came == 0:
                 raise SpillError("the file of spilled blocks is shorter than it was")
             done += came
-
-
-def _checksum(data: memoryview) -> int:
-    import xxhash
-
-    return int(xxhash.xxh3_64_intdigest(data))
 
 
 def _new_checksum() -> Any:

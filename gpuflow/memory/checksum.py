@@ -1,0 +1,44 @@
+"""Checksums of blocks, against disks and memories that change bytes; not against people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuflow.memory.backing import device_id
+from gpuflow.memory.lease import Lease
+
+_CHUNK_WORDS = 2 << 20
+_ODD = 0x9E3779B97F4A7C15
+
+
+def checksum_of(data: memoryview) -> int:
+    """XXH3, 64 bits; without the GIL."""
+    import xxhash
+
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+def block_checksum(lease: Lease, nbytes: int) -> int:
+    """The checksum of a block's first ``nbytes``, computed where they lie: XXH3 on the host, ``word_checksum`` on a
+    GPU."""
+    if lease.device == "cpu":
+        return checksum_of(lease.memory()[:nbytes])
+    import cupy
+
+    with cupy.cuda.Device(device_id(lease.device)):
+        return word_checksum(cupy.asarray(lease)[:nbytes], cupy)
+
+
+def word_checksum(array: Any, xp: Any) -> int:
+    """A 64-bit checksum that a GPU computes as a few sums: over the little-endian words, ``(word + i) * (i * odd | 1)``
+    modulo 2**64, where ``i`` is the word's number; what is left at the end, if anything, counts as the last word.
+
+    ``xp`` is numpy or CuPy, ``array`` a vector of uint8.
+    """
+    total, whole = 0, array.size // 8 * 8
+    for first in range(0, whole // 8, _CHUNK_WORDS):
+        words = array[8 * first : min(whole, 8 * (first + _CHUNK_WORDS))].view(xp.uint64)
+        number = xp.arange(first, first + words.size, dtype=xp.uint64)
+        total += int(((words + number) * (number * xp.uint64(_ODD) | xp.uint64(1))).sum(dtype=xp.uint64))
+    tail, last = int.from_bytes(array[whole:].tobytes(), "little"), whole // 8
+    return (total + (tail + last) * (last * _ODD | 1)) % 2**64
