@@ -41,4 +41,4 @@ def word_checksum(array: Any, xp: Any) -> int:
         number = xp.arange(first, first + words.size, dtype=xp.uint64)
         total += int(((words + number) * (number * xp.uint64(_ODD) | xp.uint64(1))).sum(dtype=xp.uint64))
     tail, last = int.from_bytes(array[whole:].tobytes(), "little"), whole // 8
-    return (total + (tail + last) * (last * _ODD | 1)) % 2**64
+    return int((total + (tail + last) * (last * _ODD | 1)) % 2**64)

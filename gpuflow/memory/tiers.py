@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import tempfile
 import threading
@@ -14,15 +15,15 @@ from typing import Any, Protocol
 from gpuflow.config import parse_bytes
 from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
 from gpuflow.memory.backing import HostMemory, device_id
-from gpuflow.memory.checksum import checksum_of
+from gpuflow.memory.checksum import block_checksum
 from gpuflow.memory.copying import copy_block
 from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
 
 PAGE_BYTES = 4096  # what O_DIRECT and GPUDirect Storage want: offsets, lengths and addresses in whole pages
-BOUNCE_BYTES = 8 << 20
-MAX_WRITE_BYTES = 1 << 30  # Linux moves at most 2 GiB in one call
+PIECE_BYTES = 512 << 10  # fits a core's cache
+DIRECT_PIECE_BYTES = 8 << 20
 
 
 class TierFull(SpillError):
@@ -93,18 +94,17 @@ class HostTier:
             raise TierFull(f"no block of {lease.nbytes} bytes in the host tier") from error
         try:
             lease.synchronize()
-            copy_block(lease, copy, lease.nbytes)
+            checksum = _copy_summed(lease, copy, lease.nbytes)
             copy.seal()
-            return Ticket(lease.nbytes, checksum_of(copy.memory()), copy)
+            return Ticket(lease.nbytes, checksum, copy)
         except BaseException as error:
             copy.release()
             raise _as_spill_error(error) from error
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Copy a block back, verified; see ``Tier``."""
-        if checksum_of(ticket.place.memory()) != ticket.checksum:
+        if _copy_summed(ticket.place, into, ticket.nbytes) != ticket.checksum:
             raise SpillError("a block in the host tier has changed: its checksum does not match")
-        copy_block(ticket.place, into, ticket.nbytes)
 
     def lease_of(self, ticket: Ticket) -> Lease | None:
         """The block in this tier's slab."""
@@ -205,33 +205,50 @@ class FileTier:
             self._extents.free(start, nbytes)
 
     def _write(self, lease: Lease, start: int) -> int:
-        """Write a block at ``start``; returns its checksum."""
-        if lease.device == "cpu":
-            self._write_all(_pages(lease, lease.nbytes, direct=self.direct), start)
-            return checksum_of(lease.memory())
+        """Write a block at ``start``; returns its checksum. Piece by piece, so that it is summed while it is cached."""
         digest = _new_checksum()
-        for offset, size, bounce, address in _bounces(lease, lease.nbytes):
-            _copy_from_device(address, bounce.address, size, lease)
-            digest.update(bounce.buffer(0, size))
-            self._write_all(bounce.buffer(0, _whole_pages(size) if self.direct else size), start + offset)
+        for offset, size, data, address in self._pieces(lease, lease.nbytes):
+            if address is not None:
+                _copy_from_device(address, data, lease)
+            self._write_all(data, start + offset)
+            digest.update(data[:size])
         return int(digest.intdigest())
 
     def _read(self, into: Lease, start: int, nbytes: int) -> int:
         """Read a block; returns the checksum of what came."""
-        if into.device == "cpu":
-            self._read_all(_pages(into, nbytes, direct=self.direct), start)
-            return checksum_of(into.memory()[:nbytes])
         digest = _new_checksum()
-        for offset, size, bounce, address in _bounces(into, nbytes):
-            self._read_all(bounce.buffer(0, _whole_pages(size) if self.direct else size), start + offset)
-            digest.update(bounce.buffer(0, size))
-            _copy_to_device(bounce.address, address, size, into)
+        for offset, size, data, address in self._pieces(into, nbytes):
+            self._read_all(data, start + offset)
+            digest.update(data[:size])
+            if address is not None:
+                _copy_to_device(data, address, into)
         return int(digest.intdigest())
+
+    def _pieces(self, lease: Lease, nbytes: int) -> Iterator[tuple[int, int, memoryview, int | None]]:
+        """A block in pieces: offset, size, host memory in whole pages where the file wants them, and for a block on a
+        GPU the address there, to copy from or to."""
+        piece = DIRECT_PIECE_BYTES if self.direct else PIECE_BYTES
+        backing = lease.slab.backing
+        if isinstance(backing, HostMemory):  # whole pages lie within the block's granule
+            for offset in range(0, nbytes, piece):
+                size = min(piece, nbytes - offset)
+                yield offset, size, backing.buffer(lease.offset + offset, self._rounded(size)), None
+            return
+        bounce = HostMemory(_whole_pages(min(nbytes, piece)), name="gpuflow-bounce")
+        try:
+            for offset in range(0, nbytes, piece):
+                size = min(piece, nbytes - offset)
+                yield offset, size, bounce.buffer(0, self._rounded(size)), lease.address + offset
+        finally:
+            bounce.close()
+
+    def _rounded(self, nbytes: int) -> int:
+        return _whole_pages(nbytes) if self.direct else nbytes
 
     def _write_all(self, data: memoryview, start: int) -> None:
         done = 0
         while done < len(data):
-            written = os.pwrite(self.file, data[done : done + MAX_WRITE_BYTES], start + done)
+            written = os.pwrite(self.file, data[done:], start + done)
             if written == 0:
                 raise SpillError("the disk takes no more")
             done += written
@@ -239,10 +256,25 @@ class FileTier:
     def _read_all(self, data: memoryview, start: int) -> None:
         done = 0
         while done < len(data):
-            came = os.preadv(self.file, [data[done : done + MAX_WRITE_BYTES]], start + done)
+            came = os.preadv(self.file, [data[done:]], start + done)
             if came == 0:
                 raise SpillError("the file of spilled blocks is shorter than it was")
             done += came
+
+
+def _copy_summed(source: Lease, target: Lease, nbytes: int) -> int:
+    """Copy a block of which one end is on the host; returns the checksum of its bytes there."""
+    if source.device != "cpu" or target.device != "cpu":
+        copy_block(source, target, nbytes)
+        return block_checksum(source if source.device == "cpu" else target, nbytes)
+    source.require(nbytes)
+    target.require(nbytes)
+    digest, data = _new_checksum(), source.memory()
+    for offset in range(0, nbytes, PIECE_BYTES):
+        size = min(PIECE_BYTES, nbytes - offset)
+        ctypes.memmove(target.address + offset, source.address + offset, size)
+        digest.update(data[offset : offset + size])
+    return int(digest.intdigest())
 
 
 def _new_checksum() -> Any:
@@ -255,35 +287,22 @@ def _whole_pages(nbytes: int) -> int:
     return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
 
 
-def _pages(lease: Lease, nbytes: int, *, direct: bool) -> memoryview:
-    """The first ``nbytes`` of a host block; in whole pages where the file wants them: the block's granule holds them."""
-    backing = lease.slab.backing
-    assert isinstance(backing, HostMemory)
-    return backing.buffer(lease.offset, _whole_pages(nbytes) if direct else nbytes)
-
-
-def _bounces(lease: Lease, nbytes: int) -> Iterator[tuple[int, int, HostMemory, int]]:
-    """Pieces of a block on a GPU: offset, size, host memory to pass through, and the address on the device."""
-    bounce = HostMemory(min(_whole_pages(nbytes), BOUNCE_BYTES), name="gpuflow-bounce")
-    try:
-        for offset in range(0, nbytes, BOUNCE_BYTES):
-            yield offset, min(BOUNCE_BYTES, nbytes - offset), bounce, lease.address + offset
-    finally:
-        bounce.close()
-
-
-def _copy_from_device(source: int, target: int, nbytes: int, lease: Lease) -> None:
+def _copy_from_device(source: int, target: memoryview, lease: Lease) -> None:
     import cupy
 
     with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(target, source, nbytes, cupy.cuda.runtime.memcpyDeviceToHost)
+        cupy.cuda.runtime.memcpy(_address(target), source, len(target), cupy.cuda.runtime.memcpyDeviceToHost)
 
 
-def _copy_to_device(source: int, target: int, nbytes: int, lease: Lease) -> None:
+def _copy_to_device(source: memoryview, target: int, lease: Lease) -> None:
     import cupy
 
     with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(target, source, nbytes, cupy.cuda.runtime.memcpyHostToDevice)
+        cupy.cuda.runtime.memcpy(target, _address(source), len(source), cupy.cuda.runtime.memcpyHostToDevice)
+
+
+def _address(data: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(data))
 
 
 def _as_spill_error(error: BaseException) -> BaseException:
