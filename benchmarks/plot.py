@@ -19,8 +19,10 @@ def main(folders: list[str]) -> None:
     """Draw all results of the given folders; of all machines by default."""
     places = [Path(folder) for folder in folders] or [path for path in RESULTS.iterdir() if path.is_dir()]
     for path in sorted(file for place in places for file in place.glob("*.json")):
-        draw(json.loads(path.read_text()), path.with_suffix(".png"))
-        print(path.with_suffix(".png"))
+        result = json.loads(path.read_text())
+        if "rows" in result:  # a stress has counts, and no times
+            draw(result, path.with_suffix(".png"))
+            print(path.with_suffix(".png"))
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -26,6 +26,13 @@ def test_a_benchmark_runs_at_size_one_and_is_drawn(name: str, tmp_path: Path) ->
     assert next(tmp_path.glob("*.png")).stat().st_size > 10_000
 
 
+def test_the_stress_of_recycled_blocks_finds_no_wrong_byte(tmp_path: Path) -> None:
+    _run("-m", "benchmarks.stress_recycling", "--reads", "100", "--out", str(tmp_path))
+    found = json.loads((tmp_path / "recycling.json").read_text())["found"]
+    assert {counts["wrong"] for counts in found.values()} == {0}
+    assert all(counts["right"] + counts["stale"] >= 100 for counts in found.values())
+
+
 def _run(*arguments: str) -> None:
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -41,7 +41,7 @@ def test_a_block_of_readme_runs(number: int, folder: Path, installed: Path) -> N
 
 
 def test_readme_has_code_and_the_pictures_that_it_shows() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file()
 
