@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 from gpuflow.media import Media
 from gpuflow.transfer.board import Board
-from gpuflow.transfer.descriptor import MAX_LINKS, Descriptor, Peer, write_metadata
+from gpuflow.transfer.descriptor import MAX_LINKS, Descriptor, Peer
 from gpuflow.transfer.files import Directory, StoredFile
-from gpuflow.transfer.statistics import PublisherStatistics
+from gpuflow.transfer.offering import Offering
 
 
-class FilePublisher:
+class FilePublisher(Offering):
     """``Publisher`` where no memory can be shared: media of any slab are written to ``directory``, and a reader that was
     given the same directory reads them there. A file is removed when it was read ``reads`` times or its time is over.
 
@@ -42,66 +42,16 @@ class FilePublisher:
         media.lease.synchronize()
         stored = self._directory.write(media, links=reads or 0)
         token = self._board.offer(stored, 0, 0, reads, ttl_seconds)
-        return Descriptor(
-            peer=self.peer,
-            mem_type="DRAM",
-            device_id=0,
-            address=0,
-            nbytes=media.lease.nbytes,
-            table_address=0,
-            slot=0,
-            generation=0,
-            token=token,
-            ttl_ms=int(ttl_seconds * 1000),
-            kind=media.kind,
-            tensors=tuple((spec.name, spec.dtype, spec.shape, spec.offset) for spec in media.specs),
-            metadata=write_metadata(media.metadata),
-            backend=media.backend,
-            fallback=media.fallback,
-            content_hash=media.content_hash,
-            file=stored.name,
-            links=reads or 0,
-            checksum=stored.checksum,
-        )
+        return self._describe(media, token, ttl_seconds, file=stored.name, links=reads or 0, checksum=stored.checksum)
 
     async def apublish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
         """``publish`` off the event loop."""
         return await asyncio.to_thread(self.publish, media, reads=reads, ttl_seconds=ttl_seconds)
 
-    def renew(self, descriptor: Descriptor, *, ttl_seconds: float | None = None) -> bool:
-        """As ``Publisher.renew``."""
-        return self._board.renew(descriptor.token, ttl_seconds)
-
-    def cancel(self, descriptor: Descriptor) -> bool:
-        """Remove a file; true if it was still on offer."""
-        return self._board.end(descriptor.token, "cancelled")
-
-    def drain(self, *, timeout_seconds: float) -> bool:
-        """Wait until every file was read, withdrawn or expired; false if the time was over first."""
-        return self._board.drain(timeout_seconds)
-
-    async def adrain(self, *, timeout_seconds: float) -> bool:
-        """``drain`` off the event loop."""
-        return await asyncio.to_thread(self.drain, timeout_seconds=timeout_seconds)
-
-    def statistics(self) -> PublisherStatistics:
-        """A snapshot."""
-        return self._board.statistics()
-
     def close(self) -> None:
         """Remove every file that is left, and stop; harmless when repeated."""
         if self._board.close():
             self._directory.close()
-
-    async def aclose(self) -> None:
-        """``close`` off the event loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _taken(self) -> Iterable[bytes]:
         """A token for every name that a reader took away."""

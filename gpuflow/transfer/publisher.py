@@ -7,7 +7,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 from gpuflow.media import Media
 from gpuflow.memory import Lease, Slab
@@ -15,13 +15,14 @@ from gpuflow.memory.backing import device_id
 from gpuflow.memory.generations import SLOT_BYTES
 from gpuflow.transfer import inproc
 from gpuflow.transfer.board import Board
-from gpuflow.transfer.descriptor import Descriptor, Peer, write_metadata
+from gpuflow.transfer.descriptor import Descriptor, Peer
+from gpuflow.transfer.offering import Offering
 from gpuflow.transfer.shm import ShmServer
 from gpuflow.transfer.statistics import PublisherStatistics
 from gpuflow.transfer.transports import Transport, available
 
 
-class Publisher:
+class Publisher(Offering):
     """One or more slabs, registered once. Publishing keeps a block alive until it was read ``reads`` times or its time
     is over, whatever happens to the medium that it came from. Thread-safe.
 
@@ -76,30 +77,23 @@ class Publisher:
         lease.synchronize()
         generation = lease.publish()
         token = self._board.offer(lease, lease.slot, generation, reads, ttl_seconds)
-        return self._describe(media, token, generation, ttl_seconds)
+        return self._describe(
+            media,
+            token,
+            ttl_seconds,
+            mem_type="DRAM" if lease.device == "cpu" else "VRAM",
+            device_id=device_id(lease.device),
+            address=lease.address,
+            table_address=lease.slab.generations.memory.address + lease.slot * SLOT_BYTES,
+            slot=lease.slot,
+            generation=generation,
+        )
 
     async def apublish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
         """``publish``; where it waits for a GPU, it does so in a thread."""
         if not media.lease.busy:
             return self.publish(media, reads=reads, ttl_seconds=ttl_seconds)
         return await asyncio.to_thread(self.publish, media, reads=reads, ttl_seconds=ttl_seconds)
-
-    def renew(self, descriptor: Descriptor, *, ttl_seconds: float | None = None) -> bool:
-        """Give a publication ``ttl_seconds`` from now, by default as many as at first; at most 300 s after it was
-        published, and never less than it has. False if it is not open any more."""
-        return self._board.renew(descriptor.token, ttl_seconds)
-
-    def cancel(self, descriptor: Descriptor) -> bool:
-        """Withdraw a publication; true if it was still open. A reader that comes later finds it stale."""
-        return self._board.end(descriptor.token, "cancelled")
-
-    def drain(self, *, timeout_seconds: float) -> bool:
-        """Wait until every publication was read, withdrawn or expired; false if the time was over first."""
-        return self._board.drain(timeout_seconds)
-
-    async def adrain(self, *, timeout_seconds: float) -> bool:
-        """``drain`` off the event loop."""
-        return await asyncio.to_thread(self.drain, timeout_seconds=timeout_seconds)
 
     def lend(self, descriptor: Descriptor) -> Lease:
         """The block itself, retained once more, for a reader in this process; ``acknowledge`` it too.
@@ -122,25 +116,6 @@ class Publisher:
         inproc.delist(self)
         if self._board.close():
             self._close_ways()
-
-    async def aclose(self) -> None:
-        """``close`` off the event loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Publisher has threads of this process and cannot be pickled: send publisher.peer.to_bytes()")
 
     def _open(self) -> Peer:
         for slab in self.slabs:
@@ -170,24 +145,3 @@ class Publisher:
 
     def _messages(self) -> Iterable[bytes]:
         return self._agent.messages() if self._agent is not None else ()
-
-    def _describe(self, media: Media, token: bytes, generation: int, ttl_seconds: float) -> Descriptor:
-        lease: Lease = media.lease
-        return Descriptor(
-            peer=self.peer,
-            mem_type="DRAM" if lease.device == "cpu" else "VRAM",
-            device_id=device_id(lease.device),
-            address=lease.address,
-            nbytes=lease.nbytes,
-            table_address=lease.slab.generations.memory.address + lease.slot * SLOT_BYTES,
-            slot=lease.slot,
-            generation=generation,
-            token=token,
-            ttl_ms=int(ttl_seconds * 1000),
-            kind=media.kind,
-            tensors=tuple((spec.name, spec.dtype, spec.shape, spec.offset) for spec in media.specs),
-            metadata=write_metadata(media.metadata),
-            backend=media.backend,
-            fallback=media.fallback,
-            content_hash=media.content_hash,
-        )
