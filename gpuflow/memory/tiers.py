@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from gpuflow.config import parse_bytes
 from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
 from gpuflow.memory.backing import HostMemory, device_id
-from gpuflow.memory.checksum import block_checksum
+from gpuflow.memory.checksum import block_checksum, summed, summing_pool
 from gpuflow.memory.copying import copy_block
 from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
@@ -80,6 +81,7 @@ class HostTier:
     def __init__(self, nbytes: int | str, *, pin: bool | None = None) -> None:
         self.slab = Slab(nbytes, pin=pin)
         self.capacity_bytes = self.slab.nbytes
+        self._summing = summing_pool()
 
     @property
     def free_bytes(self) -> int:
@@ -94,7 +96,7 @@ class HostTier:
             raise TierFull(f"no block of {lease.nbytes} bytes in the host tier") from error
         try:
             lease.synchronize()
-            checksum = _copy_summed(lease, copy, lease.nbytes)
+            checksum = _copy_summed(lease, copy, lease.nbytes, self._summing)
             copy.seal()
             return Ticket(lease.nbytes, checksum, copy)
         except BaseException as error:
@@ -103,7 +105,7 @@ class HostTier:
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Copy a block back, verified; see ``Tier``."""
-        if _copy_summed(ticket.place, into, ticket.nbytes) != ticket.checksum:
+        if _copy_summed(ticket.place, into, ticket.nbytes, self._summing) != ticket.checksum:
             raise SpillError("a block in the host tier has changed: its checksum does not match")
 
     def lease_of(self, ticket: Ticket) -> Lease | None:
@@ -117,6 +119,7 @@ class HostTier:
 
     def close(self) -> None:
         """Free the memory; harmless when repeated."""
+        self._summing.shutdown()
         self.slab.close(force=True)
 
 
@@ -142,6 +145,7 @@ class FileTier:
             self.close()
             raise SpillError(f"no room for a file of {self.capacity_bytes} bytes: {error.strerror}") from error
         self._extents = Extents(self.capacity_bytes, granule=PAGE_BYTES)
+        self._summing = summing_pool()
         self._lock = threading.Lock()
 
     @property
@@ -183,6 +187,8 @@ class FileTier:
     def close(self) -> None:
         """Close the file, which ends with that; harmless when repeated."""
         if self.file >= 0:
+            if hasattr(self, "_summing"):
+                self._summing.shutdown()
             os.close(self.file)
             self.file = -1
 
@@ -206,23 +212,23 @@ class FileTier:
 
     def _write(self, lease: Lease, start: int) -> int:
         """Write a block at ``start``; returns its checksum. Piece by piece, so that it is summed while it is cached."""
-        digest = _new_checksum()
-        for offset, size, data, address in self._pieces(lease, lease.nbytes):
-            if address is not None:
-                _copy_from_device(address, data, lease)
-            self._write_all(data, start + offset)
-            digest.update(data[:size])
-        return int(digest.intdigest())
+        with summed(_stable_bytes(lease, lease.nbytes), self._summing) as checksum:
+            for offset, size, data, address in self._pieces(lease, lease.nbytes):
+                if address is not None:
+                    _copy_from_device(address, data, lease)
+                self._write_all(data, start + offset)
+                checksum.add(data[:size])
+            return checksum.result()
 
     def _read(self, into: Lease, start: int, nbytes: int) -> int:
         """Read a block; returns the checksum of what came."""
-        digest = _new_checksum()
-        for offset, size, data, address in self._pieces(into, nbytes):
-            self._read_all(data, start + offset)
-            digest.update(data[:size])
-            if address is not None:
-                _copy_to_device(data, address, into)
-        return int(digest.intdigest())
+        with summed(_stable_bytes(into, nbytes), self._summing) as checksum:
+            for offset, size, data, address in self._pieces(into, nbytes):
+                self._read_all(data, start + offset)
+                checksum.add(data[:size])
+                if address is not None:
+                    _copy_to_device(data, address, into)
+            return checksum.result()
 
     def _pieces(self, lease: Lease, nbytes: int) -> Iterator[tuple[int, int, memoryview, int | None]]:
         """A block in pieces: offset, size, host memory in whole pages where the file wants them, and for a block on a
@@ -262,25 +268,20 @@ class FileTier:
             done += came
 
 
-def _copy_summed(source: Lease, target: Lease, nbytes: int) -> int:
+def _copy_summed(source: Lease, target: Lease, nbytes: int, pool: Executor) -> int:
     """Copy a block of which one end is on the host; returns the checksum of its bytes there."""
     if source.device != "cpu" or target.device != "cpu":
         copy_block(source, target, nbytes)
         return block_checksum(source if source.device == "cpu" else target, nbytes)
     source.require(nbytes)
     target.require(nbytes)
-    digest, data = _new_checksum(), source.memory()
-    for offset in range(0, nbytes, PIECE_BYTES):
-        size = min(PIECE_BYTES, nbytes - offset)
-        ctypes.memmove(target.address + offset, source.address + offset, size)
-        digest.update(data[offset : offset + size])
-    return int(digest.intdigest())
-
-
-def _new_checksum() -> Any:
-    import xxhash
-
-    return xxhash.xxh3_64()
+    data = source.memory()
+    with summed(nbytes, pool) as checksum:
+        for offset in range(0, nbytes, PIECE_BYTES):
+            size = min(PIECE_BYTES, nbytes - offset)
+            ctypes.memmove(target.address + offset, source.address + offset, size)
+            checksum.add(data[offset : offset + size])
+        return checksum.result()
 
 
 def _whole_pages(nbytes: int) -> int:
@@ -299,6 +300,11 @@ def _copy_to_device(source: memoryview, target: int, lease: Lease) -> None:
 
     with cupy.cuda.Device(device_id(lease.device)):
         cupy.cuda.runtime.memcpy(target, _address(source), len(source), cupy.cuda.runtime.memcpyHostToDevice)
+
+
+def _stable_bytes(lease: Lease, nbytes: int) -> int:
+    """How many bytes can be summed beside the copy: none where all pieces pass through the same memory."""
+    return nbytes if lease.device == "cpu" else 0
 
 
 def _address(data: memoryview) -> int:
