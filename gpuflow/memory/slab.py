@@ -21,6 +21,7 @@ from gpuflow.memory.extents import GRANULE_BYTES, Extents
 from gpuflow.memory.generations import DRAINING, WRITING, Generations
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.statistics import SlabStatistics
+from gpuflow.observe import log
 from gpuflow.workers import call_soon
 
 POLL_SECONDS = 0.1  # how often a waiter looks for leases that were garbage collected, and asks for pressure relief
@@ -320,7 +321,10 @@ class Slab:
         for relieve in list(self._relief):
             if self._arbiter.extents.largest_free_bytes >= nbytes:
                 return
-            relieve(nbytes)
+            try:
+                relieve(nbytes)
+            except Exception:  # noqa: BLE001 - somebody else's callback: this allocation can still wait
+                log.exception("a pressure callback failed")
 
     def _collect(self) -> None:
         """Recycle what the garbage collector found, and what a GPU has finished."""
