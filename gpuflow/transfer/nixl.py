@@ -32,6 +32,7 @@ _SPINS = 50
 _FIRST_POLL_SECONDS = 20e-6
 _LAST_POLL_SECONDS = 1e-3
 _POISONED = ("nixlInvalidParamError", "nixlNotAllowedError")
+_NOT_ITS_OWN = ("nixlNotFoundError", "nixlInvalidParamError")
 MAX_PEERS = 256
 _configuring = threading.Lock()
 
@@ -171,10 +172,11 @@ class Agent:
         Raises:
             TransferTimeout: not done in time; ``error.handle`` still writes to the local regions until it ends.
             PeerUnavailable: the peer is gone.
+            InvalidDescriptor: the remote regions are not the peer's registered memory; nothing was read.
         """
         local, remote = (self._list([pair[side] for pair in pairs]) for side in (0, 1))
+        handle = self._prepare(peer, local, remote)
         try:
-            handle = self._agent.initialize_xfer("READ", local, remote, peer)
             state = self._agent.transfer(handle)
             spins, pause = _SPINS, _FIRST_POLL_SECONDS
             while state == "PROC" and time.monotonic() < deadline and not self._interrupted:
@@ -185,13 +187,19 @@ class Agent:
                     pause = min(2 * pause, _LAST_POLL_SECONDS)
                 state = self._agent.check_xfer_state(handle)
         except Exception as error:
-            raise PeerUnavailable(
-                f"the publishing process is gone or the block is not its own ({type(error).__name__})"
-            ) from error
+            raise PeerUnavailable(f"the publishing process is gone ({type(error).__name__})") from error
         if state == "PROC":
             raise Unfinished(self, handle)
         self._agent.release_xfer_handle(handle)
         self._proven.add(peer)
+
+    def _prepare(self, peer: str, local: Any, remote: Any) -> Any:
+        try:
+            return self._agent.initialize_xfer("READ", local, remote, peer)
+        except Exception as error:
+            if type(error).__name__ in _NOT_ITS_OWN and self._agent.check_remote_metadata(peer):
+                raise InvalidDescriptor("the block does not lie in the publisher's registered memory") from error
+            raise PeerUnavailable(f"the publishing process is gone ({type(error).__name__})") from error
 
     def finished(self, handle: Any) -> bool:
         """Whether an unfinished read has ended meanwhile, well or not; its local memory is safe from then on."""

@@ -46,7 +46,9 @@ class NixlReads:
         self._device_id = device_id(slab.device)
         self._words = HostMemory(8 * _WORDS, name="gpuflow-words")  # where generation words are read to
         self._free_words = list(range(_WORDS))
+        self._kept_words: set[int] = set()  # of reads that were set aside
         self._zombies: list[_Zombie] = []
+        self._sweeping = threading.Lock()
         self._counts = counts
         self._lock = lock
         self._replacing = threading.Lock()
@@ -78,18 +80,14 @@ class NixlReads:
 
     def sweep(self) -> None:
         """Give back what timed-out reads held, of those that have ended."""
-        with self._lock:
-            zombies, self._zombies = self._zombies, []
-        for zombie in zombies:
-            if zombie.agent.finished(zombie.handle):
-                if zombie.lease is not None:
-                    zombie.lease.readmit()
-                    zombie.lease.release()
-                with self._lock:
-                    self._free_words.append(zombie.word)
-            else:
-                with self._lock:
-                    self._zombies.append(zombie)
+        if not self._sweeping.acquire(blocking=False):
+            return
+        try:
+            for zombie in list(self._zombies):
+                if zombie.agent.finished(zombie.handle):
+                    self._bury(zombie)
+        finally:
+            self._sweeping.release()
 
     @property
     def quarantined(self) -> tuple[int, int]:
@@ -114,6 +112,15 @@ class NixlReads:
             return False
         self._words.close()
         return True
+
+    def _bury(self, zombie: _Zombie) -> None:
+        with self._lock:
+            self._zombies.remove(zombie)
+            self._kept_words.discard(zombie.word)
+            self._free_words.append(zombie.word)
+        if zombie.lease is not None:
+            zombie.lease.readmit()
+            zombie.lease.release()
 
     def _read_recovering(self, peer: Peer, descriptor: Descriptor, lease: Lease, word: int, deadline: float) -> None:
         agent = self._agent
@@ -194,7 +201,7 @@ class NixlReads:
             yield word
         finally:
             with self._lock:
-                if all(zombie.word != word for zombie in self._zombies):
+                if word not in self._kept_words:
                     self._free_words.append(word)
 
     def _set_aside(self, zombie: _Zombie) -> None:
@@ -203,6 +210,7 @@ class NixlReads:
             zombie.lease.quarantine()
         with self._lock:
             self._zombies.append(zombie)
+            self._kept_words.add(zombie.word)
 
     def _count(self, what: str) -> None:
         with self._lock:

@@ -72,7 +72,7 @@ class Reader:
         self._active = 0  # reads under way
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()  # by reference, the oldest first
         self._peers_by_name: dict[str, Peer] = {}
-        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
+        self._breakers: OrderedDict[Peer, Breaker] = OrderedDict()
         try:
             self._routes = Routes(self.slab, self.transports, directory, self._counts, self._lock)
         except BaseException:
@@ -125,9 +125,10 @@ class Reader:
                     self._routes.read(way, peer, descriptor, lease, deadline)
                     lease.seal()
                 except BaseException:
-                    if into is None:
-                        lease.release()
+                    lease.release()
                     raise
+                if into is not None:
+                    lease.release()  # ours: the medium takes the caller's over
             self._routes.acknowledge(way, peer, descriptor.token)
         self._count(way, descriptor.nbytes)
         return _media(descriptor, lease, specs, metadata, Stage("read", started, time.perf_counter() - started))
@@ -270,7 +271,7 @@ class Reader:
             raise ValueError(
                 f"into is an unsealed block of this reader's slab, of {descriptor.nbytes} bytes or more; got {into!r}"
             )
-        return into
+        return into.retain()  # nobody else gets it while it is read into, whatever the caller does
 
     @contextlib.contextmanager
     def _reading(self, peer: Peer) -> Iterator[None]:
@@ -300,9 +301,9 @@ class Reader:
                 self._idle.notify_all()
 
     def _breaker(self, peer: Peer) -> Breaker:
-        breaker = self._breakers.get(peer.agent)
+        breaker = self._breakers.get(peer)
         if breaker is None:
-            breaker = self._breakers[peer.agent] = Breaker()
+            breaker = self._breakers[peer] = Breaker()
             if len(self._breakers) > MAX_PEERS:
                 self._breakers.popitem(last=False)
         try:

@@ -23,9 +23,9 @@ class ShmReads:
     """Mapped publishers, the one used longest ago first to go. Thread-safe."""
 
     def __init__(self) -> None:
-        self._connections: OrderedDict[str, ShmConnection] = OrderedDict()
-        self._unreachable: dict[str, float] = {}
-        self._connecting: dict[str, threading.Lock] = {}
+        self._connections: OrderedDict[Peer, ShmConnection] = OrderedDict()
+        self._unreachable: dict[Peer, float] = {}
+        self._connecting: dict[Peer, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def reaches(self, peer: Peer, deadline: float) -> bool:
@@ -66,7 +66,7 @@ class ShmReads:
             PeerUnavailable: it is gone, or takes no messages now.
         """
         with self._lock:
-            connection = self._connections.get(peer.agent)
+            connection = self._connections.get(peer)
         if connection is None:
             raise PeerUnavailable("the publishing process is not connected")
         connection.send(token)
@@ -92,38 +92,38 @@ class ShmReads:
 
     def _connection(self, peer: Peer, deadline: float) -> ShmConnection:
         with self._lock:
-            connection = self._connections.get(peer.agent)
+            connection = self._connections.get(peer)
             if connection is not None:
-                self._connections.move_to_end(peer.agent)
+                self._connections.move_to_end(peer)
                 return connection
-            connecting = self._connecting.setdefault(peer.agent, threading.Lock())
+            connecting = self._connecting.setdefault(peer, threading.Lock())
         with connecting:
-            connection = self._connections.get(peer.agent) or self._connect(peer, deadline)
+            connection = self._connections.get(peer) or self._connect(peer, deadline)
         with self._lock:
-            self._connecting.pop(peer.agent, None)
+            self._connecting.pop(peer, None)
         return connection
 
     def _connect(self, peer: Peer, deadline: float) -> ShmConnection:
         now = time.monotonic()
-        if now < self._unreachable.get(peer.agent, 0.0):
+        if now < self._unreachable.get(peer, 0.0):
             raise PeerUnavailable("the publishing process was not to be reached on this host lately")
         timeout = max(0.001, min(CONNECT_SECONDS, deadline - now))
         try:
             connection = ShmConnection(peer.shm, peer.secret, timeout_seconds=timeout)
         except (PeerUnavailable, TransferTimeout):
-            self._unreachable[peer.agent] = now + RETRY_SECONDS
+            self._unreachable[peer] = now + RETRY_SECONDS
             if len(self._unreachable) > MAX_PEERS:
                 del self._unreachable[next(iter(self._unreachable))]
             raise
         with self._lock:
-            self._connections[peer.agent] = connection
+            self._connections[peer] = connection
             if len(self._connections) > MAX_PEERS:
                 self._connections.popitem(last=False)[1].close()
         return connection
 
     def _drop(self, peer: Peer) -> None:
         with self._lock:
-            connection = self._connections.pop(peer.agent, None)
+            connection = self._connections.pop(peer, None)
         if connection is not None:
             connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -188,11 +189,12 @@ with TieredMemory(slab, [HostTier("1MiB"), FileTier({str(tmp_path)!r}, "1MiB")])
 
 
 def test_tiers_leave_no_descriptor_or_file_behind(tmp_path: Path) -> None:
+    gc.collect()  # what earlier tests left is not ours
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with Slab("1MiB") as slab, TieredMemory(slab, [HostTier("1MiB"), FileTier(tmp_path, "1MiB")]) as memory:
             _kept(memory, 0, nbytes=1000)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import subprocess
@@ -237,8 +238,9 @@ def test_a_forged_block_outside_the_publishers_memory_is_not_read(
         }
         for field, values in forged.items():
             for value in values if "inproc" not in reader.transports else ():
-                with pytest.raises((InvalidDescriptor, PeerUnavailable)):
+                with pytest.raises(InvalidDescriptor):
                     reader.read(msgspec.structs.replace(good, **{field: value}))
+        assert reader.statistics().reconnects == reader.statistics().refused == 0, "the publisher is not to blame"
         with Reader(slab_bytes="1MiB", device="cpu", transports=tuple(reader.transports)) as fresh:
             fresh.read(good).release()
         assert publisher.drain(timeout_seconds=5.0)
@@ -251,6 +253,25 @@ def test_where_memory_cannot_be_mapped_nixl_is_taken(source: Slab, publisher: Pu
         with reader.read(msgspec.structs.replace(descriptor, peer=elsewhere), timeout_seconds=20.0) as got:
             assert digests(got) == digests(image)
         assert reader.statistics().reads_by_transport["nixl"] == 1
+
+
+def test_a_forged_way_to_a_publisher_does_not_replace_the_true_one(source: Slab, publisher: Publisher) -> None:
+    with (
+        Publisher(source, transports=("shm",)) as attacker,
+        Reader(slab_bytes="1MiB", device="cpu", transports=("shm",)) as reader,
+        _image(source, seed=1) as image,
+        _image(source, seed=2) as other,
+    ):
+        good, bad = publisher.publish(image, ttl_seconds=60.0), attacker.publish(other, ttl_seconds=60.0)
+        lies = msgspec.structs.replace(attacker.peer, agent=publisher.peer.agent)
+        reader.read(msgspec.structs.replace(bad, peer=lies)).release()
+        nowhere = msgspec.structs.replace(publisher.peer, shm=b"gpuflow-0000000000000000")
+        for _ in range(5):
+            with pytest.raises(PeerUnavailable):
+                reader.read(msgspec.structs.replace(good, peer=nowhere))
+        with reader.read(good) as got:
+            assert digests(got) == digests(image)
+        assert attacker.statistics().acknowledged == 1
 
 
 def test_a_wrong_secret_opens_nothing(source: Slab, publisher: Publisher) -> None:
@@ -432,10 +453,12 @@ def test_readers_and_publishers_leave_no_thread_descriptor_or_socket_behind(sour
             reader.read(publisher.publish(image)).release()
 
     once()
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    gc.collect()  # what earlier tests left is not ours
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     for _ in range(100):
         once()
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def test_nixl_agents_leave_no_thread_or_descriptor_behind(source: Slab) -> None:
@@ -448,10 +471,12 @@ def test_nixl_agents_leave_no_thread_or_descriptor_behind(source: Slab) -> None:
             reader.read(publisher.publish(image), timeout_seconds=20.0).release()
 
     once()
-    before = len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    threads, files = len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
     for _ in range(10):
         once()
-    assert (len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))) == before
+    assert len(os.listdir("/proc/self/task")) <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:
