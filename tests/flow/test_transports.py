@@ -443,6 +443,44 @@ with Slab("1MiB") as slab, Publisher(slab) as publisher, Reader(slab_bytes="1MiB
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
+def test_what_is_registered_never_changes_and_no_name_comes_twice(source: Slab, publisher: Publisher) -> None:
+    before = publisher._agent.metadata()
+    for seed in range(5):
+        with _image(source, seed=seed) as image:
+            publisher.cancel(publisher.publish(image))
+    assert publisher._agent.metadata() == before == publisher.peer.nixl
+    names = set()
+    for _ in range(5):
+        with Publisher(source, transports=("inproc",)) as other:
+            names.add(other.peer.agent)
+    assert len(names) == 5
+
+
+class EventThatIsWaitedFor:
+    """Stands for a CUDA event: this tests only that a publisher waits for it, not that CUDA's do as said."""
+
+    done = False
+
+    def record(self) -> EventThatIsWaitedFor:
+        return self
+
+    def synchronize(self) -> None:
+        self.done = True
+
+
+def test_wiring_only_a_descriptor_is_given_out_after_the_work_on_its_block(source: Slab, publisher: Publisher) -> None:
+    async def scenario(image: Image) -> None:
+        image.lease.record_stream(event)
+        publisher.cancel(await publisher.apublish(image))
+
+    with _image(source) as image:
+        for run in (lambda: publisher.cancel(publisher.publish(image)), lambda: asyncio.run(scenario(image))):
+            event = EventThatIsWaitedFor()
+            image.lease.record_stream(event)
+            run()
+            assert event.done
+
+
 def test_readers_and_publishers_leave_no_thread_descriptor_or_socket_behind(source: Slab) -> None:
     def once() -> None:
         with (
