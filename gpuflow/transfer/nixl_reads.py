@@ -20,8 +20,14 @@ from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.nixl import Agent, Poisoned, Region, Unfinished
 
 RECONNECT_SECONDS = 0.05
+REPLACE_SECONDS = 10.0
+ZOMBIE_SECONDS = 60.0
 WIRE_UP_SECONDS = 1.5  # a first read takes 20 ms on an idle machine, 700 on a busy one
 _WORDS = 512
+
+
+class Hung(TransferTimeout):
+    """A first contact that does not end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +38,7 @@ class _Zombie:
     handle: Any
     lease: Lease | None
     word: int
+    since: float
 
 
 class NixlReads:
@@ -52,6 +59,7 @@ class NixlReads:
         self._counts = counts
         self._lock = lock
         self._replacing = threading.Lock()
+        self._replaced_at = -REPLACE_SECONDS
         self._agent = self._new_agent()
 
     def read(self, peer: Peer, descriptor: Descriptor, lease: Lease, deadline: float) -> None:
@@ -67,7 +75,7 @@ class NixlReads:
             try:
                 self._read_recovering(peer, descriptor, lease, word, deadline)
             except Unfinished as error:
-                self._set_aside(_Zombie(error.agent, error.handle, lease.retain(), word))
+                self._set_aside(_Zombie(error.agent, error.handle, lease.retain(), word, time.monotonic()))
                 raise TransferTimeout(f"the read of {descriptor.nbytes} bytes did not end in time") from error
 
     def acknowledge(self, peer: Peer, token: bytes) -> None:
@@ -86,6 +94,9 @@ class NixlReads:
             for zombie in list(self._zombies):
                 if zombie.agent.finished(zombie.handle):
                     self._bury(zombie)
+                elif self._given_up(zombie):
+                    with self._lock:  # its word is never used again; its agent ends with its last user
+                        self._zombies.remove(zombie)
         finally:
             self._sweeping.release()
 
@@ -113,6 +124,11 @@ class NixlReads:
         self._words.close()
         return True
 
+    def _given_up(self, zombie: _Zombie) -> bool:
+        """A first contact that hangs for good, in an agent that was replaced."""
+        old = time.monotonic() - zombie.since > ZOMBIE_SECONDS
+        return old and zombie.lease is None and zombie.agent is not self._agent
+
     def _bury(self, zombie: _Zombie) -> None:
         with self._lock:
             self._zombies.remove(zombie)
@@ -123,23 +139,29 @@ class NixlReads:
             zombie.lease.release()
 
     def _read_recovering(self, peer: Peer, descriptor: Descriptor, lease: Lease, word: int, deadline: float) -> None:
-        agent = self._agent
-        try:
-            self._read_verified(agent, peer, descriptor, lease, word, deadline)
-        except Poisoned:
-            agent = self._replace_agent(agent)
-        except PeerUnavailable:
-            if time.monotonic() + RECONNECT_SECONDS >= deadline:
-                raise
-            self._count("reconnects")
-            agent.forget(peer.agent)
-            time.sleep(RECONNECT_SECONDS)  # NIXL closes connections in the background
-        else:
-            return
-        try:
-            self._read_verified(agent, peer, descriptor, lease, word, deadline)
-        except Poisoned:
-            self._read_verified(self._replace_agent(agent), peer, descriptor, lease, word, deadline)
+        reconnected = replaced = False
+        while True:
+            agent = self._agent
+            try:
+                self._read_verified(agent, peer, descriptor, lease, word, deadline)
+                return
+            except Hung:
+                if time.monotonic() >= deadline:
+                    raise
+                self._count("reconnects")
+                if not self._replace_agent(agent, at_most_every=REPLACE_SECONDS):
+                    agent.forget(peer.agent)
+            except Poisoned:
+                if replaced:
+                    raise
+                replaced = self._replace_agent(agent)
+            except PeerUnavailable:
+                if reconnected or time.monotonic() + RECONNECT_SECONDS >= deadline:
+                    raise
+                reconnected = True
+                self._count("reconnects")
+                agent.forget(peer.agent)
+                time.sleep(RECONNECT_SECONDS)  # NIXL closes connections in the background
 
     def _read_verified(
         self, agent: Agent, peer: Peer, descriptor: Descriptor, lease: Lease, word: int, deadline: float
@@ -153,25 +175,22 @@ class NixlReads:
             raise StaleDescriptor("the block was recycled before it was read")
 
     def _connect(self, agent: Agent, peer: Peer, descriptor: Descriptor, deadline: float) -> None:
-        """Connect; on first contact read one word, with which the lanes come up. Where that hangs, connect anew: one
-        first contact of several hundred did not end in 5 s, for a reason that was not found."""
-        while True:
-            agent.connect(peer.agent, peer.nixl)
-            if agent.answered(peer.agent):
-                return
-            with self._word() as word:
-                try:
-                    agent.read(
-                        peer.agent,
-                        [self._word_pair(word, descriptor)],
-                        deadline=min(deadline, time.monotonic() + WIRE_UP_SECONDS),
-                    )
-                except Unfinished as error:
-                    self._set_aside(_Zombie(agent, error.handle, None, word))
-                    if time.monotonic() >= deadline:
-                        raise TransferTimeout("the publishing process did not answer in time") from error
-                    self._count("reconnects")
-                    agent.forget(peer.agent)
+        """Connect; on first contact read one word, with which the lanes come up.
+
+        Raises:
+            Hung: that does not end. One first contact of several thousand did not, for a reason that was not found,
+                even when the peer was connected anew; the next agent of this process reached it at once.
+        """
+        agent.connect(peer.agent, peer.nixl)
+        if agent.answered(peer.agent):
+            return
+        with self._word() as word:
+            try:
+                ends = min(deadline, time.monotonic() + WIRE_UP_SECONDS)
+                agent.read(peer.agent, [self._word_pair(word, descriptor)], deadline=ends)
+            except Unfinished as error:
+                self._set_aside(_Zombie(agent, error.handle, None, word, time.monotonic()))
+                raise Hung("the publishing process did not answer in time") from error
 
     def _word_pair(self, word: int, descriptor: Descriptor) -> tuple[Region, Region]:
         return Region("DRAM", self._words.address + 8 * word, 8), Region("DRAM", descriptor.table_address, 8)
@@ -182,13 +201,18 @@ class NixlReads:
         agent.register_host(self._words)
         return agent
 
-    def _replace_agent(self, broken: Agent) -> Agent:
-        """NIXL can forget a peer for good; then only another agent reaches it. The old one lives while it is used."""
+    def _replace_agent(self, broken: Agent, *, at_most_every: float = 0.0) -> bool:
+        """NIXL can forget a peer for good; then only another agent reaches it. The old one lives while it is used.
+        False if one was made lately."""
         with self._replacing:
-            if self._agent is broken:
-                self._agent = self._new_agent()
-                self._count("rebuilt_agents")
-            return self._agent
+            if self._agent is not broken:
+                return True
+            if time.monotonic() < self._replaced_at + at_most_every:
+                return False
+            self._agent = self._new_agent()
+            self._replaced_at = time.monotonic()
+            self._count("rebuilt_agents")
+            return True
 
     @contextmanager
     def _word(self) -> Iterator[int]:
