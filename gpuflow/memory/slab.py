@@ -96,6 +96,7 @@ class Slab:
             SlabExhausted: no such block became free; says how much is.
             SlabClosed: the slab was closed.
             ValueError: ``nbytes`` is below 1.
+            TypeError: it is no whole number.
         """
         lease = self._allocate_now(nbytes)
         if lease is not None:
@@ -256,6 +257,8 @@ class Slab:
 
     def _allocate_now(self, nbytes: int) -> Lease | None:
         """A block, if there is one. ``None``: it is worth waiting for one."""
+        if not hasattr(nbytes, "__index__"):
+            raise TypeError(f"a block's size is a whole number of bytes; got {nbytes!r}")
         if nbytes < 1:
             raise ValueError(f"a block has at least 1 byte; got {nbytes}")
         with self._lock:

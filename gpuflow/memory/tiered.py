@@ -101,6 +101,8 @@ class TieredMemory:
     def __init__(
         self, slab: Slab, tiers: Sequence[Tier] = (), *, high_watermark: float = 0.85, low_watermark: float = 0.70
     ) -> None:
+        if not isinstance(slab, Slab):
+            raise TypeError(f"media are kept in a slab, say flow.slab; got {type(slab).__name__}")
         if not 0 < low_watermark <= high_watermark <= 1:
             raise ValueError(f"0 < low_watermark <= high_watermark <= 1; got {low_watermark}, {high_watermark}")
         self.slab = slab
@@ -124,6 +126,8 @@ class TieredMemory:
             LeaseExpired: it was released.
             Closed: the memory was closed.
         """
+        if not isinstance(media, Media):
+            raise TypeError(f"a medium is kept: Image, Frames, Waveform or Features; got {type(media).__name__}")
         lease: Lease = media.lease
         if lease.slab is not self.slab or not lease.sealed:
             raise ValueError("only a sealed medium of this slab can be kept")

@@ -11,7 +11,7 @@ from gpuflow.media import Media
 from gpuflow.transfer.board import Board
 from gpuflow.transfer.descriptor import MAX_LINKS, Descriptor, Peer
 from gpuflow.transfer.files import Directory, StoredFile
-from gpuflow.transfer.offering import Offering
+from gpuflow.transfer.offering import Offering, lease_of
 
 
 class FilePublisher(Offering):
@@ -39,7 +39,7 @@ class FilePublisher(Offering):
         self._board.check(reads, ttl_seconds)
         if reads is not None and reads > MAX_LINKS:
             raise ValueError(f"at most {MAX_LINKS} readers of a file, or None for any number; got {reads}")
-        media.lease.synchronize()
+        lease_of(media).synchronize()
         stored = self._directory.write(media, links=reads or 0)
         token = self._board.offer(stored, 0, 0, reads, ttl_seconds)
         return self._describe(media, token, ttl_seconds, file=stored.name, links=reads or 0, checksum=stored.checksum)

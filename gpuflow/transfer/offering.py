@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Self
 
 from gpuflow.media import Media
+from gpuflow.memory import Lease
 from gpuflow.transfer.board import Board
 from gpuflow.transfer.descriptor import Descriptor, Peer, write_metadata
 from gpuflow.transfer.statistics import PublisherStatistics
@@ -20,11 +21,11 @@ class Offering:
     def renew(self, descriptor: Descriptor, *, ttl_seconds: float | None = None) -> bool:
         """Give a publication ``ttl_seconds`` from now, by default as many as at first; at most 300 s after it was
         published, and never less than it has. False if it is not open any more."""
-        return self._board.renew(descriptor.token, ttl_seconds)
+        return self._board.renew(_token(descriptor), ttl_seconds)
 
     def cancel(self, descriptor: Descriptor) -> bool:
         """Withdraw a publication; true if it was still open. A reader that comes later finds it stale."""
-        return self._board.end(descriptor.token, "cancelled")
+        return self._board.end(_token(descriptor), "cancelled")
 
     def drain(self, *, timeout_seconds: float) -> bool:
         """Wait until every publication was read, withdrawn or expired; false if the time was over first."""
@@ -79,3 +80,17 @@ class Offering:
             fallback=media.fallback,
             content_hash=media.content_hash,
         )
+
+
+def lease_of(media: Media) -> Lease:
+    """The block of a medium; ``TypeError`` for anything else."""
+    if not isinstance(media, Media):
+        raise TypeError(f"a medium is published: Image, Frames, Waveform or Features; got {type(media).__name__}")
+    lease: Lease = media.lease
+    return lease
+
+
+def _token(descriptor: Descriptor) -> bytes:
+    if not isinstance(descriptor, Descriptor):
+        raise TypeError(f"a Descriptor that publish() gave is needed; got {type(descriptor).__name__}")
+    return descriptor.token

@@ -16,7 +16,7 @@ from gpuflow.memory.generations import SLOT_BYTES
 from gpuflow.transfer import inproc
 from gpuflow.transfer.board import Board
 from gpuflow.transfer.descriptor import Descriptor, Peer
-from gpuflow.transfer.offering import Offering
+from gpuflow.transfer.offering import Offering, lease_of
 from gpuflow.transfer.shm import ShmServer
 from gpuflow.transfer.statistics import PublisherStatistics
 from gpuflow.transfer.transports import Transport, available
@@ -41,6 +41,9 @@ class Publisher(Offering):
     def __init__(self, *slabs: Slab, transports: Iterable[Transport] | None = None) -> None:
         if not slabs:
             raise ValueError("a publisher has one slab or more")
+        for slab in slabs:
+            if not isinstance(slab, Slab):
+                raise TypeError(f"a publisher takes slabs, say flow.slab; got {type(slab).__name__}")
         self.slabs = slabs
         self.transports = available(transports)
         self._held: list[Slab] = []
@@ -70,7 +73,7 @@ class Publisher(Offering):
             LeaseExpired: the medium was released.
             Closed: the publisher was closed.
         """
-        lease: Lease = media.lease
+        lease = lease_of(media)
         if lease.slab not in self.slabs:
             raise ValueError("the medium lies in another slab than the publisher's")
         self._board.check(reads, ttl_seconds)
@@ -91,7 +94,7 @@ class Publisher(Offering):
 
     async def apublish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
         """``publish``; where it waits for a GPU, it does so in a thread."""
-        if not media.lease.busy:
+        if not lease_of(media).busy:
             return self.publish(media, reads=reads, ttl_seconds=ttl_seconds)
         return await asyncio.to_thread(self.publish, media, reads=reads, ttl_seconds=ttl_seconds)
 

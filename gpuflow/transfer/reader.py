@@ -62,6 +62,8 @@ class Reader:
         directory: str | os.PathLike[str] | None = None,
         threads: int = 4,
     ) -> None:
+        if threads < 1:
+            raise ValueError(f"threads is 1 or more; got {threads}")
         self.transports = available(transports)
         self._owns_slab = slab is None
         self.slab = slab if slab is not None else Slab(slab_bytes, device=choose(device))
@@ -267,7 +269,7 @@ class Reader:
     def _target(self, descriptor: Descriptor, into: Lease | None, deadline: float) -> Lease:
         if into is None:
             return self.slab.allocate(descriptor.nbytes, timeout_seconds=max(0.0, deadline - time.monotonic()))
-        if into.slab is not self.slab or into.sealed or into.nbytes < descriptor.nbytes:
+        if not isinstance(into, Lease) or into.slab is not self.slab or into.sealed or into.nbytes < descriptor.nbytes:
             raise ValueError(
                 f"into is an unsealed block of this reader's slab, of {descriptor.nbytes} bytes or more; got {into!r}"
             )

@@ -23,7 +23,7 @@ def available(wanted: Iterable[Transport] | None) -> frozenset[Transport]:
     nixl = capabilities()["nixl"]
     if wanted is None:
         return frozenset(way for way in TRANSPORTS if way != "nixl" or nixl)
-    chosen = frozenset(wanted)
+    chosen = frozenset([wanted] if isinstance(wanted, str) else wanted)
     if not chosen or chosen - set(TRANSPORTS):
         raise ValueError(f"transports are some of {', '.join(TRANSPORTS)}; got {sorted(chosen)}")
     if "nixl" in chosen and not nixl:

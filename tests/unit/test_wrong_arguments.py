@@ -1,0 +1,54 @@
+"""What is not a slab, a medium, a descriptor or a size is named in the error, and nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpuflow.errors import InvalidDescriptor
+from gpuflow.memory import Slab, TieredMemory
+from gpuflow.transfer import Descriptor, FilePublisher, Publisher, Reader
+
+CASES: dict[str, tuple[type[Exception], str, Callable[[Any, Any, Any], object]]] = {
+    "a size that is no number": (TypeError, "whole number of bytes; got '5'", lambda s, p, r: s.allocate("5")),
+    "half a byte": (TypeError, "whole number of bytes; got 1.5", lambda s, p, r: s.allocate(1.5)),
+    "no byte": (ValueError, "at least 1 byte", lambda s, p, r: s.allocate(0)),
+    "a publisher of nothing": (ValueError, "one slab or more", lambda s, p, r: Publisher()),
+    "a publisher of text": (TypeError, "takes slabs, say flow.slab; got str", lambda s, p, r: Publisher("slab")),
+    "a medium that is none": (TypeError, "published.*got list", lambda s, p, r: p.publish([1])),
+    "a medium to keep that is none": (TypeError, "kept.*got int", lambda s, p, r: _keep(s, 3)),
+    "tiers of no slab": (TypeError, "say flow.slab; got NoneType", lambda s, p, r: TieredMemory(None)),
+    "cancelling bytes": (TypeError, "Descriptor.*got bytes", lambda s, p, r: p.cancel(b"x")),
+    "renewing text": (TypeError, "Descriptor.*got str", lambda s, p, r: p.renew("x")),
+    "reading bytes": (InvalidDescriptor, "from_bytes", lambda s, p, r: r.read(b"raw")),
+    "a descriptor of text": (InvalidDescriptor, "a descriptor is bytes", lambda s, p, r: Descriptor.from_bytes("x")),
+    "a way that is none": (ValueError, "some of inproc, shm, nixl", lambda s, p, r: Reader(transports="pigeon")),
+    "no threads": (ValueError, "threads is 1 or more", lambda s, p, r: Reader(threads=0)),
+    "a file as directory": (FileExistsError, "exists", lambda s, p, r: FilePublisher(__file__)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_argument_is_named(slab: Slab, case: str) -> None:
+    kind, says, use = CASES[case]
+    with (
+        Publisher(slab, transports=("inproc",)) as publisher,
+        Reader(slab_bytes="1MiB", device="cpu", transports=("inproc",)) as reader,
+    ):
+        before = threading.active_count()
+        with pytest.raises(kind, match=says):
+            use(slab, publisher, reader)
+        assert threading.active_count() == before
+
+
+def test_one_transport_may_be_given_as_text(slab: Slab) -> None:
+    with Publisher(slab, transports="inproc") as publisher:
+        assert publisher.transports == {"inproc"}
+
+
+def _keep(slab: Slab, media: Any) -> None:
+    with TieredMemory(slab) as memory:
+        memory.keep(media)
