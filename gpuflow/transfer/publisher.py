@@ -38,7 +38,7 @@ class Publisher(Offering):
         SlabClosed: a slab was closed.
     """
 
-    def __init__(self, *slabs: Slab, transports: Iterable[Transport] | None = None) -> None:
+    def __init__(self, *slabs: Slab, transports: Transport | Iterable[Transport] | None = None) -> None:
         if not slabs:
             raise ValueError("a publisher has one slab or more")
         for slab in slabs:

@@ -58,7 +58,7 @@ class Reader:
         slab: Slab | None = None,
         device: str = "auto",
         slab_bytes: int | str = "1GiB",
-        transports: Iterable[Transport] | None = None,
+        transports: Transport | Iterable[Transport] | None = None,
         directory: str | os.PathLike[str] | None = None,
         threads: int = 4,
     ) -> None:

@@ -11,7 +11,7 @@ Transport = Literal["inproc", "shm", "nixl"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
-def available(wanted: Iterable[Transport] | None) -> frozenset[Transport]:
+def available(wanted: Transport | Iterable[Transport] | None) -> frozenset[Transport]:
     """``wanted``, or with ``None`` all ways that can be taken here.
 
     Raises:
@@ -23,9 +23,10 @@ def available(wanted: Iterable[Transport] | None) -> frozenset[Transport]:
     nixl = capabilities()["nixl"]
     if wanted is None:
         return frozenset(way for way in TRANSPORTS if way != "nixl" or nixl)
-    chosen = frozenset([wanted] if isinstance(wanted, str) else wanted)
-    if not chosen or chosen - set(TRANSPORTS):
-        raise ValueError(f"transports are some of {', '.join(TRANSPORTS)}; got {sorted(chosen)}")
+    names = {wanted} if isinstance(wanted, str) else set(wanted)
+    chosen = frozenset(way for way in TRANSPORTS if way in names)
+    if not names or len(chosen) != len(names):
+        raise ValueError(f"transports are some of {', '.join(TRANSPORTS)}; got {sorted(names)}")
     if "nixl" in chosen and not nixl:
         raise BackendUnavailable(nixl.reason)
     return chosen

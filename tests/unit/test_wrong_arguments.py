@@ -17,15 +17,15 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[Any, Any, Any], object]]]
     "half a byte": (TypeError, "whole number of bytes; got 1.5", lambda s, p, r: s.allocate(1.5)),
     "no byte": (ValueError, "at least 1 byte", lambda s, p, r: s.allocate(0)),
     "a publisher of nothing": (ValueError, "one slab or more", lambda s, p, r: Publisher()),
-    "a publisher of text": (TypeError, "takes slabs, say flow.slab; got str", lambda s, p, r: Publisher("slab")),
+    "a publisher of text": (TypeError, "takes slabs, say flow.slab; got str", lambda s, p, r: Publisher("slab")),  # type: ignore[arg-type]
     "a medium that is none": (TypeError, "published.*got list", lambda s, p, r: p.publish([1])),
     "a medium to keep that is none": (TypeError, "kept.*got int", lambda s, p, r: _keep(s, 3)),
-    "tiers of no slab": (TypeError, "say flow.slab; got NoneType", lambda s, p, r: TieredMemory(None)),
+    "tiers of no slab": (TypeError, "say flow.slab; got NoneType", lambda s, p, r: TieredMemory(None)),  # type: ignore[arg-type]
     "cancelling bytes": (TypeError, "Descriptor.*got bytes", lambda s, p, r: p.cancel(b"x")),
     "renewing text": (TypeError, "Descriptor.*got str", lambda s, p, r: p.renew("x")),
     "reading bytes": (InvalidDescriptor, "from_bytes", lambda s, p, r: r.read(b"raw")),
-    "a descriptor of text": (InvalidDescriptor, "a descriptor is bytes", lambda s, p, r: Descriptor.from_bytes("x")),
-    "a way that is none": (ValueError, "some of inproc, shm, nixl", lambda s, p, r: Reader(transports="pigeon")),
+    "a descriptor of text": (InvalidDescriptor, "a descriptor is bytes", lambda s, p, r: Descriptor.from_bytes("x")),  # type: ignore[arg-type]
+    "a way that is none": (ValueError, "some of inproc, shm, nixl", lambda s, p, r: Reader(transports="pigeon")),  # type: ignore[arg-type]
     "no threads": (ValueError, "threads is 1 or more", lambda s, p, r: Reader(threads=0)),
     "a file as directory": (FileExistsError, "exists", lambda s, p, r: FilePublisher(__file__)),
 }
