@@ -140,6 +140,7 @@ def _agent(backend: str) -> Any:
 
 def _load_cufile() -> None:
     """The plugin looks for libcufile on the loader's path, where the pip wheel does not put it."""
+    os.environ.setdefault("CUFILE_LOGFILE_PATH", os.devnull)  # else it writes a log to the working directory
     spec = importlib.util.find_spec("nvidia")
     for place in spec.submodule_search_locations or () if spec is not None else ():
         for library in Path(place).glob("cu*/lib/libcufile.so.0"):

@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ MAX_SLABS = 8
 MAX_STRANGERS = 64  # connections that have not shown the secret
 MAX_READERS = 1024
 HELLO_SECONDS = 2.0
+_REFUSED_SECONDS = 0.05
 _SEQUENCED = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
 
 
@@ -69,6 +71,7 @@ class ShmServer:
             self._selector.register(source, selectors.EVENT_READ)
         self._strangers: dict[socket.socket, float] = {}
         self._readers: set[socket.socket] = set()
+        _servers.add(self)
         self._thread = threading.Thread(target=self._serve, name="gpuflow-shm", daemon=True)
         self._thread.start()
 
@@ -83,6 +86,11 @@ class ShmServer:
             return
         self._waker.close()
         self._thread.join()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of every socket, so that the parent's end is the end of its connections."""
+        for source in (self._listener, self._wake, self._waker, *self._strangers, *self._readers):
+            source.close()
 
     def _serve(self) -> None:
         with contextlib.ExitStack() as cleanup:
@@ -102,7 +110,8 @@ class ShmServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except OSError:  # say for want of file descriptors: it stays ready, and must not take a core
+            time.sleep(_REFUSED_SECONDS)
             return
         if len(self._strangers) >= MAX_STRANGERS or len(self._readers) >= MAX_READERS:
             connection.close()
@@ -150,6 +159,17 @@ class ShmServer:
         for connection, since in list(self._strangers.items()):
             if now - since >= HELLO_SECONDS:
                 self._drop(connection)
+
+
+_servers: weakref.WeakSet[ShmServer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in _servers:
+        server.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class ShmConnection:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -297,6 +299,30 @@ def test_a_reader_in_another_network_namespace_is_told_in_time(publisher: Publis
     assert publisher.drain(timeout_seconds=5.0)
 
 
+def test_a_killed_publisher_is_noticed_although_a_forked_child_of_it_lives_on() -> None:
+    command = [sys.executable, "-c", _FORKING_PUBLISHER]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        Reader(slab_bytes="1MiB", device="cpu", transports=("shm",)) as reader,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        descriptor = decoded(process.stdout.readline().strip())
+        reader.read(descriptor).release()
+        process.stdin.write("fork\n")
+        process.stdin.flush()
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        started = time.monotonic()
+        try:
+            with pytest.raises(PeerUnavailable):
+                reader.read(descriptor)
+            assert time.monotonic() - started < 1.0
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_closing_either_side_under_load_breaks_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CLOSE_UNDER_LOAD], capture_output=True, timeout=120, check=False, text=True
@@ -339,6 +365,27 @@ def test_eight_threads_publish_read_and_withdraw_and_every_byte_is_right(way: st
         assert wrong == []
         assert publisher.drain(timeout_seconds=10.0)
         assert slab.statistics().live_leases == reader.slab.statistics().live_leases == 0
+
+
+_FORKING_PUBLISHER = """
+import base64, os, signal, warnings
+from gpuflow.media import Image, ImageMetadata, lay_out
+from gpuflow.memory import Slab
+from gpuflow.transfer import Publisher
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+slab = Slab("1MiB")
+publisher = Publisher(slab)
+lease = slab.allocate(8)
+lease.seal()
+image = Image(lease, lay_out({"data": ("uint8", (8,))}), ImageMetadata("raw", 8, 1), backend="x")
+text = base64.b64encode(publisher.publish(image, reads=None, ttl_seconds=60.0).to_bytes()).decode()
+print(text, flush=True)
+input()
+child = os.fork()
+if child:
+    print(child, flush=True)
+signal.pause()
+"""
 
 
 _CLOSE_UNDER_LOAD = """
