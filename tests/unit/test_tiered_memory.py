@@ -273,6 +273,17 @@ def test_a_dropped_entry_stays_with_those_who_pinned_it(small: Slab) -> None:
             assert small.statistics().live_leases == 1
 
 
+def test_a_medium_that_is_released_twice_takes_nothing_from_others(small: Slab) -> None:
+    with TieredMemory(small, [HostTier("8MiB")]) as memory:
+        entry = _kept(memory, MIB, 1)
+        with entry.pin() as other:
+            with entry.pin() as media:
+                media.release()
+            assert other.lease.references == 2
+        with entry.pin() as media:
+            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
+
+
 def test_media_of_another_slab_or_unsealed_are_not_kept(small: Slab, slab: Slab) -> None:
     with TieredMemory(small) as memory, _image(slab, 10, seed=0) as foreign:
         with pytest.raises(ValueError, match="this slab"):
