@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from gpuflow.config import parse_bytes
 from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
-from gpuflow.memory.backing import HostMemory, device_id
+from gpuflow.memory.backing import HostMemory
 from gpuflow.memory.checksum import block_checksum, summed, summing_pool
-from gpuflow.memory.copying import copy_block
+from gpuflow.memory.copying import copy_block, copy_on_gpu
 from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
@@ -49,6 +49,9 @@ class Tier(Protocol):
     @property
     def free_bytes(self) -> int: ...
 
+    def takes(self, lease: Lease) -> bool:
+        """Whether the empty tier would take this block."""
+
     def put(self, lease: Lease) -> Ticket:
         """Copy a sealed block in.
 
@@ -68,7 +71,7 @@ class Tier(Protocol):
         """The block itself, if it lies in memory, so that it can go on to a lower tier."""
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
+        """Forget a block; harmless when repeated."""
 
     def close(self) -> None: ...
 
@@ -88,6 +91,10 @@ class HostTier:
         """Bytes that no block takes."""
         return self.slab.free_bytes
 
+    def takes(self, lease: Lease) -> bool:
+        """Whether it is large enough."""
+        return lease.nbytes <= self.capacity_bytes
+
     def put(self, lease: Lease) -> Ticket:
         """Copy a block in; see ``Tier``."""
         try:
@@ -105,7 +112,13 @@ class HostTier:
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Copy a block back, verified; see ``Tier``."""
-        if _copy_summed(ticket.place, into, ticket.nbytes, self._summing) != ticket.checksum:
+        if ticket.place.released:
+            raise SpillError("the block was dropped from the host tier")
+        try:
+            checksum = _copy_summed(ticket.place, into, ticket.nbytes, self._summing)
+        except Exception as error:
+            raise _as_spill_error(error) from error
+        if checksum != ticket.checksum:
             raise SpillError("a block in the host tier has changed: its checksum does not match")
 
     def lease_of(self, ticket: Ticket) -> Lease | None:
@@ -114,7 +127,7 @@ class HostTier:
         return lease
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
+        """Forget a block; harmless when repeated."""
         ticket.place.release()
 
     def close(self) -> None:
@@ -145,6 +158,7 @@ class FileTier:
             self.close()
             raise SpillError(f"no room for a file of {self.capacity_bytes} bytes: {error.strerror}") from error
         self._extents = Extents(self.capacity_bytes, granule=PAGE_BYTES)
+        self._held: set[Ticket] = set()
         self._summing = summing_pool()
         self._lock = threading.Lock()
 
@@ -152,6 +166,10 @@ class FileTier:
     def free_bytes(self) -> int:
         """Bytes that no block takes."""
         return self._extents.free_bytes
+
+    def takes(self, lease: Lease) -> bool:
+        """Whether it is large enough."""
+        return lease.nbytes <= self.capacity_bytes
 
     def put(self, lease: Lease) -> Ticket:
         """Write a block; see ``Tier``."""
@@ -161,17 +179,23 @@ class FileTier:
             raise TierFull(f"no room for a block of {lease.nbytes} bytes in the file")
         try:
             lease.synchronize()
-            return Ticket(lease.nbytes, self._write(lease, start), start)
+            ticket = Ticket(lease.nbytes, self._write(lease, start), start)
         except BaseException as error:
-            self._free(start, lease.nbytes)
+            with self._lock:
+                self._extents.free(start, lease.nbytes)
             raise _as_spill_error(error) from error
+        with self._lock:
+            self._held.add(ticket)
+        return ticket
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Read a block back, verified; see ``Tier``."""
         into.require(ticket.nbytes)
+        if ticket not in self._held:
+            raise SpillError("the block was dropped from the file")
         try:
             checksum = self._read(into, ticket.place, ticket.nbytes)
-        except OSError as error:
+        except Exception as error:
             raise _as_spill_error(error) from error
         if checksum != ticket.checksum:
             raise SpillError("a spilled block has changed on the disk: its checksum does not match")
@@ -181,8 +205,11 @@ class FileTier:
         return None
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
-        self._free(ticket.place, ticket.nbytes)
+        """Forget a block; harmless when repeated."""
+        with self._lock:
+            if ticket in self._held:
+                self._held.remove(ticket)
+                self._extents.free(ticket.place, ticket.nbytes)
 
     def close(self) -> None:
         """Close the file, which ends with that; harmless when repeated."""
@@ -206,16 +233,12 @@ class FileTier:
         except OSError as error:
             raise SpillError(f"no file can be made in the directory of the file tier: {error.strerror}") from error
 
-    def _free(self, start: int, nbytes: int) -> None:
-        with self._lock:
-            self._extents.free(start, nbytes)
-
     def _write(self, lease: Lease, start: int) -> int:
         """Write a block at ``start``; returns its checksum. Piece by piece, so that it is summed while it is cached."""
         with summed(_stable_bytes(lease, lease.nbytes), self._summing) as checksum:
             for offset, size, data, address in self._pieces(lease, lease.nbytes):
                 if address is not None:
-                    _copy_from_device(address, data, lease)
+                    copy_on_gpu(_address(data), address, len(data), device=lease.device)
                 self._write_all(data, start + offset)
                 checksum.add(data[:size])
             return checksum.result()
@@ -227,7 +250,7 @@ class FileTier:
                 self._read_all(data, start + offset)
                 checksum.add(data[:size])
                 if address is not None:
-                    _copy_to_device(data, address, into)
+                    copy_on_gpu(address, _address(data), len(data), device=into.device)
             return checksum.result()
 
     def _pieces(self, lease: Lease, nbytes: int) -> Iterator[tuple[int, int, memoryview, int | None]]:
@@ -288,20 +311,6 @@ def _whole_pages(nbytes: int) -> int:
     return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
 
 
-def _copy_from_device(source: int, target: memoryview, lease: Lease) -> None:
-    import cupy
-
-    with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(_address(target), source, len(target), cupy.cuda.runtime.memcpyDeviceToHost)
-
-
-def _copy_to_device(source: memoryview, target: int, lease: Lease) -> None:
-    import cupy
-
-    with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(target, _address(source), len(source), cupy.cuda.runtime.memcpyHostToDevice)
-
-
 def _stable_bytes(lease: Lease, nbytes: int) -> int:
     """How many bytes can be summed beside the copy: none where all pieces pass through the same memory."""
     return nbytes if lease.device == "cpu" else 0
@@ -312,7 +321,9 @@ def _address(data: memoryview) -> int:
 
 
 def _as_spill_error(error: BaseException) -> BaseException:
-    """A failure of the disk as ``SpillError``; ours, and interruptions, as they are."""
-    if isinstance(error, OSError) and not isinstance(error, GpuflowError):
-        return SpillError(f"a block could not be spilled or restored: {error.strerror or error}")
+    """A failure of the disk (``OSError``) or of CUDA (``RuntimeError``) as ``SpillError``; ours, and interruptions, as
+    they are."""
+    if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, GpuflowError):
+        reason = error.strerror if isinstance(error, OSError) else None
+        return SpillError(f"a block could not be spilled or restored: {reason or error}")
     return error
