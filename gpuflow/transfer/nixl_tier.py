@@ -19,9 +19,9 @@ from typing import Any, Literal
 from gpuflow.errors import BackendUnavailable, SpillError
 from gpuflow.memory.backing import device_id
 from gpuflow.memory.checksum import block_checksum
+from gpuflow.memory.file_tier import PAGE_BYTES, FileTier
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
-from gpuflow.memory.tiers import PAGE_BYTES, FileTier
 from gpuflow.transfer.nixl import api
 
 MOVE_SECONDS = 60.0
