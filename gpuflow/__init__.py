@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from gpuflow.media import Outcome as Outcome
     from gpuflow.media import Source as Source
     from gpuflow.media import Waveform as Waveform
+    from gpuflow.memory.file_tier import FileTier as FileTier
     from gpuflow.memory.lease import Lease as Lease
     from gpuflow.memory.slab import Slab as Slab
     from gpuflow.memory.tiered import TieredMemory as TieredMemory
-    from gpuflow.memory.tiers import FileTier as FileTier
     from gpuflow.memory.tiers import HostTier as HostTier
     from gpuflow.presets.image import Preset as Preset
     from gpuflow.presets.mel import MelSpec as MelSpec
@@ -77,7 +77,8 @@ _NAMES = {
     "memory.lease": ("Lease",),
     "memory.slab": ("Slab",),
     "memory.tiered": ("TieredMemory",),
-    "memory.tiers": ("FileTier", "HostTier"),
+    "memory.file_tier": ("FileTier",),
+    "memory.tiers": ("HostTier",),
     "presets.image": ("Preset",),
     "presets.mel": ("MelSpec",),
     "transfer.descriptor": ("Descriptor", "Peer"),

@@ -251,7 +251,9 @@ class Media:
     """
 
     kind: ClassVar[str] = "media"
-    __slots__ = ("__weakref__", "_lease", "backend", "content_hash", "fallback", "metadata", "specs", "stages")
+    __slots__ = (
+        "__weakref__", "_lease", "_released", "backend", "content_hash", "fallback", "metadata", "specs", "stages",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -265,6 +267,7 @@ class Media:
         content_hash: str | None = None,
     ) -> None:
         self._lease = lease
+        self._released = False
         self.specs = specs
         self.metadata = metadata
         self.backend = backend
@@ -320,8 +323,10 @@ class Media:
         return self.tensor if self.dtype == "bfloat16" else self._lease.array(self.specs[0])
 
     def release(self) -> None:
-        """Give the block back; harmless when repeated."""
-        self._lease.release()
+        """Give the block back; harmless when repeated, also while others hold it: only the first call counts."""
+        if not self._released:
+            self._released = True
+            self._lease.release()
 
     def __enter__(self) -> Self:
         return self

@@ -13,12 +13,15 @@ from typing import Protocol
 
 from gpuflow.errors import DeadlineExceeded, LeaseExpired, SpillError
 from gpuflow.memory.lease import Lease
+from gpuflow.memory.slab import Slab
 from gpuflow.memory.tiers import Ticket, Tier, TierFull
 from gpuflow.observe import log
 
 FIRST_REST_SECONDS = 1.0
 LONGEST_REST_SECONDS = 60.0
 CLOSE_SECONDS = 10.0
+Place = tuple[int, Ticket | None]  # a tier's number, and the block there
+NOWHERE: Place = (-1, None)
 
 
 class Owner(Protocol):
@@ -57,19 +60,17 @@ class Cascade:
 
     def put(self, lease: Lease, owner: Owner) -> Stay | None:
         """Copy a block to the first tier that takes it. ``None``: those that could take it fail or rest.
-        ``stay.gone``: none is large enough."""
-        failed = False
-        for number, tier in enumerate(self._tiers):
-            if lease.nbytes > tier.capacity_bytes:
-                continue
-            ticket = self._put_into(number, lease)
-            if ticket is not None:
-                stay = Stay(owner, number, tier.name, ticket)
-                with self._changed:
-                    self._stays[number][stay] = None
-                return stay
-            failed = True
-        return None if failed else Stay(owner, -1, "dropped", None, gone=True)
+        ``stay.gone``: there is none that could."""
+        place = self._place(lease, first=0)
+        if place is None:
+            return None
+        number, ticket = place
+        if ticket is None:
+            return Stay(owner, number, "dropped", None, gone=True)
+        stay = Stay(owner, number, self._tiers[number].name, ticket)
+        with self._changed:
+            self._stays[number][stay] = None
+        return stay
 
     @contextmanager
     def reading(self, stay: Stay, *, deadline: float) -> Iterator[Callable[[Lease], None]]:
@@ -119,8 +120,23 @@ class Cascade:
         for tier in self._tiers:
             tier.close()
 
+    def disown(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._changed = threading.Condition()
+
+    def _place(self, lease: Lease, *, first: int) -> Place | None:
+        failed = False
+        for number in range(first, len(self._tiers)):
+            if self._tiers[number].takes(lease):
+                ticket = self._put_into(number, lease)
+                if ticket is not None:
+                    return number, ticket
+                failed = True
+        return None if failed else NOWHERE
+
     def _put_into(self, number: int, lease: Lease) -> Ticket | None:
-        """Copy a block into one tier, where room is made for it; ``None`` if the tier fails or rests."""
+        """Copy a block into one tier, where room is made for it; ``None`` if the tier fails or rests, or nothing in it
+        can be moved now."""
         if time.monotonic() < self._rests_until[number]:
             return None
         try:
@@ -129,7 +145,7 @@ class Cascade:
                     ticket = self._tiers[number].put(lease)
                 except TierFull:
                     if not self._move_down(number):
-                        return None  # all that lies there is being read
+                        return None
                 else:
                     self._failures_in_a_row[number] = 0
                     return ticket
@@ -142,35 +158,54 @@ class Cascade:
             return None
 
     def _move_down(self, number: int) -> bool:
-        """Make room in a tier: what came first goes to the next one that takes it, or is dropped. False if nothing can
-        be moved now."""
+        """Make room in a tier: what came first goes to the next one that takes it, or is dropped where there is none.
+        False if nothing can be moved now: all of it is being read, or the tiers below fail."""
         with self._changed:
             stay = next((stay for stay in self._stays[number] if not stay.readers), None)
             if stay is None or stay.ticket is None:
                 return False
             stay.moving = True
-            ticket, lease = stay.ticket, self._tiers[number].lease_of(stay.ticket)
-        below, moved = self._put_below(number, lease)
-        with self._changed:
-            del self._stays[number][stay]
-            stay.moving, stay.tier, stay.ticket = False, below, moved
-            if moved is None:
-                stay.gone = stay.owner.dropped = True
-                self.drops += 1
-            else:
-                stay.tier_name = self._tiers[below].name
-                self._stays[below][stay] = None
-            self._settle(stay)
-        self._tiers[number].drop(ticket)
-        return True
+            ticket = stay.ticket
+        place: Place | None = None
+        try:
+            place = self._place_below(number, ticket)
+        finally:
+            with self._changed:
+                stay.moving = False
+                if place is not None:
+                    self._settle_in(stay, place)
+                self._settle(stay)
+        if place is not None:
+            self._tiers[number].drop(ticket)
+        return place is not None or stay.ticket is None
 
-    def _put_below(self, number: int, lease: Lease | None) -> tuple[int, Ticket | None]:
-        for below in range(number + 1, len(self._tiers)) if lease is not None else ():
-            if lease is not None and lease.nbytes <= self._tiers[below].capacity_bytes:
-                moved = self._put_into(below, lease)
-                if moved is not None:
-                    return below, moved
-        return -1, None
+    def _place_below(self, number: int, ticket: Ticket) -> Place | None:
+        """Copy a block from one tier to the next that takes it; from a file through memory."""
+        tier = self._tiers[number]
+        lease = tier.lease_of(ticket)
+        if lease is not None:
+            return self._place(lease, first=number + 1)
+        if all(ticket.nbytes > below.capacity_bytes for below in self._tiers[number + 1 :]):
+            return NOWHERE
+        try:
+            with Slab(ticket.nbytes, pin=False) as passage, passage.allocate(ticket.nbytes) as copy:
+                tier.get(ticket, copy)
+                copy.seal()
+                return self._place(copy, first=number + 1)
+        except SpillError:
+            log.warning("a block in the %s tier could not be read, and is dropped", tier.name, exc_info=True)
+            return NOWHERE
+
+    def _settle_in(self, stay: Stay, place: Place) -> None:
+        """A block was moved, or dropped."""
+        del self._stays[stay.tier][stay]
+        stay.tier, stay.ticket = place
+        if stay.ticket is None:
+            stay.gone = stay.owner.dropped = True
+            self.drops += 1
+        else:
+            stay.tier_name = self._tiers[stay.tier].name
+            self._stays[stay.tier][stay] = None
 
     def _settle(self, stay: Stay) -> None:
         """Drop a doomed block once nobody reads or moves it."""

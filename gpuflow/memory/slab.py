@@ -220,6 +220,10 @@ class Slab:
         with self._lock:
             self._holds -= 1
 
+    def taken_bytes(self, nbytes: int) -> int:
+        """Bytes of the slab that a block of ``nbytes`` takes: whole granules."""
+        return self._arbiter.extents.round_up(nbytes)
+
     def generation(self, slot: int) -> int:
         """The generation word of a slot."""
         return self.generations[slot]

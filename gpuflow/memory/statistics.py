@@ -59,7 +59,8 @@ class SlabStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TieredStatistics:
-    """Entries and bytes by place (``"slab"`` and the tiers' names), and counts since the memory was made."""
+    """Entries and bytes by place (``"slab"`` and the tiers' names), and counts since the memory was made.
+    ``evictable_bytes``: of the slab, in whole granules."""
 
     entries: dict[str, int]
     bytes: dict[str, int]

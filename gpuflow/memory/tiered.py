@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, LeaseExpired, SpillError
+from gpuflow.errors import Closed, DeadlineExceeded, LeaseExpired, SpillError
 from gpuflow.media import Media
 from gpuflow.memory.cascade import Cascade, Stay
+from gpuflow.memory.entry import Entry
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
 from gpuflow.memory.statistics import TieredStatistics
@@ -20,71 +21,6 @@ from gpuflow.memory.tiers import Tier
 from gpuflow.observe import log
 
 LOOK_SECONDS = 0.25  # how often the spilling thread looks: nobody tells it of a release
-
-
-class Entry:
-    """A kept medium. Its bytes lie in the slab or in a lower tier; ``pin`` brings them back and holds them there."""
-
-    __slots__ = ("__weakref__", "_lease", "_media", "_memory", "_restoring", "_stay", "dropped", "moving", "nbytes")
-
-    def __init__(self, memory: TieredMemory, media: Media, lease: Lease) -> None:
-        self.nbytes = lease.nbytes
-        self.dropped = False
-        self.moving = False
-        self._memory = memory
-        self._lease: Lease | None = lease
-        self._stay: Stay | None = None
-        self._restoring = False
-        self._media = (
-            type(media), media.specs, media.metadata, media.backend, media.fallback, media.stages, media.content_hash,
-        )  # fmt: skip
-
-    @property
-    def where(self) -> str:
-        """``"slab"``, the name of a tier, or ``"dropped"``."""
-        if self.dropped:
-            return "dropped"
-        stay = self._stay
-        return "slab" if stay is None else stay.tier_name
-
-    @property
-    def evictable(self) -> bool:
-        """Whether it may be spilled now: nobody pins, publishes or otherwise refers to its block."""
-        return self._lease is not None and self._lease.references == 1 and not self.moving
-
-    def pin(self, *, timeout_seconds: float = 5.0) -> Media:
-        """The medium, in the slab: release it. Meanwhile it is not spilled, nor while it is published.
-
-        Raises:
-            LeaseExpired: it was dropped.
-            SpillError: it could not be restored; it is dropped.
-            SlabExhausted: no room in the slab in time.
-            DeadlineExceeded: another thread restores it, and did not end in time.
-            Closed: the memory was closed.
-        """
-        return self._memory.pin(self, timeout_seconds)
-
-    async def apin(self, *, timeout_seconds: float = 5.0) -> Media:
-        """``pin`` off the event loop. When it is cancelled, what comes is released."""
-        media = self._memory.pin_resident(self)
-        if media is not None:
-            return media
-        pinning = asyncio.ensure_future(asyncio.to_thread(self.pin, timeout_seconds=timeout_seconds))
-        try:
-            return await asyncio.shield(pinning)
-        except asyncio.CancelledError:
-            pinning.add_done_callback(_release_result)
-            raise
-
-    def drop(self) -> None:
-        """Forget it; harmless when repeated. Who has pinned it keeps it until they release it."""
-        self._memory.drop(self)
-
-    def _over(self, lease: Lease) -> Media:
-        kind, specs, metadata, backend, fallback, stages, content_hash = self._media
-        return kind(
-            lease, specs, metadata, backend=backend, fallback=fallback, stages=stages, content_hash=content_hash
-        )
 
 
 class TieredMemory:
@@ -113,7 +49,8 @@ class TieredMemory:
         self._changed = threading.Condition()
         self._spilling = threading.Lock()  # one job at a time
         self._closed = False
-        self._process = os.getpid()
+        self.foreign = False  # true in a forked child
+        _memories.add(self)
         self._stop_relief: Callable[[], None] = slab.on_pressure(self._relieve)
         self._thread = threading.Thread(target=self._keep_room, name="gpuflow-spill", daemon=True)
         self._thread.start()
@@ -162,12 +99,12 @@ class TieredMemory:
             if entry._lease is None:
                 return None
             self._resident.move_to_end(entry)
-            return entry._over(entry._lease.retain())
+            return entry.over(entry._lease.retain())
 
     def drop(self, entry: Entry) -> None:
         """``Entry.drop``."""
         with self._changed:
-            if entry.dropped:
+            if self.foreign or entry.dropped:
                 return
             entry.dropped = True
             if not entry._restoring:  # else who restores it lets it go
@@ -195,10 +132,8 @@ class TieredMemory:
 
     def close(self) -> None:
         """Drop everything and stop; harmless when repeated. Closes the tiers. What is pinned stays valid."""
-        if self._process != os.getpid():
-            return
         with self._changed:
-            if self._closed:
+            if self._closed or self.foreign:
                 return
             self._closed = True
             self._changed.notify_all()
@@ -218,6 +153,12 @@ class TieredMemory:
 
     def __reduce__(self) -> Any:
         raise TypeError("a TieredMemory is memory of this process and cannot be pickled")
+
+    def _disown(self) -> None:
+        """In a forked child, which has neither the spilling thread nor anybody who gives the locks back."""
+        self.foreign = True
+        self._changed = threading.Condition()
+        self._cascade.disown()
 
     def _restore(self, entry: Entry, deadline: float) -> Media:
         """Bring an entry back; only one thread does, and the others wait for it."""
@@ -245,7 +186,7 @@ class TieredMemory:
             self._cascade.drop(stay)
             entry._stay, entry._lease, entry._restoring = None, lease, False
             self._note("restore", entry.nbytes, started)
-            media = entry._over(lease.retain())
+            media = entry.over(lease.retain())
             if entry.dropped or self._closed:
                 entry.dropped = True
                 self._forget(entry)
@@ -262,11 +203,12 @@ class TieredMemory:
                     return
                 if not self._resident or self._evictable_bytes() <= self._high * self._room_bytes():
                     self._changed.wait(LOOK_SECONDS if self._resident else None)
+                    self._note_use()
                     continue
             try:
                 while self._evictable_bytes() > self._low * self._room_bytes() and self._spill_one():
                     pass
-            except GpuflowError:
+            except Exception:  # noqa: BLE001 - this thread must not end while the memory is open
                 log.exception("spilling failed")
             with self._changed:  # what is left cannot be spilled now: every tier that could take it fails or rests
                 self._changed.wait(LOOK_SECONDS)
@@ -282,6 +224,7 @@ class TieredMemory:
         """Spill the evictable entry used longest ago; false if there is none, or no tier takes it."""
         with self._spilling:
             with self._changed:
+                self._note_use()
                 entry = next((entry for entry in self._resident if entry.evictable), None)
                 if entry is None or entry._lease is None or self._closed:
                     return False
@@ -325,9 +268,15 @@ class TieredMemory:
         if stay is not None:
             self._cascade.drop(stay)
 
+    def _note_use(self) -> None:
+        """What is in use at this moment was used last: nobody tells of a release."""
+        with self._changed:
+            for entry in [entry for entry in self._resident if entry.in_use]:
+                self._resident.move_to_end(entry)
+
     def _evictable_bytes(self) -> int:
         with self._changed:
-            return sum(entry.nbytes for entry in self._resident if entry.evictable)
+            return sum(entry.taken_bytes for entry in self._resident if entry.evictable)
 
     def _room_bytes(self) -> int:
         """What leases that cannot be spilled leave of the slab."""
@@ -339,12 +288,18 @@ class TieredMemory:
         self._counts[f"{what}_us"] += int(1e6 * (time.monotonic() - started))
 
     def _require_open(self) -> None:
-        if self._process != os.getpid():
+        if self.foreign:
             raise Closed("this memory was made before a fork and belongs to the parent: make one in this process")
         if self._closed:
             raise Closed("the memory is closed")
 
 
-def _release_result(pinning: asyncio.Future[Media]) -> None:
-    if not pinning.cancelled() and pinning.exception() is None:
-        pinning.result().release()
+_memories: weakref.WeakSet[TieredMemory] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for memory in _memories:
+        memory._disown()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,30 +1,19 @@
-"""Where blocks go when memory is short: a second slab on the host, or a file."""
+"""Where blocks go when memory is short, and the first such place: a second slab, on the host."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
-import tempfile
-import threading
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from gpuflow.config import parse_bytes
 from gpuflow.errors import GpuflowError, SlabExhausted, SpillError
-from gpuflow.memory.backing import HostMemory, device_id
 from gpuflow.memory.checksum import block_checksum, summed, summing_pool
 from gpuflow.memory.copying import copy_block
-from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
 
-PAGE_BYTES = 4096  # what O_DIRECT and GPUDirect Storage want: offsets, lengths and addresses in whole pages
 PIECE_BYTES = 512 << 10  # fits a core's cache
-DIRECT_PIECE_BYTES = 8 << 20
 
 
 class TierFull(SpillError):
@@ -49,6 +38,9 @@ class Tier(Protocol):
     @property
     def free_bytes(self) -> int: ...
 
+    def takes(self, lease: Lease) -> bool:
+        """Whether the empty tier would take this block."""
+
     def put(self, lease: Lease) -> Ticket:
         """Copy a sealed block in.
 
@@ -68,7 +60,7 @@ class Tier(Protocol):
         """The block itself, if it lies in memory, so that it can go on to a lower tier."""
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
+        """Forget a block; harmless when repeated."""
 
     def close(self) -> None: ...
 
@@ -88,6 +80,10 @@ class HostTier:
         """Bytes that no block takes."""
         return self.slab.free_bytes
 
+    def takes(self, lease: Lease) -> bool:
+        """Whether it is large enough."""
+        return lease.nbytes <= self.capacity_bytes
+
     def put(self, lease: Lease) -> Ticket:
         """Copy a block in; see ``Tier``."""
         try:
@@ -101,11 +97,17 @@ class HostTier:
             return Ticket(lease.nbytes, checksum, copy)
         except BaseException as error:
             copy.release()
-            raise _as_spill_error(error) from error
+            raise as_spill_error(error) from error
 
     def get(self, ticket: Ticket, into: Lease) -> None:
         """Copy a block back, verified; see ``Tier``."""
-        if _copy_summed(ticket.place, into, ticket.nbytes, self._summing) != ticket.checksum:
+        if ticket.place.released:
+            raise SpillError("the block was dropped from the host tier")
+        try:
+            checksum = _copy_summed(ticket.place, into, ticket.nbytes, self._summing)
+        except Exception as error:
+            raise as_spill_error(error) from error
+        if checksum != ticket.checksum:
             raise SpillError("a block in the host tier has changed: its checksum does not match")
 
     def lease_of(self, ticket: Ticket) -> Lease | None:
@@ -114,158 +116,13 @@ class HostTier:
         return lease
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
+        """Forget a block; harmless when repeated."""
         ticket.place.release()
 
     def close(self) -> None:
         """Free the memory; harmless when repeated."""
         self._summing.shutdown()
         self.slab.close(force=True)
-
-
-class FileTier:
-    """One file of ``nbytes`` in ``directory``, allocated at once, without a name, readable by nobody else.
-
-    Args:
-        direct: past the page cache (``O_DIRECT``): slower for what fits into memory, right for what does not.
-
-    Raises:
-        SpillError: the directory cannot be written to, or the disk has no room.
-    """
-
-    name = "file"
-
-    def __init__(self, directory: str | os.PathLike[str], nbytes: int | str, *, direct: bool = False) -> None:
-        self.capacity_bytes = max(PAGE_BYTES, parse_bytes(nbytes)) // PAGE_BYTES * PAGE_BYTES
-        self.direct = direct
-        self.file = self._open(Path(directory), os.O_DIRECT if direct else 0)
-        try:
-            os.posix_fallocate(self.file, 0, self.capacity_bytes)
-        except OSError as error:
-            self.close()
-            raise SpillError(f"no room for a file of {self.capacity_bytes} bytes: {error.strerror}") from error
-        self._extents = Extents(self.capacity_bytes, granule=PAGE_BYTES)
-        self._summing = summing_pool()
-        self._lock = threading.Lock()
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes that no block takes."""
-        return self._extents.free_bytes
-
-    def put(self, lease: Lease) -> Ticket:
-        """Write a block; see ``Tier``."""
-        with self._lock:
-            start = self._extents.allocate(lease.nbytes)
-        if start is None:
-            raise TierFull(f"no room for a block of {lease.nbytes} bytes in the file")
-        try:
-            lease.synchronize()
-            return Ticket(lease.nbytes, self._write(lease, start), start)
-        except BaseException as error:
-            self._free(start, lease.nbytes)
-            raise _as_spill_error(error) from error
-
-    def get(self, ticket: Ticket, into: Lease) -> None:
-        """Read a block back, verified; see ``Tier``."""
-        into.require(ticket.nbytes)
-        try:
-            checksum = self._read(into, ticket.place, ticket.nbytes)
-        except OSError as error:
-            raise _as_spill_error(error) from error
-        if checksum != ticket.checksum:
-            raise SpillError("a spilled block has changed on the disk: its checksum does not match")
-
-    def lease_of(self, ticket: Ticket) -> Lease | None:
-        """``None``: it does not lie in memory."""
-        return None
-
-    def drop(self, ticket: Ticket) -> None:
-        """Forget a block."""
-        self._free(ticket.place, ticket.nbytes)
-
-    def close(self) -> None:
-        """Close the file, which ends with that; harmless when repeated."""
-        if self.file >= 0:
-            if hasattr(self, "_summing"):
-                self._summing.shutdown()
-            os.close(self.file)
-            self.file = -1
-
-    def _open(self, directory: Path, flags: int) -> int:
-        flags |= os.O_RDWR | os.O_CLOEXEC
-        try:
-            with contextlib.suppress(OSError):  # a filesystem without nameless files
-                return os.open(directory, flags | os.O_TMPFILE, 0o600)
-            file, name = tempfile.mkstemp(prefix=".gpuflow-", suffix=".spill", dir=directory)
-            try:
-                os.close(file)
-                return os.open(name, flags)
-            finally:
-                os.unlink(name)
-        except OSError as error:
-            raise SpillError(f"no file can be made in the directory of the file tier: {error.strerror}") from error
-
-    def _free(self, start: int, nbytes: int) -> None:
-        with self._lock:
-            self._extents.free(start, nbytes)
-
-    def _write(self, lease: Lease, start: int) -> int:
-        """Write a block at ``start``; returns its checksum. Piece by piece, so that it is summed while it is cached."""
-        with summed(_stable_bytes(lease, lease.nbytes), self._summing) as checksum:
-            for offset, size, data, address in self._pieces(lease, lease.nbytes):
-                if address is not None:
-                    _copy_from_device(address, data, lease)
-                self._write_all(data, start + offset)
-                checksum.add(data[:size])
-            return checksum.result()
-
-    def _read(self, into: Lease, start: int, nbytes: int) -> int:
-        """Read a block; returns the checksum of what came."""
-        with summed(_stable_bytes(into, nbytes), self._summing) as checksum:
-            for offset, size, data, address in self._pieces(into, nbytes):
-                self._read_all(data, start + offset)
-                checksum.add(data[:size])
-                if address is not None:
-                    _copy_to_device(data, address, into)
-            return checksum.result()
-
-    def _pieces(self, lease: Lease, nbytes: int) -> Iterator[tuple[int, int, memoryview, int | None]]:
-        """A block in pieces: offset, size, host memory in whole pages where the file wants them, and for a block on a
-        GPU the address there, to copy from or to."""
-        piece = DIRECT_PIECE_BYTES if self.direct else PIECE_BYTES
-        backing = lease.slab.backing
-        if isinstance(backing, HostMemory):  # whole pages lie within the block's granule
-            for offset in range(0, nbytes, piece):
-                size = min(piece, nbytes - offset)
-                yield offset, size, backing.buffer(lease.offset + offset, self._rounded(size)), None
-            return
-        bounce = HostMemory(_whole_pages(min(nbytes, piece)), name="gpuflow-bounce")
-        try:
-            for offset in range(0, nbytes, piece):
-                size = min(piece, nbytes - offset)
-                yield offset, size, bounce.buffer(0, self._rounded(size)), lease.address + offset
-        finally:
-            bounce.close()
-
-    def _rounded(self, nbytes: int) -> int:
-        return _whole_pages(nbytes) if self.direct else nbytes
-
-    def _write_all(self, data: memoryview, start: int) -> None:
-        done = 0
-        while done < len(data):
-            written = os.pwrite(self.file, data[done:], start + done)
-            if written == 0:
-                raise SpillError("the disk takes no more")
-            done += written
-
-    def _read_all(self, data: memoryview, start: int) -> None:
-        done = 0
-        while done < len(data):
-            came = os.preadv(self.file, [data[done:]], start + done)
-            if came == 0:
-                raise SpillError("the file of spilled blocks is shorter than it was")
-            done += came
 
 
 def _copy_summed(source: Lease, target: Lease, nbytes: int, pool: Executor) -> int:
@@ -284,35 +141,10 @@ def _copy_summed(source: Lease, target: Lease, nbytes: int, pool: Executor) -> i
         return checksum.result()
 
 
-def _whole_pages(nbytes: int) -> int:
-    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
-
-
-def _copy_from_device(source: int, target: memoryview, lease: Lease) -> None:
-    import cupy
-
-    with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(_address(target), source, len(target), cupy.cuda.runtime.memcpyDeviceToHost)
-
-
-def _copy_to_device(source: memoryview, target: int, lease: Lease) -> None:
-    import cupy
-
-    with cupy.cuda.Device(device_id(lease.device)):
-        cupy.cuda.runtime.memcpy(target, _address(source), len(source), cupy.cuda.runtime.memcpyHostToDevice)
-
-
-def _stable_bytes(lease: Lease, nbytes: int) -> int:
-    """How many bytes can be summed beside the copy: none where all pieces pass through the same memory."""
-    return nbytes if lease.device == "cpu" else 0
-
-
-def _address(data: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(data))
-
-
-def _as_spill_error(error: BaseException) -> BaseException:
-    """A failure of the disk as ``SpillError``; ours, and interruptions, as they are."""
-    if isinstance(error, OSError) and not isinstance(error, GpuflowError):
-        return SpillError(f"a block could not be spilled or restored: {error.strerror or error}")
+def as_spill_error(error: BaseException) -> BaseException:
+    """A failure of the disk (``OSError``) or of CUDA (``RuntimeError``) as ``SpillError``; ours, and interruptions, as
+    they are."""
+    if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, GpuflowError):
+        reason = error.strerror if isinstance(error, OSError) else None
+        return SpillError(f"a block could not be spilled or restored: {reason or error}")
     return error

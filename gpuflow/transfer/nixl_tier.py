@@ -19,9 +19,9 @@ from typing import Any, Literal
 from gpuflow.errors import BackendUnavailable, SpillError
 from gpuflow.memory.backing import device_id
 from gpuflow.memory.checksum import block_checksum
+from gpuflow.memory.file_tier import PAGE_BYTES, FileTier
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.slab import Slab
-from gpuflow.memory.tiers import PAGE_BYTES, FileTier
 from gpuflow.transfer.nixl import api
 
 MOVE_SECONDS = 60.0
@@ -52,10 +52,12 @@ class NixlFileTier(FileTier):
         self._slab = slab
         self._path: str | None = None
         self._gds = backend == "GDS_MT"
+        self._unended: list[tuple[Any, Lease]] = []  # moves that took too long, and their blocks
         super().__init__(directory, nbytes, direct=self._gds)
-        slab.hold()
         try:
-            self._agent = _agent(backend)
+            agent = _agent(backend)
+            slab.hold()
+            self._agent = agent
             self._register([(slab.address, slab.nbytes, device_id(slab.device), "")], slab.backing.mem_type)
             self._register([(0, self.capacity_bytes, self.file, "")], "FILE")
         except BaseException:
@@ -65,13 +67,18 @@ class NixlFileTier(FileTier):
     def close(self) -> None:
         """End the agent, and close and remove the file; harmless when repeated."""
         if self.file >= 0 and hasattr(self, "_agent"):
+            if self._all_ended():
+                self._slab.unhold()  # else the slab stays mapped: NIXL may still write to it
             del self._agent
-            self._slab.unhold()
         super().close()
         if self._path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
             self._path = None
+
+    def takes(self, lease: Lease) -> bool:
+        """Whether it is a block of the slab that is registered, and the file is large enough."""
+        return lease.slab is self._slab and super().takes(lease)
 
     def _open(self, directory: Path, flags: int) -> int:
         if not self._gds:
@@ -94,6 +101,8 @@ class NixlFileTier(FileTier):
     def _move(self, direction: str, lease: Lease, start: int, nbytes: int) -> None:
         if lease.slab is not self._slab:
             raise SpillError("this tier takes blocks of the slab that it was made for")
+        if not self._all_ended():
+            raise SpillError("an earlier move by NIXL has not ended: this tier moves nothing until it has")
         if self._gds:  # in whole pages: the block's granule and the file's extent hold them
             nbytes = -(-nbytes // PAGE_BYTES) * PAGE_BYTES
         try:
@@ -108,9 +117,26 @@ class NixlFileTier(FileTier):
                 state = self._agent.check_xfer_state(handle)
         except Exception as error:
             raise SpillError(f"NIXL could not move a block to or from the file ({type(error).__name__})") from error
-        if state != "DONE":
+        if state == "PROC":  # it may still read the block or write to it: nobody else gets that memory, or the file's
+            with self._lock:
+                self._unended.append((handle, lease.retain()))
             raise SpillError(f"NIXL did not move a block in {MOVE_SECONDS:g} s")
         self._agent.release_xfer_handle(handle)
+        if state != "DONE":
+            raise SpillError(f"NIXL could not move a block to or from the file ({state})")
+
+    def _all_ended(self) -> bool:
+        """Give back the blocks of moves that took too long and have ended; false if one has not."""
+        with self._lock:
+            for unended in list(self._unended):
+                handle, lease = unended
+                with contextlib.suppress(Exception):  # an error is an end too
+                    if self._agent.check_xfer_state(handle) == "PROC":
+                        continue
+                    self._agent.release_xfer_handle(handle)
+                self._unended.remove(unended)
+                lease.release()
+            return not self._unended
 
     def _register(self, entries: list[tuple[int, int, int, str]], mem_type: str) -> None:
         try:

@@ -85,6 +85,34 @@ def test_a_disk_that_fails_leaves_everything_in_the_slab_and_is_left_alone_for_a
         tier.file = working
 
 
+def test_a_full_tier_above_one_that_fails_drops_nothing(tier: FileTier, small: Slab) -> None:
+    with TieredMemory(small, [HostTier("2MiB"), tier], high_watermark=1.0, low_watermark=1.0) as memory:
+        entries = [_kept(memory, seed) for seed in range(6)]
+        working, tier.file = tier.file, os.open("/dev/full", os.O_RDWR)
+        with pytest.raises(SlabExhausted):
+            small.allocate(MIB)
+        os.close(tier.file)
+        tier.file = working
+        found = memory.statistics()
+        assert (found.spill_failures, found.drops, found.entries) == (1, 0, {"slab": 4, "host": 2, "file": 0})
+        for seed, entry in enumerate(entries[:2]):
+            assert entry.where == "host", seed
+
+
+def test_a_block_that_cannot_be_read_on_its_way_down_is_dropped(tier: FileTier, small: Slab, tmp_path: Path) -> None:
+    first = FileTier(tmp_path, "2MiB")
+    with TieredMemory(small, [first, tier], high_watermark=1.0, low_watermark=1.0) as memory:
+        entries = [_kept(memory, seed) for seed in range(6)]
+        oldest, next_one = ([entry for entry in entries if entry.where == "file"])[:2]
+        os.pwrite(first.file, b"????", 0)
+        small.allocate(2 * MIB).release()
+        assert [oldest.where, next_one.where] == ["dropped", "file"]
+        assert memory.statistics().drops == 1
+        for seed, entry in enumerate(entries[1:], 1):
+            with entry.pin() as media:
+                assert media.numpy().tobytes() == np.random.default_rng(seed).bytes(MIB)
+
+
 def test_where_one_tier_fails_the_next_one_takes_over(tier: FileTier, small: Slab) -> None:
     with TieredMemory(small, [tier, HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
         working, tier.file = tier.file, os.open("/dev/full", os.O_RDWR)
@@ -186,6 +214,48 @@ with TieredMemory(slab, [HostTier("1MiB"), FileTier({str(tmp_path)!r}, "1MiB")])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_child_that_is_forked_while_another_thread_holds_the_lock_does_not_hang() -> None:
+    script = """
+import os, signal, threading, warnings
+from gpuflow.errors import Closed
+from gpuflow.media import Image, ImageMetadata, lay_out
+from gpuflow.memory import HostTier, Slab, TieredMemory
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+slab = Slab("1MiB")
+with TieredMemory(slab, [HostTier("1MiB")]) as memory:
+    lease = slab.allocate(1000)
+    lease.seal()
+    specs = lay_out({"data": ("uint8", (1000,))})
+    with Image(lease, specs, ImageMetadata("raw", 1000, 1), backend="x") as image:
+        entry = memory.keep(image)
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with memory._changed, memory._cascade._changed:
+            held.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        try:
+            entry.pin()
+        except Closed:
+            entry.drop()
+            memory.close()
+            os._exit(0)
+        os._exit(3)
+    forked.set()
+    thread.join()
+    print(os.waitpid(child, 0)[1], entry.where)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "0 slab\n", done.stderr
 
 
 def test_tiers_leave_no_descriptor_or_file_behind(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,9 +52,33 @@ def test_a_full_file_a_short_file_and_a_flipped_bit_are_errors(slab: Slab, tier:
         tier.drop(ticket)
 
 
+@pytest.mark.parametrize("direction", ["put", "get"])
+def test_a_move_that_takes_too_long_keeps_its_block_until_it_has_ended(
+    slab: Slab, tier: NixlFileTier, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _block(slab, 20 << 20) as block, slab.allocate(20 << 20) as back:
+        ticket = tier.put(block) if direction == "get" else None
+        with monkeypatch.context() as changed:
+            changed.setattr("gpuflow.transfer.nixl_tier.MOVE_SECONDS", 0.0)
+            with pytest.raises(SpillError, match="did not move a block in 0 s"):
+                tier.get(ticket, back) if ticket is not None else tier.put(block)
+        held = back if direction == "get" else block
+        assert held.references == 2
+        deadline = time.monotonic() + 10.0
+        while not tier._all_ended():
+            assert time.monotonic() < deadline
+        assert held.references == 1
+        ticket = ticket or tier.put(block)
+        tier.get(ticket, back)
+        assert bytes(back.memory()) == bytes(block.memory())
+        tier.drop(ticket)
+
+
 def test_a_block_of_another_slab_is_refused(slab: Slab, tier: NixlFileTier) -> None:
-    with Slab("1MiB") as other, _block(other, 100) as block, pytest.raises(SpillError, match="made for"):
-        tier.put(block)
+    with Slab("1MiB") as other, _block(other, 100) as block:
+        assert not tier.takes(block)
+        with pytest.raises(SpillError, match="made for"):
+            tier.put(block)
 
 
 def test_it_is_a_tier_like_any_other(slab: Slab, tier: NixlFileTier) -> None:
@@ -68,6 +93,7 @@ def test_a_backend_that_does_not_start_says_which(slab: Slab, tmp_path: Path) ->
         assert "GDS_MT" in str(error)  # noqa: PT017 - where there is a GPU it may start
     assert list(tmp_path.iterdir()) == []
     assert slab.statistics().live_leases == 0
+    assert slab._holds == 0, "a tier that was not made keeps the slab mapped"
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 7, 8, 9, 4096, 17_000_001])

@@ -177,6 +177,28 @@ def test_what_was_used_longest_ago_is_spilled_first(small: Slab) -> None:
         assert [entry.where for entry in entries[:4]] == ["slab", "host", "host", "slab"]
 
 
+def test_what_was_in_use_when_room_was_needed_counts_as_used_then(small: Slab) -> None:
+    with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
+        entries = [_kept(memory, MIB, seed) for seed in range(8)]
+        with entries[0].pin():
+            for entry in entries[1:]:
+                entry.pin().release()
+            small.allocate(MIB).release()
+        small.allocate(2 * MIB).release()
+        assert [entry.where for entry in entries[:4]] == ["slab", "host", "host", "slab"]
+
+
+def test_a_full_file_hands_its_oldest_on_to_the_tier_below_it(small: Slab, tmp_path: Path) -> None:
+    tiers: list[Tier] = [FileTier(tmp_path, "2MiB"), HostTier("16MiB")]
+    with TieredMemory(small, tiers, high_watermark=1.0, low_watermark=1.0) as memory:
+        entries = [_kept(memory, MIB, seed) for seed in range(12)]
+        assert [entry.where for entry in entries[:4]] == ["host", "host", "file", "file"]
+        for seed, entry in enumerate(entries):
+            with entry.pin() as media:
+                assert media.numpy().tobytes() == np.random.default_rng(seed).bytes(MIB)
+        assert memory.statistics().drops == 0
+
+
 def test_without_a_tier_what_was_used_longest_ago_is_dropped(small: Slab) -> None:
     with TieredMemory(small, high_watermark=1.0, low_watermark=1.0) as memory:
         entries = [_kept(memory, MIB, seed) for seed in range(8)]
@@ -203,6 +225,14 @@ def test_spilling_starts_by_itself_above_the_high_watermark_and_ends_at_the_low_
         _kept(memory, MIB, 7)
         _wait_until(lambda: memory.statistics().entries["slab"] == 4)
         assert memory.statistics().entries["host"] == 3
+
+
+def test_small_media_count_with_the_whole_granules_that_they_take(small: Slab) -> None:
+    with TieredMemory(small, [HostTier("8MiB")], high_watermark=0.8, low_watermark=0.5) as memory:
+        for seed in range(103):  # 80.5 % of the 128 granules, and 12 % of the bytes
+            _kept(memory, 10_000, seed)
+        _wait_until(lambda: memory.statistics().entries["slab"] == 64)
+        assert memory.statistics().evictable_bytes == 4 * MIB
 
 
 def test_leases_that_cannot_be_spilled_never_start_spilling(small: Slab) -> None:
@@ -271,6 +301,17 @@ def test_a_dropped_entry_stays_with_those_who_pinned_it(small: Slab) -> None:
             entry.drop()
             assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
             assert small.statistics().live_leases == 1
+
+
+def test_a_medium_that_is_released_twice_takes_nothing_from_others(small: Slab) -> None:
+    with TieredMemory(small, [HostTier("8MiB")]) as memory:
+        entry = _kept(memory, MIB, 1)
+        with entry.pin() as other:
+            with entry.pin() as media:
+                media.release()
+            assert other.lease.references == 2
+        with entry.pin() as media:
+            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
 
 
 def test_media_of_another_slab_or_unsealed_are_not_kept(small: Slab, slab: Slab) -> None:

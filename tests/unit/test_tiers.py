@@ -62,6 +62,28 @@ def test_a_full_tier_says_so_and_takes_blocks_again_when_one_is_dropped(slab: Sl
         tier.drop(tier.put(large))
 
 
+def test_a_block_that_is_dropped_twice_frees_nothing_of_others(slab: Slab, tier: Tier) -> None:
+    with _block(slab, 1000, seed=1) as first, _block(slab, 1000, seed=2) as second, slab.allocate(1000) as back:
+        gone = tier.put(first)
+        tier.drop(gone)
+        held = tier.put(second)
+        tier.drop(gone)
+        again = tier.put(first)
+        tier.get(held, back)
+        assert bytes(back.memory()) == bytes(second.memory())
+        with pytest.raises(SpillError, match="dropped"):
+            tier.get(gone, back)
+        tier.drop(held)
+        tier.drop(again)
+        assert tier.free_bytes == tier.capacity_bytes
+
+
+def test_a_tier_says_which_blocks_it_would_take(slab: Slab, tier: Tier) -> None:
+    with _block(slab, 32 << 20) as fits, _block(slab, (32 << 20) + 1) as too_large:
+        assert tier.takes(fits)
+        assert not tier.takes(too_large)
+
+
 def test_a_block_that_is_too_small_is_not_restored_to(slab: Slab, tier: Tier) -> None:
     with _block(slab, 1000) as block, slab.allocate(999) as small:
         ticket = tier.put(block)
