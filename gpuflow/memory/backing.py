@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import weakref
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpuflow.device import Device
@@ -31,6 +32,7 @@ class Backing(Protocol):
     nbytes: int
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]: ...
+    def hold(self) -> object: ...
     def close(self) -> None: ...
 
 
@@ -62,6 +64,10 @@ class HostMemory:
         """What numpy needs to view ``nbytes`` at ``offset`` (``__array_interface__`` version 3)."""
         return {"shape": (nbytes,), "typestr": "|u1", "data": (self.address + offset, False), "version": 3}
 
+    def hold(self) -> object:
+        """What keeps the bytes mapped for as long as it lives, although the memory may be closed."""
+        return self.buffer(0, self.nbytes)
+
     def buffer(self, offset: int, nbytes: int) -> memoryview:
         """A writable view of the bytes; it keeps the mapping alive."""
         if self._map is None:
@@ -80,6 +86,8 @@ class HostMemory:
             cupy.cuda.runtime.hostRegister(self.address, self.nbytes, _HOST_REGISTER_PORTABLE_AND_MAPPED)
         except cupy.cuda.runtime.CUDARuntimeError as error:
             raise BackendUnavailable(f"CUDA does not pin {self.nbytes} bytes of host memory: {error}") from error
+        self._unpin = weakref.finalize(self, _unpin, self.address)
+        self._unpin.atexit = False  # the driver does it with the process, and may be gone before
         self.pinned = True
 
     def close(self) -> None:
@@ -87,10 +95,8 @@ class HostMemory:
         if self._map is None:
             return
         if self.pinned:
-            import cupy
-
             self.pinned = False
-            cupy.cuda.runtime.hostUnregister(self.address)
+            self._unpin()
         mapping, self._map = self._map, None
         self._close_file()
         with contextlib.suppress(BufferError):  # views are left, say in an error's traceback: it goes with the last
@@ -98,7 +104,11 @@ class HostMemory:
 
 
 class DeviceMemory:
-    """One plain ``cudaMalloc``: not torch's allocator, whose expandable segments are 600 times slower to transfer."""
+    """One plain ``cudaMalloc``: not torch's allocator, whose expandable segments are 600 times slower to transfer.
+
+    Raises:
+        InvalidOptions: the GPU does not give so many bytes.
+    """
 
     mem_type = "VRAM"
 
@@ -108,8 +118,12 @@ class DeviceMemory:
         self.nbytes = nbytes
         self.device = device.name
         self._index = device.index
-        with cupy.cuda.Device(self._index):
-            self.address = int(cupy.cuda.runtime.malloc(nbytes))
+        self._holds: weakref.WeakSet[_Hold] = weakref.WeakSet()
+        try:
+            with cupy.cuda.Device(self._index):
+                self.address = int(cupy.cuda.runtime.malloc(nbytes))
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise InvalidOptions(f"{device.name} does not give {nbytes} bytes of memory: {error}") from error
         self._free = weakref.finalize(self, _free_device_memory, self.address, self._index)
         self._free.atexit = False  # the driver frees it with the process, and may be gone before
 
@@ -117,9 +131,27 @@ class DeviceMemory:
         """What CuPy needs to view ``nbytes`` at ``offset`` (``__cuda_array_interface__`` version 3)."""
         return {"shape": (nbytes,), "typestr": "|u1", "data": (self.address + offset, False), "version": 3}
 
+    def hold(self) -> object:
+        """What keeps the memory for as long as it lives, although it may be closed."""
+        held = _Hold(self)
+        self._holds.add(held)
+        return held
+
     def close(self) -> None:
-        """Free the memory; harmless when repeated."""
-        self._free()
+        """Free the memory, or have the last hold do so; harmless when repeated."""
+        if not self._holds:
+            self._free()
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Hold:
+    memory: DeviceMemory
+
+
+def _unpin(address: int) -> None:
+    import cupy
+
+    cupy.cuda.runtime.hostUnregister(address)
 
 
 def _free_device_memory(address: int, index: int) -> None:

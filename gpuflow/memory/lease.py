@@ -35,9 +35,10 @@ class Lease:
     __slots__ = (
         "__weakref__",
         "_events",
+        "_hold",
         "_lock",
         "_publications",
-        "_quarantined",
+        "_quarantines",
         "_references",
         "_taken_at",
         "generation",
@@ -56,8 +57,9 @@ class Lease:
         self.generation = generation
         self.sealed = False
         self._events: list[Any] = []
+        self._hold: object = None  # keeps the slab mapped under views, also under stale ones
         self._publications = 0
-        self._quarantined = False
+        self._quarantines = 0
         self._references = 1
         self._lock = threading.Lock()
         self._taken_at = _callers()
@@ -195,15 +197,16 @@ class Lease:
         self.release()
 
     def quarantine(self) -> None:
-        """A timed-out read may still write to the block: nobody can view or seal it until ``readmit``."""
+        """A read that nobody waits for may still write to the block: it cannot be viewed or sealed until ``readmit``,
+        once for each ``quarantine``."""
         with self._lock:
-            self._quarantined = True
+            self._quarantines += 1
             self._note_state()
 
     def readmit(self) -> None:
-        """The timed-out read has ended."""
+        """That read has ended."""
         with self._lock:
-            self._quarantined = False
+            self._quarantines -= 1
             self._note_state()
 
     def record_stream(self, stream: Any) -> None:
@@ -220,11 +223,13 @@ class Lease:
             return bool(self._events)
 
     def synchronize(self) -> None:
-        """Wait on the host until all recorded work on the block is done."""
+        """Wait on the host until the work on the block that was recorded so far is done."""
         with self._lock:
-            events, self._events = self._events, []
+            events = list(self._events)
         for event in events:
             event.synchronize()
+        with self._lock:
+            self._events = [event for event in self._events if event not in events]
 
     def taken_at(self) -> str:
         """Where it was allocated, innermost call first: ``"server.py:10 in load < server.py:40 in main"``."""
@@ -256,12 +261,14 @@ class Lease:
     def __array_interface__(self) -> dict[str, Any]:
         if self.device != "cpu":
             raise AttributeError("this block lies in GPU memory")
+        self._hold = self._hold or self.slab.backing.hold()
         return self.slab.backing.array_interface(self.offset, self.nbytes)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         if self.device == "cpu":
             raise AttributeError("this block lies in host memory")
+        self._hold = self._hold or self.slab.backing.hold()
         return self.slab.backing.array_interface(self.offset, self.nbytes)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
@@ -288,7 +295,7 @@ class Lease:
             )
 
     def _state(self) -> int:
-        if self._quarantined:
+        if self._quarantines:
             return QUARANTINED
         if self._publications:
             return PUBLISHED
@@ -299,8 +306,8 @@ class Lease:
 
     def _require_usable(self) -> None:
         self._require_live()
-        if self._quarantined:
-            raise LeaseExpired("a read that timed out may still write to this block")
+        if self._quarantines:
+            raise LeaseExpired("a read that timed out or was cancelled may still write to this block")
 
     def _require_live(self) -> None:
         if self._references == 0:

@@ -24,8 +24,10 @@ from gpuflow.memory.statistics import SlabStatistics
 from gpuflow.observe import log
 from gpuflow.workers import call_soon
 
+RELIEF_SECONDS = 0.25  # what pressure callbacks may take even of an allocation that does not wait
 POLL_SECONDS = 0.1  # how often a waiter looks for leases that were garbage collected, and asks for pressure relief
 _DRAIN_POLL_SECONDS = 0.001
+Relief = Callable[[int, float], object]
 _Block = tuple[int, int, int, list[Any]]  # slot, offset, bytes, events
 
 
@@ -55,7 +57,7 @@ class Slab:
         self.foreign = False  # true in a forked child
         self._arbiter = Arbiter(Extents(size))
         self._wake: dict[Request, Callable[[], object]] = {}
-        self._relief: list[Callable[[int], bool]] = []
+        self._relief: list[Relief] = []
         self._lost: deque[_Block] = deque()  # leases that the garbage collector found
         self._draining: list[_Block] = []  # released, and a GPU still works on them
         self._lock = threading.RLock()
@@ -90,7 +92,8 @@ class Slab:
         return isinstance(self.backing, HostMemory) and self.backing.pinned
 
     def allocate(self, nbytes: int, *, timeout_seconds: float = 0.0) -> Lease:
-        """Lease a block of ``nbytes``, waiting at most ``timeout_seconds`` for one to become free.
+        """Lease a block of ``nbytes``, waiting at most ``timeout_seconds`` for one to become free; where there are
+        pressure callbacks, they are asked to free one for 0.25 s at least.
 
         Raises:
             SlabExhausted: no such block became free; says how much is.
@@ -102,13 +105,13 @@ class Slab:
         if lease is not None:
             return lease
         deadline = time.monotonic() + timeout_seconds
-        self._relieve(nbytes)
+        self._relieve(nbytes, deadline)
         woken = threading.Event()
         with self._queued(nbytes, woken.set) as request:
             while request.start is None and (seconds := self._pause(deadline)) > 0:
                 woken.wait(seconds)
                 if request.start is None:
-                    self._relieve(nbytes)
+                    self._relieve(nbytes, deadline)
             return self._dequeue(request)
 
     async def aallocate(self, nbytes: int, *, timeout_seconds: float = 1.0) -> Lease:
@@ -125,16 +128,16 @@ class Slab:
         with self._queued(nbytes, lambda: call_soon(loop, woken.set)) as request:
             while True:
                 if request.start is None and self._relief:
-                    await asyncio.to_thread(self._relieve, nbytes)
+                    await asyncio.to_thread(self._relieve, nbytes, deadline)
                 if request.start is not None or (seconds := self._pause(deadline)) <= 0:
                     return self._dequeue(request)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await woken.wait()
 
-    def on_pressure(self, relieve: Callable[[int], bool]) -> Callable[[], None]:
-        """Have ``relieve(nbytes)`` called, in a thread and without the slab's lock, when an allocation would wait: it
-        frees what it can and says whether it freed anything. Returns what takes the callback away again."""
+    def on_pressure(self, relieve: Relief) -> Callable[[], None]:
+        """Have ``relieve(nbytes, deadline)`` called, in a thread and without the slab's lock, when an allocation would
+        wait: it frees what it can by the deadline (``time.monotonic``). Returns what takes the callback away again."""
         with self._lock:
             self._relief.append(relieve)
 
@@ -174,7 +177,7 @@ class Slab:
             )
 
     def close(self, *, force: bool = False) -> None:
-        """Free the memory; harmless when repeated.
+        """Free the memory; harmless when repeated. With ``force`` it is freed with the last live lease.
 
         Raises:
             RuntimeError: leases are live, and not ``force``.
@@ -190,10 +193,7 @@ class Slab:
             self.closed = True
             for wake in self._wake.values():
                 wake()
-            if self._live or self._holds:  # NIXL, or views of leases: the mapping goes when the last of them dies
-                return
-            self.generations.close()
-            self.backing.close()
+            self._give_back()
 
     def __enter__(self) -> Self:
         return self
@@ -216,9 +216,10 @@ class Slab:
             self._holds += 1
 
     def unhold(self) -> None:
-        """Give a hold back."""
+        """Give a hold back; a closed slab's memory goes with the last one."""
         with self._lock:
             self._holds -= 1
+            self._give_back()
 
     def taken_bytes(self, nbytes: int) -> int:
         """Bytes of the slab that a block of ``nbytes`` takes: whole granules."""
@@ -324,12 +325,13 @@ class Slab:
             longest = _DRAIN_POLL_SECONDS if self._draining else POLL_SECONDS
             return max(0.0, min(deadline - time.monotonic(), longest))
 
-    def _relieve(self, nbytes: int) -> None:
+    def _relieve(self, nbytes: int, deadline: float) -> None:
+        deadline = max(deadline, time.monotonic() + RELIEF_SECONDS)
         for relieve in list(self._relief):
             if self._arbiter.extents.largest_free_bytes >= nbytes:
                 return
             try:
-                relieve(nbytes)
+                relieve(nbytes, deadline)
             except Exception:  # noqa: BLE001 - somebody else's callback: this allocation can still wait
                 log.exception("a pressure callback failed")
 
@@ -354,6 +356,13 @@ class Slab:
         self._live -= 1
         if self._wake:
             self._serve()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Free the memory of a closed slab once no lease is live and nobody holds it."""
+        if self.closed and not (self._live or self._holds or self.foreign):
+            self.generations.close()
+            self.backing.close()
 
     def _serve(self) -> None:
         for request in self._arbiter.grant(time.monotonic()):

@@ -65,8 +65,8 @@ class TieredMemory:
         """
         if not isinstance(media, Media):
             raise TypeError(f"a medium is kept: Image, Frames, Waveform or Features; got {type(media).__name__}")
-        lease: Lease = media.lease
-        if lease.slab is not self.slab or not lease.sealed:
+        lease = media.lease
+        if not isinstance(lease, Lease) or lease.slab is not self.slab or not lease.sealed:
             raise ValueError("only a sealed medium of this slab can be kept")
         with self._changed:
             self._require_open()
@@ -206,28 +206,32 @@ class TieredMemory:
                     self._note_use()
                     continue
             try:
-                while self._evictable_bytes() > self._low * self._room_bytes() and self._spill_one():
-                    pass
+                self._spill_down_to(self._low)
             except Exception:  # noqa: BLE001 - this thread must not end while the memory is open
                 log.exception("spilling failed")
             with self._changed:  # what is left cannot be spilled now: every tier that could take it fails or rests
                 self._changed.wait(LOOK_SECONDS)
 
-    def _relieve(self, nbytes: int) -> bool:
-        """An allocation finds no room: spill until there is a block of that size."""
-        freed = False
-        while not self._closed and self.slab.largest_free_bytes < nbytes and self._spill_one():
-            freed = True
-        return freed
+    def _spill_down_to(self, watermark: float) -> None:
+        excess = self._evictable_bytes() - watermark * self._room_bytes()
+        while excess > 0 and (freed := self._spill_one()) is not None:
+            excess -= freed
 
-    def _spill_one(self) -> bool:
-        """Spill the evictable entry used longest ago; false if there is none, or no tier takes it."""
+    def _relieve(self, nbytes: int, deadline: float) -> None:
+        """An allocation finds no room: spill until there is a block of that size, or its time is over."""
+        while not self._closed and self.slab.largest_free_bytes < nbytes and time.monotonic() < deadline:
+            if self._spill_one() is None:
+                return
+
+    def _spill_one(self) -> int | None:
+        """Spill the evictable entry used longest ago; returns the bytes that this freed, or ``None`` if there is no such
+        entry, or no tier takes it."""
         with self._spilling:
             with self._changed:
                 self._note_use()
                 entry = next((entry for entry in self._resident if entry.evictable), None)
                 if entry is None or entry._lease is None or self._closed:
-                    return False
+                    return None
                 entry.moving = True
                 lease = entry._lease.retain()
             started = time.monotonic()
@@ -239,15 +243,15 @@ class TieredMemory:
                 lease.release()
             return self._settle(entry, stay, started)
 
-    def _settle(self, entry: Entry, stay: Stay | None, started: float) -> bool:
+    def _settle(self, entry: Entry, stay: Stay | None, started: float) -> int | None:
         """After the copy: the lower one stays, unless the entry was pinned or dropped meanwhile."""
         with self._changed:
             lease = entry._lease
             if stay is None:
-                return False
+                return None
             if entry.dropped or lease is None or lease.references > 1:
                 self._cascade.drop(stay)
-                return True
+                return 0
             self._note("spill", entry.nbytes, started)
             self._resident.pop(entry, None)
             entry._lease = None
@@ -257,7 +261,7 @@ class TieredMemory:
             else:
                 entry._stay = stay
             lease.release()
-            return True
+            return entry.taken_bytes
 
     def _forget(self, entry: Entry) -> None:
         self._resident.pop(entry, None)

@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,7 +25,14 @@ SLEEP_SECONDS = 1.0
 GRACE_SECONDS = 0.25  # a reader that began in time may end
 MAX_TTL_SECONDS = 300.0
 TOKEN_BYTES = 16
+NONCE_BYTES = 8
 RENEW = b"+"  # before a token: the reader needs the block for longer
+
+
+def acknowledgement(token: bytes) -> bytes:
+    """What a reader sends when it is done: the token, and eight bytes that tell this read from any other, so that an
+    acknowledgement that comes twice counts once."""
+    return token + os.urandom(NONCE_BYTES)
 
 
 class Board:
@@ -39,20 +47,19 @@ class Board:
         self._ended = threading.Condition(self._lock)  # for those that drain
         self._offered = threading.Condition(self._lock)  # for the poller, when it sleeps
         self._asleep = False
+        self._ending = 0  # publications that are closed, and whose blocks are not yet given back
         self._closed = False
-        self._process = os.getpid()
+        self._foreign = False  # true in a forked child
+        _boards.add(self)
         self._poller = threading.Thread(target=self._poll, name="gpuflow-publisher", daemon=True)
         self._poller.start()
 
     def check(self, reads: int | None, ttl_seconds: float) -> None:
         """Raise ``ValueError`` or ``Closed`` if such a publication cannot be offered."""
-        readers = reads is None or (isinstance(reads, int) and reads >= 1)
-        if not readers or not 0 < ttl_seconds <= MAX_TTL_SECONDS:
-            raise ValueError(
-                f"reads is 1 or more, or None, and ttl_seconds in (0, {MAX_TTL_SECONDS:g}]; got {reads}, {ttl_seconds}"
-            )
-        if self._process != os.getpid():
-            raise Closed("this publisher was made before a fork and belongs to the parent: make one in this process")
+        if reads is not None and not (isinstance(reads, int) and reads >= 1):
+            raise ValueError(f"reads is 1 or more, or None for any number; got {reads!r}")
+        _check_ttl(ttl_seconds)
+        self._require_own()
         if self._closed:
             raise Closed("the publisher is closed")
 
@@ -86,14 +93,21 @@ class Board:
             return
         key = parse_notification_key(message)
         slot, generation, token = key if key is not None else (None, None, message)
+        token, nonce = token[:TOKEN_BYTES], token[TOKEN_BYTES:]
         with self._lock:
-            answer = self._ledger.acknowledge(token, slot=slot, generation=generation)
+            if len(nonce) in (0, NONCE_BYTES):
+                answer = self._ledger.acknowledge(token, slot=slot, generation=generation, nonce=nonce)
+            else:
+                answer = "unknown"
             self._counts[answer] += 1
         if answer == "last":
             self.end(token, "acknowledged")
 
     def renew(self, token: bytes, ttl_seconds: float | None) -> bool:
         """Prolong a publication; false if it is not open."""
+        if ttl_seconds is not None:
+            _check_ttl(ttl_seconds)
+        self._require_own()
         with self._lock:
             renewed = self._ledger.renew(token, ttl_seconds, time.monotonic() + GRACE_SECONDS)
             self._counts["renewed" if renewed else "unknown"] += 1
@@ -123,20 +137,28 @@ class Board:
     def end(self, token: bytes, why: End) -> bool:
         """Close a publication; false if it was not open. Unless it was read by all, it is revoked: a reader that comes
         later finds it stale even while others hold the block."""
+        self._require_own()
         with self._lock:
             publication = self._ledger.end(token, why)
             if publication is None:
                 return False
             self._counts[why] += 1
-        publication.offered.unpublish(revoke=why != "acknowledged")
-        with self._lock:
-            self._ended.notify_all()
+            self._ending += 1
+        try:
+            publication.offered.unpublish(revoke=why != "acknowledged")
+        finally:
+            with self._lock:
+                self._ending -= 1
+                self._ended.notify_all()
         return True
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Wait until nothing is open; false if the time was over first."""
+        """Wait until nothing is open and every block was given back; false if the time was over first."""
+        if not 0 <= timeout_seconds < threading.TIMEOUT_MAX:
+            raise ValueError(f"timeout_seconds is 0 or more, and finite; got {timeout_seconds!r}")
+        self._require_own()
         with self._lock:
-            return self._ended.wait_for(lambda: not self._ledger.open, timeout_seconds)
+            return self._ended.wait_for(lambda: not (self._ledger.open or self._ending), timeout_seconds)
 
     def statistics(self, *, shm_readers: int = 0) -> PublisherStatistics:
         """A snapshot."""
@@ -157,7 +179,7 @@ class Board:
 
     def close(self) -> bool:
         """Withdraw everything and stop; false if that was done already, or belongs to the parent of a fork."""
-        if self._process != os.getpid():
+        if self._foreign:
             return False
         with self._lock:
             if self._closed:
@@ -168,6 +190,16 @@ class Board:
         for token, _, _ in self.offers():
             self.end(token, "cancelled")
         return True
+
+    def disown(self) -> None:
+        """In a forked child, which has no polling thread, and nobody who gives the lock back."""
+        self._lock = threading.Lock()
+        self._ended, self._offered = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._foreign = True
+
+    def _require_own(self) -> None:
+        if self._foreign:
+            raise Closed("this publisher was made before a fork and belongs to the parent: make one in this process")
 
     def _poll(self) -> None:
         pause, quiet_since, published = FIRST_POLL_SECONDS, time.monotonic(), 0
@@ -204,3 +236,19 @@ class Board:
         for message in messages:
             self.hear(message)
         return bool(messages)
+
+
+def _check_ttl(ttl_seconds: float) -> None:
+    if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
+        raise ValueError(f"ttl_seconds lies in (0, {MAX_TTL_SECONDS:g}]; got {ttl_seconds!r}")
+
+
+_boards: weakref.WeakSet[Board] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for board in _boards:
+        board.disown()
+
+
+os.register_at_fork(after_in_child=_after_fork)

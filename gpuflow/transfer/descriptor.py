@@ -36,6 +36,7 @@ MAX_DESCRIPTOR_BYTES = 64 << 10
 MAX_TENSORS = 64
 MAX_DIMENSIONS = 8
 MAX_LINKS = 64
+MAX_KEY_BYTES = 64
 _ADDRESS_END = 1 << 63
 _SOCKET = re.compile(rb"gpuflow-[0-9a-f]{16}")
 _FILE_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
@@ -139,6 +140,10 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
             compact: 8 bytes instead of the publisher's record, for readers that know it: those that have read a whole
                 descriptor of this publisher, or were given ``publisher.peer`` (``Reader.add_peer``).
             key: at most 64 secret bytes; ``from_bytes`` with the same key then takes no descriptor of anybody else.
+
+        Raises:
+            ValueError: the key is longer, or it would take more than 64 KiB, which no reader takes: a video of several
+                thousand frames does.
         """
         whole = self
         if compact and isinstance(self.peer, Peer):
@@ -245,13 +250,20 @@ def _count(value: object) -> int | None:
 
 
 def _frame(magic: bytes, payload: bytes, key: bytes) -> bytes:
-    return magic + _digest(payload, key, magic) + payload
+    if len(key) > MAX_KEY_BYTES:
+        raise ValueError(f"a key has at most {MAX_KEY_BYTES} bytes; got {len(key)}")
+    framed = magic + _digest(payload, key, magic) + payload
+    if len(framed) > MAX_DESCRIPTOR_BYTES:
+        raise ValueError(f"a descriptor of {len(framed)} bytes is read by nobody: publish fewer frames at once")
+    return framed
 
 
 def _unframe(magic: bytes, raw: object, key: bytes) -> bytes:
     head = len(magic) + DIGEST_BYTES
     if not isinstance(raw, (bytes, bytearray, memoryview)) or not head < len(raw) <= MAX_DESCRIPTOR_BYTES:
         raise InvalidDescriptor("a descriptor is bytes, more than its head and at most 64 KiB")
+    if len(key) > MAX_KEY_BYTES:
+        raise ValueError(f"a key has at most {MAX_KEY_BYTES} bytes; got {len(key)}")
     raw = bytes(raw)
     if raw[: len(magic)] != magic:
         raise InvalidDescriptor("not a gpuflow descriptor of this kind and version")

@@ -16,7 +16,8 @@ from gpuflow.transfer.offering import Offering, lease_of
 
 class FilePublisher(Offering):
     """``Publisher`` where no memory can be shared: media of any slab are written to ``directory``, and a reader that was
-    given the same directory reads them there. A file is removed when it was read ``reads`` times or its time is over.
+    given the same directory reads them there. A file is removed when it was read ``reads`` times or its time is over; what
+    a publisher that was killed has left, by the next one that starts ten minutes later.
 
     Raises:
         OSError: the directory cannot be made or opened.
@@ -24,6 +25,7 @@ class FilePublisher(Offering):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Directory(directory)
+        self._directory.sweep()
         self._board = Board(collect=self._taken)
         self.peer = Peer(f"gpuflow.files/{os.getpid()}")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from gpuflow.transfer.descriptor import Descriptor
 from gpuflow.transfer.local import deserialize, serialize
 
 CHECKSUM_BYTES = 16
+LEFT_SECONDS = 600.0  # twice the longest time that anything is on offer
+_OURS = re.compile(r"(\d+\.|\.)?[0-9a-f]{32}\.safetensors(\.partial)?")
 HEADER_BYTES = 1 << 20  # of a safetensors file: more than our longest metadata
 
 
@@ -78,8 +82,7 @@ class Directory:
             if _checksum(whole) != descriptor.checksum:
                 raise InvalidDescriptor("the published file is damaged: its checksum does not match")
             _place(whole, descriptor, lease)
-            if descriptor.links:
-                self._take(name)
+            self._take(descriptor, position)
             return
         raise StaleDescriptor("the published file is gone")
 
@@ -89,9 +92,20 @@ class Directory:
             os.close(self._file)
             self._file = -1
 
-    def _take(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # another reader may have taken the same one meanwhile
-            os.unlink(name, dir_fd=self._file)
+    def sweep(self) -> None:
+        """Remove what publishers that were killed have left: nothing is on offer for so long."""
+        oldest = time.time() - LEFT_SECONDS
+        for name in os.listdir(self._file):
+            with contextlib.suppress(OSError):  # somebody else sweeps too
+                if _OURS.fullmatch(name) and os.stat(name, dir_fd=self._file, follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(name, dir_fd=self._file)
+
+    def _take(self, descriptor: Descriptor, position: int) -> None:
+        """Take a name away; the next one, where another reader has taken the same one meanwhile."""
+        for other in range(position, descriptor.links):
+            with contextlib.suppress(OSError):
+                os.unlink(_name(descriptor.file, other), dir_fd=self._file)
+                return
 
     def _content(self, name: str, nbytes: int) -> bytes:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._file)

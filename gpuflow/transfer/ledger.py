@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 REMEMBERED = 4096
@@ -30,6 +30,7 @@ class Publication:
     ttl_seconds: float
     expires: float
     last_expires: float
+    nonces: set[bytes] = field(default_factory=set)  # of the acknowledgements that were counted
 
 
 class Ledger:
@@ -45,10 +46,13 @@ class Ledger:
         self.open[publication.token] = publication
         heapq.heappush(self._by_expiry, (publication.expires, publication.token))
 
-    def acknowledge(self, token: bytes, *, slot: int | None = None, generation: int | None = None) -> Answer:
+    def acknowledge(
+        self, token: bytes, *, slot: int | None = None, generation: int | None = None, nonce: bytes = b""
+    ) -> Answer:
         """A reader says that it is done: ``"last"`` if no other is expected; the caller then ends the publication.
 
-        ``slot`` and ``generation`` must be the publication's where the message names them.
+        ``slot`` and ``generation`` must be the publication's where the message names them. A ``nonce`` that was
+        counted before is a duplicate; without one each message counts.
         """
         publication = self.open.get(token)
         if publication is None:
@@ -56,8 +60,11 @@ class Ledger:
             return "unknown" if ended is None else "duplicate" if ended == "acknowledged" else "late"
         if slot not in (None, publication.slot) or generation not in (None, publication.generation):
             return "unknown"
+        if nonce and nonce in publication.nonces:
+            return "duplicate"
         if publication.reads_left is None:
             return "counted"
+        publication.nonces.add(nonce)
         publication.reads_left -= 1
         return "last" if publication.reads_left == 0 else "counted"
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuflow.device import Capability
-from gpuflow.errors import BackendUnavailable, InvalidDescriptor, PeerUnavailable, TransferTimeout
+from gpuflow.errors import BackendUnavailable, Closed, InvalidDescriptor, PeerUnavailable, TransferTimeout
 from gpuflow.memory import Slab
 from gpuflow.memory.backing import HostMemory, device_id
 from gpuflow.observe import log
@@ -173,7 +173,10 @@ class Agent:
             TransferTimeout: not done in time; ``error.handle`` still writes to the local regions until it ends.
             PeerUnavailable: the peer is gone.
             InvalidDescriptor: the remote regions are not the peer's registered memory; nothing was read.
+            Closed: this agent was closed.
         """
+        if self._agent is None:
+            raise Closed("the reader is closed")
         local, remote = (self._list([pair[side] for pair in pairs]) for side in (0, 1))
         handle = self._prepare(peer, local, remote)
         try:
@@ -202,13 +205,16 @@ class Agent:
             raise PeerUnavailable(f"the publishing process is gone ({type(error).__name__})") from error
 
     def finished(self, handle: Any) -> bool:
-        """Whether an unfinished read has ended meanwhile, well or not; its local memory is safe from then on."""
+        """Whether an unfinished read has ended meanwhile, well or not; its local memory is safe from then on. In a
+        closed agent none ever does: the handle keeps it alive."""
+        if self._agent is None:
+            return False
         try:
             if self._agent.check_xfer_state(handle) == "PROC":
                 return False
+            self._agent.release_xfer_handle(handle)
         except Exception:  # noqa: BLE001 - an error is an end too
-            return True
-        self._agent.release_xfer_handle(handle)
+            log.debug("a read that had timed out ended with an error", exc_info=True)
         return True
 
     def notify(self, peer: str, message: bytes) -> None:

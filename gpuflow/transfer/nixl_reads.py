@@ -78,13 +78,13 @@ class NixlReads:
                 self._set_aside(_Zombie(error.agent, error.handle, lease.retain(), word, time.monotonic()))
                 raise TransferTimeout(f"the read of {descriptor.nbytes} bytes did not end in time") from error
 
-    def acknowledge(self, peer: Peer, token: bytes) -> None:
-        """Tell the publisher.
+    def send(self, peer: Peer, message: bytes) -> None:
+        """Send the publisher an acknowledgement, or a wish.
 
         Raises:
             PeerUnavailable: it is gone.
         """
-        self._agent.notify(peer.agent, token)
+        self._agent.notify(peer.agent, message)
 
     def sweep(self) -> None:
         """Give back what timed-out reads held, of those that have ended."""

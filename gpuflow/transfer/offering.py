@@ -24,7 +24,8 @@ class Offering:
         return self._board.renew(_token(descriptor), ttl_seconds)
 
     def cancel(self, descriptor: Descriptor) -> bool:
-        """Withdraw a publication; true if it was still open. A reader that comes later finds it stale."""
+        """Withdraw a publication; true if it was still open. A reader that comes later finds it stale, unless the same
+        medium is on offer under another descriptor too: what readers compare is the block's generation."""
         return self._board.end(_token(descriptor), "cancelled")
 
     def drain(self, *, timeout_seconds: float) -> bool:
@@ -65,29 +66,35 @@ class Offering:
         )
 
     def _describe(self, media: Media, token: bytes, ttl_seconds: float, **place: Any) -> Descriptor:
-        """The descriptor of a medium that lies at ``place``, which names the fields of ``Descriptor`` that differ."""
+        """The descriptor of a medium that lies at ``place``, which names the fields of ``Descriptor`` that differ. When
+        there is none, the publication is withdrawn."""
         nowhere = {"mem_type": "DRAM", "device_id": 0, "address": 0, "table_address": 0, "slot": 0, "generation": 0}
-        return Descriptor(
-            **{**nowhere, **place},
-            peer=self.peer,
-            nbytes=media.lease.nbytes,
-            token=token,
-            ttl_ms=int(ttl_seconds * 1000),
-            kind=media.kind,
-            tensors=tuple((spec.name, spec.dtype, spec.shape, spec.offset) for spec in media.specs),
-            metadata=write_metadata(media.metadata),
-            backend=media.backend,
-            fallback=media.fallback,
-            content_hash=media.content_hash,
-        )
+        try:
+            return Descriptor(
+                **{**nowhere, **place},
+                peer=self.peer,
+                nbytes=media.lease.nbytes,
+                token=token,
+                ttl_ms=int(ttl_seconds * 1000),
+                kind=media.kind,
+                tensors=tuple((spec.name, spec.dtype, spec.shape, spec.offset) for spec in media.specs),
+                metadata=write_metadata(media.metadata),
+                backend=media.backend,
+                fallback=media.fallback,
+                content_hash=media.content_hash,
+            )
+        except BaseException:
+            self._board.end(token, "cancelled")
+            raise
 
 
 def lease_of(media: Media) -> Lease:
-    """The block of a medium; ``TypeError`` for anything else."""
+    """The block of a medium; ``TypeError`` for anything else, ``ValueError`` for one that is only looked at."""
     if not isinstance(media, Media):
         raise TypeError(f"a medium is published: Image, Frames, Waveform or Features; got {type(media).__name__}")
-    lease: Lease = media.lease
-    return lease
+    if not isinstance(media.lease, Lease):
+        raise ValueError("the medium is only mapped, and belongs to another process: read() it instead of map()")
+    return media.lease
 
 
 def _token(descriptor: Descriptor) -> bytes:

@@ -17,7 +17,7 @@ from gpuflow.transfer import inproc
 from gpuflow.transfer.board import Board
 from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.offering import Offering, lease_of
-from gpuflow.transfer.shm import ShmServer
+from gpuflow.transfer.shm import MAX_SLABS, ShmServer
 from gpuflow.transfer.statistics import PublisherStatistics
 from gpuflow.transfer.transports import Transport, available
 
@@ -39,8 +39,8 @@ class Publisher(Offering):
     """
 
     def __init__(self, *slabs: Slab, transports: Transport | Iterable[Transport] | None = None) -> None:
-        if not slabs:
-            raise ValueError("a publisher has one slab or more")
+        if not 1 <= len(slabs) <= MAX_SLABS:
+            raise ValueError(f"a publisher has 1 to {MAX_SLABS} slabs; got {len(slabs)}")
         for slab in slabs:
             if not isinstance(slab, Slab):
                 raise TypeError(f"a publisher takes slabs, say flow.slab; got {type(slab).__name__}")
@@ -66,7 +66,8 @@ class Publisher(Offering):
     def publish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
         """Offer a medium to ``reads`` readers (``None``: to any number) for ``ttl_seconds`` (at most 300).
 
-        Waits for work that a GPU still does on the block; takes some 30 us otherwise.
+        Waits for work that a GPU still does on the block; takes some 30 us otherwise. ``reads`` says when the block is
+        free, not who may read: as long as its owner keeps it too, a reader that comes later still finds it.
 
         Raises:
             ValueError: the medium lies in another slab or is not sealed, or an argument is out of range.

@@ -26,12 +26,13 @@ from gpuflow.media import MEDIA_KINDS, Media, Metadata, Stage, Storage, TensorSp
 from gpuflow.memory import Lease, Slab
 from gpuflow.transfer.breaker import Breaker
 from gpuflow.transfer.descriptor import Descriptor, Peer
-from gpuflow.transfer.routes import WAYS, Routes
+from gpuflow.transfer.routes import WAYS, NoWay, Routes
 from gpuflow.transfer.statistics import ReaderStatistics
 from gpuflow.transfer.transports import Transport, available
 from gpuflow.workers import result_of
 
 MAX_PEERS = 256
+_Known = tuple[Peer, tuple[TensorSpec, ...], Metadata]  # what a descriptor says, checked
 CLOSE_SECONDS = 10.0  # for reads that wait for room in a slab of the caller's
 
 
@@ -113,10 +114,15 @@ class Reader:
             PeerUnavailable: the publisher is gone, or cannot be reached by any way that may be taken.
             InvalidDescriptor: the descriptor makes no sense, or is compact and of an unknown publisher.
             SlabExhausted: no room in this reader's slab.
+            LeaseExpired: ``into`` was released, or is quarantined.
             Closed: the reader was closed.
         """
-        peer, specs, metadata = self._check(descriptor, timeout_seconds)
-        started, deadline = time.perf_counter(), time.monotonic() + timeout_seconds
+        known = self._check(descriptor, timeout_seconds)
+        return self._read(descriptor, known, into, time.monotonic() + timeout_seconds)
+
+    def _read(self, descriptor: Descriptor, known: _Known, into: Lease | None, deadline: float) -> Media:
+        peer, specs, metadata = known
+        started = time.perf_counter()
         with self._reading(peer):
             self._routes.sweep()
             way = self._routes.choose(peer, descriptor, deadline)
@@ -136,13 +142,18 @@ class Reader:
         return _media(descriptor, lease, specs, metadata, Stage("read", started, time.perf_counter() - started))
 
     async def aread(self, descriptor: Descriptor, *, into: Lease | None = None, timeout_seconds: float = 5.0) -> Media:
-        """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread."""
-        self._require_open()
-        future = self._pool.submit(self.read, descriptor, into=into, timeout_seconds=timeout_seconds)
+        """``read`` off the event loop. When it is cancelled, what is read meanwhile is released by the thread; ``into``
+        stays the caller's, quarantined until the thread has ended."""
+        known = self._check(descriptor, timeout_seconds)
+        future = self._pool.submit(self._read, descriptor, known, into, time.monotonic() + timeout_seconds)
         try:
             return await result_of(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_release_result)
+            if into is None:
+                future.add_done_callback(_release_result)
+            else:
+                into.quarantine()  # which also keeps the thread from sealing it
+                future.add_done_callback(lambda _: into.readmit())
             raise
 
     @contextlib.contextmanager
@@ -173,6 +184,17 @@ class Reader:
             raise
         self._routes.acknowledge("shm", peer, descriptor.token)
         self._count("shm", descriptor.nbytes)
+
+    def renew(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> bool:
+        """Ask the publisher for as much time again as the medium had at first, say while it is mapped; false if the
+        publisher is gone. Whether the medium is still on offer it does not tell: the read or the end of ``map`` does.
+
+        Raises:
+            PeerUnavailable: there is no way to the publisher, or the medium lies in a file.
+            InvalidDescriptor, Closed: as ``read``.
+        """
+        peer, _, _ = self._check(descriptor, timeout_seconds)
+        return self._routes.renew(peer, descriptor, time.monotonic() + timeout_seconds)
 
     def statistics(self) -> ReaderStatistics:
         """A snapshot."""
@@ -232,7 +254,7 @@ class Reader:
     def __reduce__(self) -> Any:
         raise TypeError("a Reader has connections of this process and cannot be pickled: make one in each process")
 
-    def _check(self, descriptor: Descriptor, timeout_seconds: float) -> tuple[Peer, tuple[TensorSpec, ...], Metadata]:
+    def _check(self, descriptor: Descriptor, timeout_seconds: float) -> _Known:
         """The publisher, tensors and metadata of a descriptor that makes sense."""
         if not isinstance(descriptor, Descriptor):
             raise InvalidDescriptor(
@@ -273,6 +295,7 @@ class Reader:
             raise ValueError(
                 f"into is an unsealed block of this reader's slab, of {descriptor.nbytes} bytes or more; got {into!r}"
             )
+        into.require(descriptor.nbytes)
         return into.retain()  # nobody else gets it while it is read into, whatever the caller does
 
     @contextlib.contextmanager
@@ -292,7 +315,7 @@ class Reader:
                 elif isinstance(error, TransferTimeout):
                     self._counts["timeouts"] += 1
                     breaker.failed(time.monotonic())
-                elif isinstance(error, PeerUnavailable):
+                elif isinstance(error, PeerUnavailable) and not isinstance(error, NoWay):
                     self._counts["failures"] += 1
                     breaker.failed(time.monotonic())
             self._require_open()
@@ -345,5 +368,5 @@ def _media(
 
 
 def _release_result(future: Any) -> None:
-    if future.exception() is None:
+    if not future.cancelled() and future.exception() is None:
         future.result().release()

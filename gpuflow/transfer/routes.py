@@ -11,6 +11,7 @@ from gpuflow.errors import PeerUnavailable
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.copying import copy_block
 from gpuflow.transfer import inproc
+from gpuflow.transfer.board import RENEW, acknowledgement
 from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.files import Directory
 from gpuflow.transfer.shm_reads import Look, ShmReads
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 Way = Literal["inproc", "shm", "nixl", "file"]
 WAYS: tuple[Way, ...] = ("inproc", "shm", "nixl", "file")
+
+
+class NoWay(PeerUnavailable):
+    """Not the publisher's fault: nothing that this reader may use leads to it."""
 
 
 class Routes:
@@ -51,11 +56,11 @@ class Routes:
         """The shortest way to a publisher.
 
         Raises:
-            PeerUnavailable: there is none.
+            PeerUnavailable: it is gone; ``NoWay``: there never was one.
         """
         if descriptor.file:
             if self._directory is None:
-                raise PeerUnavailable("the medium lies in a file, and this reader was given no directory")
+                raise NoWay("the medium lies in a file, and this reader was given no directory")
             return "file"
         if "inproc" in self._transports and inproc.find(peer.agent) is not None:
             return "inproc"
@@ -63,7 +68,9 @@ class Routes:
             return "shm"
         if "nixl" in self._transports and peer.nixl:
             return "nixl"
-        raise PeerUnavailable("the publishing process cannot be reached by any transport that this reader may use")
+        if self._could_map(peer, descriptor):
+            raise PeerUnavailable("the publishing process cannot be reached on this host")
+        raise NoWay("the publishing process cannot be reached by any transport that this reader may use")
 
     def share(self, peer: Peer, descriptor: Descriptor) -> Lease | None:
         """The block of a publisher in this process itself, retained; ``None`` if it lies on another device than the
@@ -98,21 +105,37 @@ class Routes:
             StaleDescriptor: it was recycled.
         """
         if not self._maps(peer, descriptor, deadline):
-            raise PeerUnavailable("the publisher's memory cannot be mapped from here: use read()")
+            raise NoWay("the publisher's memory cannot be mapped from here: use read()")
         return self._shm.look(peer, descriptor, deadline)
 
     def acknowledge(self, way: Way, peer: Peer, token: bytes) -> None:
         """Tell the publisher that its block was read. When it is gone it is only counted: the bytes are here."""
-        try:
-            if way == "inproc":
-                _here(peer).acknowledge(token)
-            elif way == "shm":
-                self._shm.acknowledge(peer, token)
-            elif way == "nixl":
-                self._start_nixl().acknowledge(peer, token)
-        except PeerUnavailable:
+        if not self._send(way, peer, acknowledgement(token)):
             with self._lock:
                 self._counts["unacknowledged"] += 1
+
+    def renew(self, peer: Peer, descriptor: Descriptor, deadline: float) -> bool:
+        """Ask the publisher for more time; false if it is gone.
+
+        Raises:
+            PeerUnavailable: there is no way to it.
+        """
+        way = self.choose(peer, descriptor, deadline)
+        if way == "file":
+            raise NoWay("the medium lies in a file: nobody can be asked for more time")
+        return self._send(way, peer, RENEW + descriptor.token)
+
+    def _send(self, way: Way, peer: Peer, message: bytes) -> bool:
+        try:
+            if way == "inproc":
+                _here(peer).acknowledge(message)
+            elif way == "shm":
+                self._shm.send(peer, message)
+            elif way == "nixl":
+                self._start_nixl().send(peer, message)
+        except PeerUnavailable:
+            return False
+        return True
 
     def sweep(self) -> None:
         """Give back what timed-out reads held, of those that have ended."""
@@ -142,7 +165,10 @@ class Routes:
         return self._nixl is None or self._nixl.close()
 
     def _maps(self, peer: Peer, descriptor: Descriptor, deadline: float) -> bool:
-        return "shm" in self._transports and descriptor.mem_type == "DRAM" and self._shm.reaches(peer, deadline)
+        return self._could_map(peer, descriptor) and self._shm.reaches(peer, deadline)
+
+    def _could_map(self, peer: Peer, descriptor: Descriptor) -> bool:
+        return "shm" in self._transports and descriptor.mem_type == "DRAM" and bool(peer.shm)
 
     def _start_nixl(self) -> NixlReads:
         with self._starting:

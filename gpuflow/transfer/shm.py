@@ -36,6 +36,7 @@ MAX_SLABS = 8
 MAX_STRANGERS = 64  # connections that have not shown the secret
 MAX_READERS = 1024
 HELLO_SECONDS = 2.0
+_ADDRESS_END = 1 << 57  # of user space, with five levels of page tables
 _REFUSED_SECONDS = 0.05
 _SEQUENCED = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
 
@@ -47,6 +48,12 @@ class SharedRegion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     nbytes: int
     table_address: int
     table_nbytes: int
+
+    @property
+    def makes_sense(self) -> bool:
+        """Whether every field lies in its range."""
+        sizes = 0 < self.nbytes < _ADDRESS_END and 0 < self.table_nbytes < _ADDRESS_END and self.table_nbytes % 8 == 0
+        return sizes and 0 < self.address < _ADDRESS_END and 0 < self.table_address < _ADDRESS_END
 
 
 class ShmServer:
@@ -84,8 +91,10 @@ class ShmServer:
         """Stop and close every connection; harmless when repeated."""
         if self._waker.fileno() < 0:
             return
-        self._waker.close()
+        with contextlib.suppress(BlockingIOError):  # a message, because a child that was forked may hold the other end
+            self._waker.send(b"x", socket.MSG_DONTWAIT)
         self._thread.join()
+        self._waker.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of every socket, so that the parent's end is the end of its connections."""
@@ -104,6 +113,8 @@ class ShmServer:
                         for connection in [*self._strangers, *self._readers]:
                             connection.close()
                         return
+                    if key.fileobj.fileno() < 0:  # type: ignore[union-attr]
+                        continue  # dropped since
                     self._accept() if key.fileobj is self._listener else self._receive(key.fileobj)  # type: ignore[arg-type]
                 self._drop_silent_strangers()
 
@@ -113,9 +124,11 @@ class ShmServer:
         except OSError:  # say for want of file descriptors: it stays ready, and must not take a core
             time.sleep(_REFUSED_SECONDS)
             return
-        if len(self._strangers) >= MAX_STRANGERS or len(self._readers) >= MAX_READERS:
+        if len(self._readers) >= MAX_READERS:
             connection.close()
             return
+        if len(self._strangers) >= MAX_STRANGERS:  # the one that has been silent longest makes room
+            self._drop(next(iter(self._strangers)))
         connection.setblocking(False)
         self._strangers[connection] = time.monotonic()
         self._selector.register(connection, selectors.EVENT_READ)
@@ -205,24 +218,18 @@ class ShmConnection:
                 os.close(file)
 
     def locate(self, address: int, nbytes: int) -> int:
-        """Where the publisher's bytes are mapped here.
+        """Where the publisher's bytes are mapped here; raises as ``block``."""
+        mapped, offset = self._find(address, nbytes)
+        return mapped.address + offset
+
+    def block(self, address: int, nbytes: int) -> Any:
+        """A read-only numpy view of the publisher's bytes, which keeps them mapped.
 
         Raises:
             InvalidDescriptor: the range lies in none of its slabs.
         """
-        for mapped in self._mapped:
-            offset = address - mapped.region.address
-            if offset >= 0 and offset + nbytes <= mapped.region.nbytes:
-                return mapped.address + offset
-        raise InvalidDescriptor("the block does not lie in the publisher's memory")
-
-    def block(self, address: int, nbytes: int) -> Any:
-        """A read-only numpy view of the publisher's bytes, which keeps them mapped; raises as ``locate``."""
-        for mapped in self._mapped:
-            offset = address - mapped.region.address
-            if offset >= 0 and offset + nbytes <= mapped.region.nbytes:
-                return mapped.block[offset : offset + nbytes]
-        raise InvalidDescriptor("the block does not lie in the publisher's memory")
+        mapped, offset = self._find(address, nbytes)
+        return mapped.block[offset : offset + nbytes]
 
     def generation(self, table_address: int) -> int:
         """The publisher's generation word at that address."""
@@ -231,6 +238,13 @@ class ShmConnection:
             if offset >= 0 and offset + 8 <= mapped.region.table_nbytes:
                 return mapped.words[offset // 8]
         raise InvalidDescriptor("the generation does not lie in the publisher's table")
+
+    def _find(self, address: int, nbytes: int) -> tuple[_Mapped, int]:
+        for mapped in self._mapped:
+            offset = address - mapped.region.address
+            if offset >= 0 and offset + nbytes <= mapped.region.nbytes:
+                return mapped, offset
+        raise InvalidDescriptor("the block does not lie in the publisher's memory")
 
     @property
     def alive(self) -> bool:
@@ -288,7 +302,7 @@ def _map_regions(answer: bytes, files: list[int]) -> list[_Mapped]:
         regions = msgspec.msgpack.decode(answer, type=list[SharedRegion])
     except msgspec.MsgspecError as error:
         raise PeerUnavailable("the publishing process refuses, or is of another version") from error
-    if len(files) != 2 * len(regions):
+    if len(files) != 2 * len(regions) or not all(region.makes_sense for region in regions):
         raise PeerUnavailable("the publishing process sent other memory than it says")
     mapped = []
     for position, region in enumerate(regions):

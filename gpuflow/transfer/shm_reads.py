@@ -16,6 +16,7 @@ from gpuflow.transfer.shm import ShmConnection
 
 MAX_PEERS = 256
 RETRY_SECONDS = 30.0  # a publisher that was not to be reached so is asked again
+BUSY_SECONDS = 1.0  # and one that was there, and did not answer in time
 CONNECT_SECONDS = 1.0
 
 
@@ -30,8 +31,6 @@ class ShmReads:
 
     def reaches(self, peer: Peer, deadline: float) -> bool:
         """Whether the publisher's memory is mapped, or can be."""
-        if not peer.shm:
-            return False
         try:
             self._connection(peer, deadline)
         except (PeerUnavailable, TransferTimeout):
@@ -59,8 +58,8 @@ class ShmReads:
         look.verify()
         return look
 
-    def acknowledge(self, peer: Peer, token: bytes) -> None:
-        """Tell the publisher.
+    def send(self, peer: Peer, message: bytes) -> None:
+        """Send the publisher an acknowledgement, or a wish.
 
         Raises:
             PeerUnavailable: it is gone, or takes no messages now.
@@ -69,7 +68,7 @@ class ShmReads:
             connection = self._connections.get(peer)
         if connection is None:
             raise PeerUnavailable("the publishing process is not connected")
-        connection.send(token)
+        connection.send(message)
 
     @property
     def num_peers(self) -> int:
@@ -97,11 +96,14 @@ class ShmReads:
                 self._connections.move_to_end(peer)
                 return connection
             connecting = self._connecting.setdefault(peer, threading.Lock())
-        with connecting:
-            connection = self._connections.get(peer) or self._connect(peer, deadline)
-        with self._lock:
-            self._connecting.pop(peer, None)
-        return connection
+        if not connecting.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TransferTimeout("another thread is connecting to the publishing process")
+        try:
+            return self._connections.get(peer) or self._connect(peer, deadline)
+        finally:
+            connecting.release()
+            with self._lock:
+                self._connecting.pop(peer, None)
 
     def _connect(self, peer: Peer, deadline: float) -> ShmConnection:
         now = time.monotonic()
@@ -110,10 +112,12 @@ class ShmReads:
         timeout = max(0.001, min(CONNECT_SECONDS, deadline - now))
         try:
             connection = ShmConnection(peer.shm, peer.secret, timeout_seconds=timeout)
-        except (PeerUnavailable, TransferTimeout):
-            self._unreachable[peer] = now + RETRY_SECONDS
-            if len(self._unreachable) > MAX_PEERS:
-                del self._unreachable[next(iter(self._unreachable))]
+        except (PeerUnavailable, TransferTimeout) as error:
+            rest = BUSY_SECONDS if isinstance(error, TransferTimeout) else RETRY_SECONDS
+            with self._lock:
+                self._unreachable[peer] = now + rest
+                if len(self._unreachable) > MAX_PEERS:
+                    del self._unreachable[next(iter(self._unreachable))]
             raise
         with self._lock:
             self._connections[peer] = connection

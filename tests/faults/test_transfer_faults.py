@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from gpuflow.media import Image, ImageMetadata, Media, TensorSpec, block_bytes, 
 from gpuflow.memory import Slab
 from gpuflow.transfer import Descriptor, Peer, Publisher, Reader
 from tests.faults.peers import decoded, encoded, peer_process, transport
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 WAYS = ("shm", "nixl", "tcp")
@@ -57,7 +58,7 @@ def test_bytes_of_every_size_arrive_and_each_block_is_freed(way: str, reader: Re
         for value, nbytes in enumerate((1, 255, 4097, MIB, 20 * MIB + 13)):
             with reader.read(peer.publish(nbytes, value), timeout_seconds=20.0) as got:
                 _expect(got, nbytes, value)
-        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+        wait_until(lambda: peer.ask("statistics")["live"] == 0)
         assert peer.ask("statistics")["acknowledged"] == 5
 
 
@@ -84,7 +85,7 @@ def test_a_publisher_killed_during_a_read_shows_no_partial_bytes(way: str, reade
         except (PeerUnavailable, TransferTimeout):
             pass
         killing.join()
-        _wait_until(lambda: reader.statistics().quarantined == 0)
+        wait_until(lambda: reader.statistics().quarantined == 0)
 
 
 def test_a_publisher_killed_after_a_read_leaves_the_reader_its_bytes(way: str, reader: Reader) -> None:
@@ -102,7 +103,7 @@ def test_a_reader_killed_during_a_read_costs_the_publisher_one_lifetime(way: str
         peer.kill()
         assert publisher.drain(timeout_seconds=10.0)
         assert time.monotonic() - started < 1.0 + 0.25 + 1.0
-        _wait_until(lambda: publisher.slab.statistics().live_leases == 0)
+        wait_until(lambda: publisher.slab.statistics().live_leases == 0)
 
 
 def test_a_stopped_publisher_is_read_or_given_up_in_time_and_never_half_read(way: str, reader: Reader) -> None:
@@ -120,7 +121,7 @@ def test_a_stopped_publisher_is_read_or_given_up_in_time_and_never_half_read(way
             assert way != "shm"
             assert 0.5 <= time.monotonic() - started < 1.5
         peer.go_on()
-        _wait_until(lambda: reader.statistics().quarantined == 0)
+        wait_until(lambda: reader.statistics().quarantined == 0)
         with reader.read(peer.publish(MIB, 6), timeout_seconds=20.0) as got:
             _expect(got, MIB, 6)
 
@@ -134,7 +135,7 @@ def test_a_stopped_publisher_that_was_never_met_times_out(way: str, reader: Read
             reader.read(descriptor, timeout_seconds=1.0)
         assert time.monotonic() - started < 4.0
         peer.go_on()
-        _wait_until(lambda: reader.statistics().quarantined == 0)
+        wait_until(lambda: reader.statistics().quarantined == 0)
 
 
 def test_bytes_of_a_timed_out_read_that_come_later_hit_nobody_elses_block() -> None:
@@ -155,7 +156,7 @@ def test_bytes_of_a_timed_out_read_that_come_later_hit_nobody_elses_block() -> N
         poison = rest.array(TensorSpec("all", "uint8", (128 * MIB,)))
         poison[:] = 0x55
         peer.go_on()
-        _wait_until(lambda: reader.statistics().quarantined == 0)
+        wait_until(lambda: reader.statistics().quarantined == 0)
         assert (poison == 0x55).all()
         rest.release()
         assert reader.slab.statistics().live_leases == 0
@@ -176,7 +177,7 @@ def test_a_timed_out_read_into_a_given_block_keeps_it_from_its_owner_until_it_en
             target.memory()
         assert target.state == "quarantined"
         peer.go_on()
-        _wait_until(lambda: reader.statistics().quarantined == 0)
+        wait_until(lambda: reader.statistics().quarantined == 0)
         assert target.state == "writing"
         assert target.memory().nbytes == 20 * MIB
         target.release()
@@ -187,7 +188,7 @@ def test_readers_that_never_come_cost_one_lifetime_and_no_memory() -> None:
         first = peer.ask("publish_unread", count=50, nbytes=20_000_000, ttl=0.02)
         last = peer.ask("publish_unread", count=450, nbytes=20_000_000, ttl=0.02)
         assert last["rss"] - first["rss"] < 16 * MIB
-        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+        wait_until(lambda: peer.ask("statistics")["live"] == 0)
         assert peer.ask("statistics")["expired"] == 500
 
 
@@ -197,11 +198,11 @@ def test_forged_and_repeated_acknowledgements_free_nothing(way: str, reader: Rea
         for _ in range(3):
             forged = msgspec.structs.replace(standing, token=b"\0" * 16)
             reader.read(forged, timeout_seconds=20.0).release()
-        _wait_until(lambda: peer.ask("statistics")["unknown"] == 3)
+        wait_until(lambda: peer.ask("statistics")["unknown"] == 3)
         assert peer.ask("statistics")["live"] == 1
         for _ in range(2):
             reader.read(standing).release()
-        _wait_until(lambda: peer.ask("statistics")["live"] == 0)
+        wait_until(lambda: peer.ask("statistics")["live"] == 0)
 
 
 def test_a_recycled_block_is_never_taken_for_the_one_that_was_published(way: str, reader: Reader) -> None:
@@ -461,9 +462,3 @@ def _require(prefix: list[str]) -> None:
     tried = subprocess.run([*prefix, "true"], capture_output=True, check=False, text=True)
     if tried.returncode:
         pytest.skip(f"namespaces cannot be made here: {tried.stderr.strip()}")
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not holds():
-        assert time.monotonic() < deadline

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpuflow.demo.digest import digests
 from gpuflow.errors import Closed, InvalidDescriptor, PeerUnavailable, StaleDescriptor
-from gpuflow.media import FeatureMetadata, Features, Image, ImageMetadata, block_bytes, lay_out
+from gpuflow.media import FeatureMetadata, Features, ImageMetadata, block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.transfer import Descriptor, FilePublisher, Reader
+from tests.patterns import image_of
 
 METADATA = ImageMetadata("raw", 70, 50)
 
@@ -46,7 +46,7 @@ def test_a_file_is_read_by_as_many_as_were_expected_and_then_gone(tmp_path: Path
 
 
 def test_a_file_that_nobody_reads_is_removed_in_time_and_with_its_publisher(tmp_path: Path, source: Slab) -> None:
-    with FilePublisher(tmp_path) as publisher, _image(source) as image:
+    with FilePublisher(tmp_path) as publisher, image_of(source) as image:
         publisher.publish(image, ttl_seconds=0.05)
         assert publisher.drain(timeout_seconds=5.0)
         assert list(tmp_path.iterdir()) == []
@@ -54,7 +54,7 @@ def test_a_file_that_nobody_reads_is_removed_in_time_and_with_its_publisher(tmp_
         assert len(list(tmp_path.iterdir())) == 1
         assert publisher.renew(kept)
     assert list(tmp_path.iterdir()) == []
-    with _image(source) as image, pytest.raises(Closed):
+    with image_of(source) as image, pytest.raises(Closed):
         publisher.publish(image)
 
 
@@ -62,7 +62,7 @@ def test_a_damaged_foreign_or_linked_file_is_not_taken(tmp_path: Path, source: S
     with (
         FilePublisher(tmp_path / "shared") as publisher,
         Reader(slab_bytes="16MiB", device="cpu", directory=tmp_path / "shared") as reader,
-        _image(source) as image,
+        image_of(source) as image,
     ):
         descriptor = publisher.publish(image, reads=None, ttl_seconds=60.0)
         path = tmp_path / "shared" / descriptor.file
@@ -91,20 +91,12 @@ def test_a_reader_without_a_directory_opens_no_file(tmp_path: Path, source: Slab
     with (
         FilePublisher(tmp_path) as publisher,
         Reader(slab_bytes="1MiB", device="cpu", transports=("shm",)) as reader,
-        _image(source) as image,
+        image_of(source) as image,
     ):
         with pytest.raises(PeerUnavailable, match="directory"):
             reader.read(publisher.publish(image))
         with pytest.raises(ValueError, match="at most 64"):
             publisher.publish(image, reads=65)
-
-
-def _image(slab: Slab, *, seed: int = 0, side: int = 70) -> Image:
-    specs = lay_out({"data": ("uint8", (side, side, 3))})
-    lease = slab.allocate(block_bytes(specs))
-    lease.array(specs[0])[:] = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-    lease.seal()
-    return Image(lease, specs, METADATA, backend="pattern")
 
 
 def _features(slab: Slab) -> Features:

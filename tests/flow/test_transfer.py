@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from gpuflow.media import FeatureMetadata, Features, Image, ImageMetadata, Media
 from gpuflow.memory import Slab
 from gpuflow.transfer import Descriptor, Publisher, Reader
 from gpuflow.transfer.transports import TRANSPORTS, Transport
+from tests.patterns import image_of
+from tests.waiting import wait_until
 
 METADATA = ImageMetadata("raw", 700, 500)
 
@@ -62,7 +64,7 @@ def nothing_stays_leased(shared_slab: Slab, publisher: Publisher) -> Iterator[No
 def test_a_second_process_reads_every_byte_and_the_block_is_freed_on_its_acknowledgement(
     shared_slab: Slab, publisher: Publisher
 ) -> None:
-    image, features = _image(shared_slab, seed=1), _features(shared_slab)
+    image, features = image_of(shared_slab, seed=1, side=600), _features(shared_slab)
     wanted = [digests(image), digests(features)]
     offers = [publisher.publish(m, reads=2, ttl_seconds=60.0) for m in (image, features)]
     lines = [base64.b64encode(offer.to_bytes()) for offer in offers]
@@ -96,7 +98,7 @@ def test_what_is_read_is_the_same_kind_of_media_with_its_metadata(
 
 
 def test_two_reads_need_two_acknowledgements(shared_slab: Slab, publisher: Publisher, reader: Reader) -> None:
-    image = _image(shared_slab)
+    image = image_of(shared_slab, side=600)
     descriptor = publisher.publish(image, reads=2, ttl_seconds=60.0)
     image.release()
     reader.read(descriptor).release()
@@ -106,7 +108,7 @@ def test_two_reads_need_two_acknowledgements(shared_slab: Slab, publisher: Publi
 
 
 def test_a_block_that_nobody_reads_is_freed_when_its_time_is_over(shared_slab: Slab, publisher: Publisher) -> None:
-    image = _image(shared_slab)
+    image = image_of(shared_slab, side=600)
     before = publisher.statistics().expired
     publisher.publish(image, ttl_seconds=0.05)
     image.release()
@@ -118,18 +120,18 @@ def test_a_block_that_nobody_reads_is_freed_when_its_time_is_over(shared_slab: S
 def test_a_recycled_block_is_stale_and_nothing_of_it_is_kept(
     shared_slab: Slab, publisher: Publisher, reader: Reader
 ) -> None:
-    image = _image(shared_slab)
+    image = image_of(shared_slab, side=600)
     descriptor = publisher.publish(image)
     image.release()
     assert publisher.cancel(descriptor)
     assert not publisher.cancel(descriptor)
-    with _image(shared_slab, seed=9), pytest.raises(StaleDescriptor):
+    with image_of(shared_slab, seed=9, side=600), pytest.raises(StaleDescriptor):
         reader.read(descriptor)
     assert reader.slab.statistics().live_leases == 0
 
 
 def test_a_foreign_token_frees_nothing(shared_slab: Slab, publisher: Publisher, reader: Reader) -> None:
-    with _image(shared_slab) as image:
+    with image_of(shared_slab, side=600) as image:
         descriptor = publisher.publish(image, ttl_seconds=60.0)
         forged = msgspec.structs.replace(descriptor, token=b"x" * 16)
         before = publisher.statistics().unknown_messages
@@ -138,7 +140,7 @@ def test_a_foreign_token_frees_nothing(shared_slab: Slab, publisher: Publisher, 
                 reader.read(forged)
         else:
             reader.read(forged).release()
-            _wait_until(lambda: publisher.statistics().unknown_messages == before + 1)
+            wait_until(lambda: publisher.statistics().unknown_messages == before + 1)
         assert publisher.statistics().open == 1
         reader.read(descriptor).release()
         assert publisher.drain(timeout_seconds=5.0)
@@ -147,7 +149,7 @@ def test_a_foreign_token_frees_nothing(shared_slab: Slab, publisher: Publisher, 
 def test_many_reads_at_once_on_an_event_loop_are_all_right(
     shared_slab: Slab, publisher: Publisher, reader: Reader
 ) -> None:
-    images = [_image(shared_slab, seed=seed) for seed in range(8)]
+    images = [image_of(shared_slab, seed=seed, side=600) for seed in range(8)]
 
     async def read_all() -> list[Media]:
         return await asyncio.gather(*(reader.aread(publisher.publish(image)) for image in images))
@@ -160,7 +162,7 @@ def test_many_reads_at_once_on_an_event_loop_are_all_right(
 
 
 def test_a_cancelled_read_gives_its_block_back(shared_slab: Slab, publisher: Publisher) -> None:
-    with Reader(slab_bytes="16MiB", device="cpu") as reader, _image(shared_slab) as image:
+    with Reader(slab_bytes="16MiB", device="cpu") as reader, image_of(shared_slab, side=600) as image:
         descriptor = publisher.publish(image)
 
         async def cancel() -> None:
@@ -206,12 +208,12 @@ def test_idle_agents_do_not_spin() -> None:
 
 
 def test_media_of_another_slab_cannot_be_published(publisher: Publisher, slab: Slab) -> None:
-    with _image(slab) as image, pytest.raises(ValueError, match="another slab"):
+    with image_of(slab, side=600) as image, pytest.raises(ValueError, match="another slab"):
         publisher.publish(image)
 
 
 def test_released_media_cannot_be_published(shared_slab: Slab, publisher: Publisher) -> None:
-    image = _image(shared_slab)
+    image = image_of(shared_slab, side=600)
     image.release()
     with pytest.raises(LeaseExpired):
         publisher.publish(image)
@@ -230,13 +232,16 @@ def test_unsealed_media_cannot_be_published(shared_slab: Slab, publisher: Publis
 def test_publishing_for_no_reader_or_for_ever_is_refused(
     shared_slab: Slab, publisher: Publisher, arguments: dict[str, float]
 ) -> None:
-    with _image(shared_slab) as image, pytest.raises(ValueError, match="reads is 1 or more"):
+    with (
+        image_of(shared_slab, side=600) as image,
+        pytest.raises(ValueError, match=r"reads is 1 or more|ttl_seconds lies in"),
+    ):
         publisher.publish(image, **arguments)  # type: ignore[arg-type]
 
 
 def test_a_closed_publisher_withdraws_everything_and_refuses_more(slab: Slab) -> None:
     publisher = Publisher(slab)
-    with _image(slab) as image:
+    with image_of(slab, side=600) as image:
         publisher.publish(image, ttl_seconds=60.0)
         publisher.close()
         publisher.close()
@@ -247,7 +252,7 @@ def test_a_closed_publisher_withdraws_everything_and_refuses_more(slab: Slab) ->
 def test_a_slab_that_is_closed_before_its_publisher_stays_readable_and_takes_no_more() -> None:
     """Unmapping memory that a peer still reads kills the publishing process over TCP."""
     slab = Slab("16MiB")
-    image = _image(slab, seed=3)
+    image = image_of(slab, seed=3, side=600)
     with Publisher(slab) as publisher, Reader(slab_bytes="16MiB", device="cpu") as reader:
         descriptor = publisher.publish(image, ttl_seconds=60.0)
         wanted = digests(image)
@@ -264,7 +269,7 @@ def test_a_slab_that_is_closed_before_its_publisher_stays_readable_and_takes_no_
 def test_wrong_metadata_for_a_known_agent_does_not_lose_the_agent(
     shared_slab: Slab, publisher: Publisher, reader: Reader
 ) -> None:
-    with _image(shared_slab) as image:
+    with image_of(shared_slab, side=600) as image:
         descriptor = publisher.publish(image, reads=2, ttl_seconds=60.0)
         reader.read(descriptor).release()
         for metadata in (descriptor.agent_metadata[:-4], b"x" * 40):
@@ -285,7 +290,7 @@ def test_a_reader_wants_a_descriptor_and_a_real_timeout(reader: Reader, publishe
 def test_a_timeout_is_above_zero_and_finite(
     shared_slab: Slab, publisher: Publisher, reader: Reader, seconds: float
 ) -> None:
-    with _image(shared_slab) as image:
+    with image_of(shared_slab, side=600) as image:
         descriptor = publisher.publish(image, ttl_seconds=60.0)
         with pytest.raises(ValueError, match="timeout_seconds"):
             reader.read(descriptor, timeout_seconds=seconds)
@@ -293,7 +298,7 @@ def test_a_timeout_is_above_zero_and_finite(
 
 
 def test_a_closed_reader_says_so(shared_slab: Slab, publisher: Publisher) -> None:
-    with _image(shared_slab) as image:
+    with image_of(shared_slab, side=600) as image:
         descriptor = publisher.publish(image)
         reader = Reader(slab_bytes="16MiB", device="cpu")
         reader.close()
@@ -314,20 +319,6 @@ def test_a_block_in_gpu_memory_is_read_into_gpu_memory() -> None:
         with Image(lease, specs, METADATA, backend="x") as image, reader.read(publisher.publish(image)) as got:
             assert got.device.startswith("cuda")
             assert float(got.tensor.sum()) == 3e6
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10.0
-    while not holds():
-        assert time.monotonic() < deadline
-
-
-def _image(slab: Slab, *, seed: int = 0) -> Image:
-    specs = lay_out({"data": ("uint8", (500, 700, 3))})
-    lease = slab.allocate(block_bytes(specs))
-    lease.array(specs[0])[:] = np.random.default_rng(seed).integers(0, 256, (500, 700, 3), np.uint8)
-    lease.seal()
-    return Image(lease, specs, METADATA, backend="pattern")
 
 
 def _features(slab: Slab) -> Features:

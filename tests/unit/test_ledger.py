@@ -138,3 +138,17 @@ def test_two_failures_and_a_success_start_anew() -> None:
         breaker.failed(0.0)
         breaker.succeeded()
     breaker.check(0.0)
+
+
+def test_an_acknowledgement_that_comes_twice_counts_once() -> None:
+    ledger, token = Ledger(), b"t" * 16
+    ledger.add(Publication(token, Nothing(), 2, 0, 3, 5.0, 5.0, 8.0))
+    nonces = [b"first...", b"first...", b"second..", b"first...", b"third..."]
+    answers = [ledger.acknowledge(token, nonce=nonce) for nonce in nonces]
+    assert answers == ["counted", "duplicate", "counted", "duplicate", "last"]
+
+
+def test_messages_without_a_nonce_count_each() -> None:
+    ledger, token = Ledger(), b"t" * 16
+    ledger.add(Publication(token, Nothing(), 2, 0, 3, 5.0, 5.0, 8.0))
+    assert [ledger.acknowledge(token) for _ in range(3)] == ["counted", "counted", "last"]

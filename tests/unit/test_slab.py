@@ -166,6 +166,46 @@ def test_views_outlive_a_slab_that_was_closed_by_force() -> None:
     lease.release()
 
 
+def test_a_stale_view_of_a_closed_slab_shows_old_bytes_and_does_not_end_the_process() -> None:
+    script = """
+from gpuflow.media import TensorSpec
+from gpuflow.memory import Slab
+slab = Slab("1MiB")
+lease = slab.allocate(1000)
+lease.memory()[:] = bytes([7]) * 1000
+array, tensor = lease.array(TensorSpec("x", "uint8", (1000,), 0)), lease.tensor(TensorSpec("x", "uint8", (1000,), 0))
+lease.release()
+slab.close()
+del slab, lease
+print(int(array.sum()), int(tensor.sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "7000 7000\n"), done.stderr
+
+
+@pytest.mark.parametrize("last", ["lease", "hold"])
+def test_the_memory_of_a_closed_slab_goes_with_its_last_lease_and_hold(last: str) -> None:
+    slab = Slab("1MiB")
+    files = len(os.listdir("/proc/self/fd"))
+    lease = slab.allocate(1000)
+    slab.hold()
+    slab.close(force=True)
+    lease.release() if last == "hold" else slab.unhold()
+    assert len(os.listdir("/proc/self/fd")) == files
+    slab.unhold() if last == "hold" else lease.release()
+    assert len(os.listdir("/proc/self/fd")) == files - 4, "the slab's file and its table's, and their mappings'"
+
+
+def test_a_block_is_quarantined_until_every_read_into_it_has_ended(slab: Slab) -> None:
+    with slab.allocate(10) as lease:
+        lease.quarantine()
+        lease.quarantine()
+        lease.readmit()
+        assert lease.state == "quarantined"
+        lease.readmit()
+        assert lease.state == "writing"
+
+
 def test_a_lease_refuses_pickling_and_says_what_to_send(slab: Slab) -> None:
     with slab.allocate(100) as lease, pytest.raises(TypeError, match="descriptor"):
         pickle.dumps(lease)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import hypothesis.strategies as st
 import pytest
@@ -16,6 +16,7 @@ from gpuflow.errors import SlabClosed, SlabExhausted
 from gpuflow.memory import Lease, Slab
 from gpuflow.memory.arbiter import PATIENCE_SECONDS, Arbiter, Request
 from gpuflow.memory.extents import Extents
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 GRANULE = 64
@@ -166,6 +167,21 @@ def test_a_small_request_passes_a_large_one_that_does_not_fit(small: Slab) -> No
     asyncio.run(scenario())
 
 
+def test_a_request_that_has_waited_a_second_is_passed_no_more() -> None:
+    arbiter = Arbiter(Extents(4 * MIB))
+    first, _ = arbiter.take(2 * MIB, 0.0), arbiter.take(MIB, 0.0)
+    large = arbiter.wait(4 * MIB, 10.0)
+    small = arbiter.wait(MIB, 10.5)
+    assert arbiter.grant(10.99) == [small]
+    assert arbiter.take(64 << 10, 11.0) is None, "not even by one that comes anew and fits"
+    late = arbiter.wait(MIB, 11.0)
+    assert first is not None
+    arbiter.extents.free(first, 2 * MIB)
+    assert arbiter.grant(11.0) == []
+    arbiter.withdraw(large)
+    assert arbiter.grant(11.0) == [late]
+
+
 def test_eight_threads_that_wait_for_everything_are_all_served(small: Slab) -> None:
     served = []
 
@@ -186,11 +202,11 @@ def test_a_pressure_callback_frees_what_an_allocation_needs(small: Slab) -> None
     cached = [small.allocate(MIB) for _ in range(4)]
     asked: list[int] = []
 
-    def relieve(nbytes: int) -> bool:
+    def relieve(nbytes: int, deadline: float) -> None:
+        assert 0.2 < deadline - time.monotonic() < 0.3, "also an allocation that does not wait gives it a moment"
         asked.append(nbytes)
         while cached and small.statistics().largest_free_bytes < nbytes:
             cached.pop().release()
-        return True
 
     stop = small.on_pressure(relieve)
     small.allocate(2 * MIB).release()
@@ -205,10 +221,10 @@ def test_a_pressure_callback_frees_what_an_allocation_needs(small: Slab) -> None
 def test_pressure_callbacks_of_an_async_allocation_run_off_the_event_loop(small: Slab) -> None:
     cached, threads = [small.allocate(4 * MIB)], []
 
-    def relieve(nbytes: int) -> bool:
+    def relieve(_: int, deadline: float) -> None:
+        assert 29.0 < deadline - time.monotonic() < 30.0
         threads.append(threading.get_ident())
         cached.pop().release()
-        return True
 
     small.on_pressure(relieve)
 
@@ -251,7 +267,7 @@ def test_closing_the_slab_ends_every_wait() -> None:
         thread.start()
         waiting = asyncio.ensure_future(slab.aallocate(MIB, timeout_seconds=60.0))
         await asyncio.sleep(0)
-        await asyncio.to_thread(_wait_until, lambda: slab.statistics().waiting == 2)
+        await asyncio.to_thread(wait_until, lambda: slab.statistics().waiting == 2)
         slab.close(force=True)
         with pytest.raises(SlabClosed):
             await waiting
@@ -262,12 +278,6 @@ def test_closing_the_slab_ends_every_wait() -> None:
     assert time.monotonic() - started < 5.0
     assert len(failed) == 1
     lease.release()
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not holds():
-        assert time.monotonic() < deadline
 
 
 class EventThatEndsWhenTold:

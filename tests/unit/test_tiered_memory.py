@@ -18,9 +18,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from gpuflow.errors import Closed, LeaseExpired, SlabExhausted
 from gpuflow.media import Image, ImageMetadata, Media, block_bytes, lay_out
-from gpuflow.memory import Entry, FileTier, HostTier, Slab, TieredMemory
+from gpuflow.memory import Entry, FileTier, HostTier, Lease, Slab, TieredMemory
 from gpuflow.memory.tiered import LOOK_SECONDS
-from gpuflow.memory.tiers import Tier
+from gpuflow.memory.tiers import Ticket, Tier
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 
@@ -223,7 +224,7 @@ def test_spilling_starts_by_itself_above_the_high_watermark_and_ends_at_the_low_
             _kept(memory, MIB, seed)
         assert memory.statistics().entries["host"] == 0
         _kept(memory, MIB, 7)
-        _wait_until(lambda: memory.statistics().entries["slab"] == 4)
+        wait_until(lambda: memory.statistics().entries["slab"] == 4)
         assert memory.statistics().entries["host"] == 3
 
 
@@ -231,7 +232,7 @@ def test_small_media_count_with_the_whole_granules_that_they_take(small: Slab) -
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=0.8, low_watermark=0.5) as memory:
         for seed in range(103):  # 80.5 % of the 128 granules, and 12 % of the bytes
             _kept(memory, 10_000, seed)
-        _wait_until(lambda: memory.statistics().entries["slab"] == 64)
+        wait_until(lambda: memory.statistics().entries["slab"] == 64)
         assert memory.statistics().evictable_bytes == 4 * MIB
 
 
@@ -290,7 +291,7 @@ def test_a_cancelled_pin_holds_nothing(small: Slab) -> None:
         entry = _kept(memory, 4 * MIB, 1)
         small.allocate(8 * MIB).release()
         asyncio.run(scenario(entry))
-        _wait_until(lambda: entry.evictable)
+        wait_until(lambda: entry.evictable)
 
 
 def test_a_dropped_entry_stays_with_those_who_pinned_it(small: Slab) -> None:
@@ -312,6 +313,80 @@ def test_a_medium_that_is_released_twice_takes_nothing_from_others(small: Slab) 
             assert other.lease.references == 2
         with entry.pin() as media:
             assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
+
+
+class Meddled(HostTier):
+    """A host tier that lets something happen in the middle of each copy."""
+
+    def __init__(self, nbytes: str) -> None:
+        super().__init__(nbytes)
+        self.in_put: Callable[[], object] = lambda: None
+        self.in_get: Callable[[], object] = lambda: None
+
+    def put(self, lease: Lease) -> Ticket:
+        ticket = super().put(lease)
+        self.in_put()
+        return ticket
+
+    def get(self, ticket: Ticket, into: Lease) -> None:
+        super().get(ticket, into)
+        self.in_get()
+
+
+def test_what_is_pinned_while_it_is_spilled_stays_in_the_slab(small: Slab) -> None:
+    tier = Meddled("8MiB")
+    with TieredMemory(small, [tier], high_watermark=1.0, low_watermark=1.0) as memory:
+        entry = _kept(memory, MIB, 1)
+        pinned: list[Media] = []
+        tier.in_put = lambda: pinned.append(entry.pin()) if not pinned else None
+        with pytest.raises(SlabExhausted):
+            small.allocate(8 * MIB)
+        assert entry.where == "slab"
+        assert tier.free_bytes == tier.capacity_bytes, "the copy is dropped"
+        small.allocate(7 * MIB).release()
+        assert pinned[0].numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
+        pinned[0].release()
+
+
+def test_what_is_dropped_while_it_is_restored_is_read_whole_and_dropped_then(small: Slab) -> None:
+    tier = Meddled("8MiB")
+    with TieredMemory(small, [tier], high_watermark=1.0, low_watermark=1.0) as memory:
+        entry = _kept(memory, MIB, 1)
+        small.allocate(8 * MIB).release()
+        assert entry.where == "host"
+        tier.in_get = entry.drop
+        with entry.pin() as media:
+            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
+            assert tier.free_bytes == tier.capacity_bytes
+        assert entry.where == "dropped"
+        assert small.statistics().live_leases == 0
+
+
+def test_a_block_that_is_being_restored_is_not_moved_down_meanwhile(small: Slab, tmp_path: Path) -> None:
+    tier = Meddled("1MiB")
+    with TieredMemory(small, [tier, FileTier(tmp_path, "8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
+        first, second = _kept(memory, MIB, 1), _kept(memory, MIB, 2)
+        with small.allocate(6 * MIB):
+            small.allocate(MIB).release()
+            assert (first.where, second.where) == ("host", "slab")
+
+            def need_room() -> None:
+                with pytest.raises(SlabExhausted):
+                    small.allocate(MIB)
+
+            tier.in_get = need_room
+            with first.pin() as media:
+                assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
+            assert (first.where, second.where) == ("slab", "slab")
+
+
+def test_an_allocation_that_finds_no_room_does_not_spill_past_its_time(small: Slab) -> None:
+    with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
+        entry = _kept(memory, MIB, 1)
+        memory._relieve(8 * MIB, time.monotonic())
+        assert entry.where == "slab"
+        memory._relieve(8 * MIB, time.monotonic() + 10.0)
+        assert entry.where == "host"
 
 
 def test_media_of_another_slab_or_unsealed_are_not_kept(small: Slab, slab: Slab) -> None:
@@ -385,9 +460,3 @@ def _image(slab: Slab, nbytes: int, *, seed: int, wait: float = 0.0) -> Image:
     lease.memory()[:] = np.random.default_rng(seed).bytes(nbytes)
     lease.seal()
     return Image(lease, specs, ImageMetadata("raw", nbytes, 1), backend="pattern")
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10.0
-    while not holds():
-        assert time.monotonic() < deadline

@@ -11,16 +11,26 @@ import pytest
 from gpuflow.errors import InvalidDescriptor
 from gpuflow.memory import Slab, TieredMemory
 from gpuflow.transfer import Descriptor, FilePublisher, Publisher, Reader
+from tests.patterns import image_of
 
 CASES: dict[str, tuple[type[Exception], str, Callable[[Any, Any, Any], object]]] = {
     "a size that is no number": (TypeError, "whole number of bytes; got '5'", lambda s, p, r: s.allocate("5")),
     "half a byte": (TypeError, "whole number of bytes; got 1.5", lambda s, p, r: s.allocate(1.5)),
     "no byte": (ValueError, "at least 1 byte", lambda s, p, r: s.allocate(0)),
-    "a publisher of nothing": (ValueError, "one slab or more", lambda s, p, r: Publisher()),
+    "a publisher of nothing": (ValueError, "1 to 8 slabs; got 0", lambda s, p, r: Publisher()),
+    "a publisher of too much": (ValueError, "1 to 8 slabs; got 9", lambda s, p, r: Publisher(*[s] * 9)),
     "a publisher of text": (TypeError, "takes slabs, say flow.slab; got str", lambda s, p, r: Publisher("slab")),  # type: ignore[arg-type]
     "a medium that is none": (TypeError, "published.*got list", lambda s, p, r: p.publish([1])),
     "a medium to keep that is none": (TypeError, "kept.*got int", lambda s, p, r: _keep(s, 3)),
     "tiers of no slab": (TypeError, "say flow.slab; got NoneType", lambda s, p, r: TieredMemory(None)),  # type: ignore[arg-type]
+    "a reader's time below 0": (ValueError, "ttl_seconds lies in", lambda s, p, r: _renew(s, p, -1.0)),
+    "more time than there is": (ValueError, "ttl_seconds lies in", lambda s, p, r: _renew(s, p, float("nan"))),
+    "waiting for ever": (ValueError, "0 or more, and finite", lambda s, p, r: p.drain(timeout_seconds=float("nan"))),
+    "a key that is too long": (
+        ValueError,
+        "at most 64 bytes; got 65",
+        lambda s, p, r: Descriptor.from_bytes(b"x" * 99, key=b"k" * 65),
+    ),
     "cancelling bytes": (TypeError, "Descriptor.*got bytes", lambda s, p, r: p.cancel(b"x")),
     "renewing text": (TypeError, "Descriptor.*got str", lambda s, p, r: p.renew("x")),
     "reading bytes": (InvalidDescriptor, "from_bytes", lambda s, p, r: r.read(b"raw")),
@@ -52,3 +62,8 @@ def test_one_transport_may_be_given_as_text(slab: Slab) -> None:
 def _keep(slab: Slab, media: Any) -> None:
     with TieredMemory(slab) as memory:
         memory.keep(media)
+
+
+def _renew(slab: Slab, publisher: Publisher, ttl_seconds: float) -> None:
+    with image_of(slab, side=10) as image:
+        publisher.renew(publisher.publish(image), ttl_seconds=ttl_seconds)

@@ -1,0 +1,17 @@
+"""Waiting for what other threads and processes do, without sleeping: by asking again and again, for a bounded time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+LONGEST_SECONDS = 30.0  # on a machine that others use too
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Ask until ``holds`` is true; fail when it does not become so."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        os.sched_yield()
