@@ -22,6 +22,7 @@ from gpuflow.transfer.statistics import PublisherStatistics
 FIRST_POLL_SECONDS = 0.001
 LAST_POLL_SECONDS = 0.01
 SLEEP_SECONDS = 1.0
+DOZE_SECONDS = 10.0  # an abandoned publisher tells nobody
 GRACE_SECONDS = 0.25  # a reader that began in time may end
 MAX_TTL_SECONDS = 300.0
 TOKEN_BYTES = 16
@@ -36,11 +37,12 @@ def acknowledgement(token: bytes) -> bytes:
 
 
 class Board:
-    """Thread-safe. ``collect`` gives the messages that came since it was last asked; it is asked while anything is open,
-    every millisecond at first and every ten when none come."""
+    """Thread-safe. ``collect``, a method of the publisher, gives the messages that came since it was last asked; it is
+    asked while anything is open, every millisecond at first and every ten when none come. The thread that asks does not
+    keep the publisher alive."""
 
     def __init__(self, collect: Callable[[], Iterable[bytes]]) -> None:
-        self._collect = collect
+        self._collect = weakref.WeakMethod(collect)
         self._ledger = Ledger()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -187,9 +189,21 @@ class Board:
             self._closed = True
             self._offered.notify_all()
         self._poller.join()
+        self._withdraw()
+        return True
+
+    def _withdraw(self) -> None:
         for token, _, _ in self.offers():
             self.end(token, "cancelled")
-        return True
+
+    def abandon(self) -> None:
+        """Have the thread end, as the garbage collector may: without a lock, and without waiting."""
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, here or in the parent of a fork."""
+        return self._closed or self._foreign
 
     def disown(self) -> None:
         """In a forked child, which has no polling thread, and nobody who gives the lock back."""
@@ -214,6 +228,8 @@ class Board:
             pause = FIRST_POLL_SECONDS if busy else min(1.5 * pause, LAST_POLL_SECONDS)
             for token in late:
                 self.end(token, "expired")
+        if self._collect() is None:  # the publisher was forgotten: nobody else withdraws what it offers
+            self._withdraw()
 
     def _wait(self, pause: float, *, asleep: bool) -> bool:
         """Between polls; without an end when nothing has been open for a second, because each waking of this thread
@@ -221,7 +237,7 @@ class Board:
         with self._lock:
             self._asleep = asleep
             while asleep and not self._ledger.open and not self._closed:
-                self._offered.wait()
+                self._offered.wait(DOZE_SECONDS)
             self._asleep = False
             if not self._closed:
                 self._offered.wait(pause)
@@ -229,7 +245,9 @@ class Board:
 
     def _hear_all(self) -> bool:
         try:
-            messages = list(self._collect())
+            collect = self._collect()
+            messages = list(collect()) if collect is not None else []
+            del collect
         except Exception:  # noqa: BLE001 - a vendor's failure must not end the thread that frees blocks
             log.exception("acknowledgements could not be collected")
             return False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any, Self
 
 from gpuflow.media import Media
 from gpuflow.memory import Lease
+from gpuflow.observe import log
 from gpuflow.transfer.board import Board
 from gpuflow.transfer.descriptor import Descriptor, Peer, write_metadata
 from gpuflow.transfer.statistics import PublisherStatistics
@@ -59,6 +61,18 @@ class Offering:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        board = getattr(self, "_board", None)
+        if board is not None and not board.closed:
+            self._abandon()
+            text = f"a {type(self).__name__} was never closed: use 'with', or call close()"
+            log.warning(text)
+            warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    def _abandon(self) -> None:
+        """Have the threads end; called by the garbage collector."""
+        self._board.abandon()
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -121,6 +121,11 @@ class Publisher(Offering):
         if self._board.close():
             self._close_ways()
 
+    def _abandon(self) -> None:
+        super()._abandon()
+        if self._shm is not None:
+            self._shm.stop()
+
     def _open(self) -> Peer:
         for slab in self.slabs:
             slab.hold()

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from gpuflow.errors import (
 )
 from gpuflow.media import MEDIA_KINDS, Media, Metadata, Stage, Storage, TensorSpec
 from gpuflow.memory import Lease, Slab
+from gpuflow.observe import log
 from gpuflow.transfer.breaker import Breaker
 from gpuflow.transfer.descriptor import Descriptor, Peer
 from gpuflow.transfer.routes import WAYS, NoWay, Routes
@@ -250,6 +252,12 @@ class Reader:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._process == os.getpid():
+            text = "a Reader was never closed: use 'with', or call close()"
+            log.warning(text)
+            warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Reader has connections of this process and cannot be pickled: make one in each process")

@@ -89,12 +89,14 @@ class ShmServer:
 
     def close(self) -> None:
         """Stop and close every connection; harmless when repeated."""
-        if self._waker.fileno() < 0:
-            return
-        with contextlib.suppress(BlockingIOError):  # a message, because a child that was forked may hold the other end
+        if self._waker.fileno() >= 0:
+            self.stop()
+            self._thread.join()
+
+    def stop(self) -> None:
+        """Have the thread end, without waiting for it."""
+        with contextlib.suppress(OSError):  # a message, because a child that was forked may hold the other end
             self._waker.send(b"x", socket.MSG_DONTWAIT)
-        self._thread.join()
-        self._waker.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of every socket, so that the parent's end is the end of its connections."""
@@ -103,7 +105,7 @@ class ShmServer:
 
     def _serve(self) -> None:
         with contextlib.ExitStack() as cleanup:
-            for part in (self._selector, self._listener, self._wake):
+            for part in (self._selector, self._listener, self._wake, self._waker):
                 cleanup.callback(part.close)
             for file in self._files:
                 cleanup.callback(os.close, file)

@@ -10,7 +10,15 @@ import pytest
 
 from gpuflow.errors import InvalidDescriptor
 from gpuflow.media import AudioMetadata, FeatureMetadata, ImageMetadata, VideoMetadata
-from gpuflow.transfer.descriptor import MAX_DESCRIPTOR_BYTES, Descriptor, Peer, read_metadata, write_metadata
+from gpuflow.transfer.descriptor import (
+    MAGIC,
+    MAX_DESCRIPTOR_BYTES,
+    Descriptor,
+    Peer,
+    _frame,
+    read_metadata,
+    write_metadata,
+)
 
 IMAGE = ImageMetadata("jpeg", 640, 480)
 VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967))
@@ -58,6 +66,25 @@ def test_none_of_a_thousand_damaged_descriptors_is_taken() -> None:
         damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         with pytest.raises(InvalidDescriptor):
             Descriptor.from_bytes(bytes(damaged))
+
+
+def test_what_a_signed_descriptor_of_random_damage_leads_to_lies_within_its_bounds() -> None:
+    """An attacker who can sign: bits are flipped below the digest, so that only the checks of fields are left."""
+    payload, rng, taken = msgspec.msgpack.encode(_descriptor()), random.Random(12), 0
+    for _ in range(5000):
+        damaged = bytearray(payload)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
+        try:
+            read = Descriptor.from_bytes(_frame(MAGIC, bytes(damaged), b""))
+        except InvalidDescriptor:
+            continue
+        taken += 1
+        assert all(0 <= spec.offset <= spec.offset + spec.nbytes <= read.nbytes for spec in read.specs)
+        assert 0 < read.address < read.address + read.nbytes < 1 << 63
+        assert read.generation % 2 == 0
+        assert len(read.token) == 16
+    assert 100 < taken < 4900, "both were tried"
 
 
 @pytest.mark.parametrize(
@@ -112,3 +139,12 @@ def test_with_a_key_nobody_else_can_write_a_descriptor() -> None:
         with pytest.raises(InvalidDescriptor, match="another key"):
             Descriptor.from_bytes(forged, key=b"mine")
     assert Peer.from_bytes(PEER.to_bytes(key=b"k"), key=b"k") == PEER
+
+
+def test_a_descriptor_that_nobody_would_read_is_not_written() -> None:
+    long = VideoMetadata("h264", 640, 360, 9000, 30.0, 300.0, tuple(range(9000)), tuple(n / 30 for n in range(9000)))
+    descriptor = _descriptor(kind="frames", metadata=write_metadata(long))
+    with pytest.raises(ValueError, match="read by nobody"):
+        descriptor.to_bytes()
+    with pytest.raises(ValueError, match="at most 64 bytes"):
+        _descriptor().to_bytes(key=b"k" * 65)
