@@ -18,6 +18,7 @@ from gpuflow.errors import InvalidOptions
 MIB = 1 << 20
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
+_PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -167,6 +168,8 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     ``allowed_media_domains``: ``None`` is any public host, ``()`` is none; ``"a.example"`` matches exactly,
     ``"*.a.example"`` its subdomains. Addresses are checked even for allowed names; ``allow_private_networks`` opens
     networks (CIDR). ``local_roots``: folders whose files a request's ``file://`` URLs may name (default: none).
+    ``proxy``: the only way out, ``"http://[user:password@]host:port"``; it looks names up and has to refuse private
+    addresses itself (say smokescreen). Proxies that the environment names are never used.
     """
 
     user_agent: str = "gpuflow"
@@ -186,6 +189,8 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     video_seconds: float = 60.0
     min_bytes_per_second: int = 1_024
     max_connections: int = 64
+    max_connections_per_host: int = 8
+    proxy: str | None = None
 
     def _check_together(self) -> None:
         for name, value in ((name, getattr(self, name)) for name, _ in _fields(type(self))):
@@ -195,6 +200,8 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
                     raise InvalidOptions(f"{name} must be {'0 or more' if least == 0 else 'above 0'}; got {value!r}")
         if not (self.user_agent.isascii() and self.user_agent.isprintable()):
             raise InvalidOptions(f"user_agent is printable ASCII; got {shown(self.user_agent)}")
+        if self.proxy is not None and not _PROXY.fullmatch(self.proxy):
+            raise InvalidOptions("proxy has the form 'http://[user:password@]host:port'")
 
     def total_seconds(self, modality: str | None) -> float:
         """The time one fetch may take, from the first look-up to the last byte."""

@@ -1,13 +1,14 @@
 """One GET over httpcore's HTTP/1.1, to addresses that were checked. The only file that knows httpx.
 
 The name in the URL stays the origin (key of idle connections, TLS server name, Host), and an address that the resolver
-approved is what is dialled: a second answer of the name server is never asked for. No cookies, no proxy, no redirects,
-no decompression here.
+approved is what is dialled: a second answer of the name server is never asked for. No cookies, no proxy but the one that
+the operator names, no redirects, no decompression here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -26,6 +27,7 @@ from gpuflow.fetch.url import CheckedURL
 MAX_HEAD_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 5.0  # a kept connection is not checked again
 _IDLE_CONNECTIONS = 20
+_HUNG_UP = (httpcore.NetworkError, httpcore.RemoteProtocolError, ConnectionError)
 
 
 class Client:
@@ -106,23 +108,40 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
         self._connect_seconds = policy.connect_seconds
         self._resolver = resolver
         self._certificates = _ssl_context()
+        self._proxy = _Proxy(policy, resolver) if policy.proxy else None
         self._idle: list[_Connection] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        connection = self._take(target.origin) or await self._connect(target.origin)
-        try:
-            response = await connection.http.handle_async_request(
-                httpcore.Request(request.method, target, headers=request.headers.raw, extensions=request.extensions)
-            )
-        except BaseException:
-            connection.stream.abort()
-            raise
+        asked = httpcore.Request(
+            request.method, self._address(target), headers=request.headers.raw, extensions=request.extensions
+        )
+        connection, response = await self._ask(target.origin, asked)
         body = _Body(self, connection, response)
         return httpx.Response(
             response.status, headers=response.headers, stream=body, extensions={"network_stream": connection.stream}
         )
+
+    async def _ask(self, origin: httpcore.Origin, asked: httpcore.Request) -> tuple[_Connection, httpcore.Response]:
+        """The head of the answer. Where a connection ends before it brought one byte of it, say because it had lain
+        idle for too long, another one is tried, once."""
+        for last in (False, True):
+            connection = (None if last else self._take(origin)) or await self._connect(origin)
+            try:
+                return connection, await connection.http.handle_async_request(asked)
+            except BaseException as error:
+                connection.stream.abort()
+                if last or connection.stream.answered or not isinstance(error, _HUNG_UP):
+                    raise
+        raise AssertionError("the second try returns or raises")
+
+    def _address(self, target: httpcore.URL) -> httpcore.URL:
+        """What the request line names: a plain request that goes through a proxy says the whole URL."""
+        if self._proxy is None or target.scheme != b"http":
+            return target
+        whole = b"http://" + target.host + b":%d" % (target.port or 80) + target.target
+        return httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=whole)
 
     def give_back(self, connection: _Connection) -> None:
         """Keep the connection if its response was read to the end; else close it."""
@@ -149,9 +168,12 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: httpcore.Origin) -> _Connection:
         host = origin.host.decode("ascii")
-        addresses = await self._resolver.addresses(host)
         certificates = self._certificates if origin.scheme == b"https" else None
-        stream = await _dial(host, origin.port, addresses, certificates, self._connect_seconds)
+        if self._proxy is not None:
+            stream = await self._proxy.dial(host, origin.port, certificates)
+        else:
+            addresses = await self._resolver.addresses(host)
+            stream = await _dial(host, origin.port, addresses, certificates, self._connect_seconds)
         http = httpcore.AsyncHTTP11Connection(origin, stream, keepalive_expiry=_KEEPALIVE_SECONDS)
         return _Connection(http, stream)
 
@@ -190,6 +212,7 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         self._writer = writer
         self._left = MAX_HEAD_BYTES
         self._part = "head"
+        self.answered = False  # since the last request
 
     def allow(self, num_bytes: int) -> None:
         self._left, self._part = num_bytes, "body"
@@ -203,13 +226,28 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         except TimeoutError as error:
             raise FetchFailed(f"nothing came for {timeout} s") from error
         self._left -= len(data)
+        self.answered |= bool(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._left, self._part = MAX_HEAD_BYTES, "head"
+        self._left, self._part, self.answered = MAX_HEAD_BYTES, "head", False
         self._writer.write(buffer)
         async with asyncio.timeout(timeout):
             await self._writer.drain()
+
+    async def tunnel(self, host: str, port: int, login: str) -> None:
+        """Have a proxy connect this stream to ``host``."""
+        self._writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n".encode("ascii"))
+        await self._writer.drain()
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        status = head.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            raise FetchFailed(f"the egress proxy does not connect: status {status!r}")
+
+    async def encrypted(self, certificates: SSLContext, host: str) -> _MeteredStream:
+        """The same stream, encrypted, once the certificate was found to be for ``host``."""
+        await self._writer.start_tls(certificates, server_hostname=host)
+        return self
 
     def get_extra_info(self, info: str) -> object:
         """``is_readable`` is what httpcore asks of an idle connection: true when the server has hung up."""
@@ -221,6 +259,33 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         self.abort()
+
+
+class _Proxy:
+    """The operator's egress proxy. It looks the names up and dials them: which addresses are allowed is its business,
+    while schemes, ports and domains are still checked here."""
+
+    def __init__(self, policy: FetchPolicy, resolver: Resolver) -> None:
+        url = httpx.URL(policy.proxy or "")
+        self._host, self._port = url.host, url.port or 80
+        self._seconds = policy.connect_seconds
+        self._resolver = resolver
+        login = base64.b64encode(url.userinfo).decode() if url.userinfo else ""
+        self._login = f"Proxy-Authorization: Basic {login}\r\n" if login else ""
+
+    async def dial(self, host: str, port: int, certificates: SSLContext | None) -> _MeteredStream:
+        """A connection to ``host`` through the proxy; by ``CONNECT`` where it is to be encrypted."""
+        addresses = await self._resolver.operators_addresses(self._host)
+        stream = await _dial(self._host, self._port, addresses, None, self._seconds)
+        if certificates is None:
+            return stream
+        try:
+            async with asyncio.timeout(self._seconds):
+                await stream.tunnel(f"[{host}]" if ":" in host else host, port, self._login)
+                return await stream.encrypted(certificates, host)
+        except BaseException:
+            stream.abort()
+            raise
 
 
 async def _dial(

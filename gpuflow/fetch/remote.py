@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gpuflow.config import FetchPolicy
@@ -42,6 +43,7 @@ class Remote:
             timeout_seconds=policy.dns_seconds, allowed_networks=parse_networks(policy.allow_private_networks)
         )
         self._permits = asyncio.Semaphore(policy.max_connections)
+        self._hosts = HostPermits(policy.max_connections_per_host)
         self._opening = asyncio.Lock()
         self._client: Client | None = None
 
@@ -92,7 +94,7 @@ class Remote:
 
     async def _follow(self, client: Client, url: CheckedURL, limit: int) -> tuple[list[bytes], str | None]:
         for _ in range(self._policy.max_redirects + 1):
-            async with aclosing(await client.get(url)) as answer:
+            async with self._hosts.one_of(url.host), aclosing(await client.get(url)) as answer:
                 if answer.status not in REDIRECTS:
                     return await self._read(answer, url.host, limit), _media_type(answer)
                 location = answer.header("Location")
@@ -111,6 +113,29 @@ class Remote:
                 meter.add(len(chunk), time.monotonic())
                 chunks.append(chunk)
         return chunks
+
+
+class HostPermits:
+    """At most ``limit`` requests to one host at once; further ones wait for theirs."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._hosts: dict[str, tuple[asyncio.Semaphore, int]] = {}  # and how many hold or want a permit
+
+    @asynccontextmanager
+    async def one_of(self, host: str) -> AsyncIterator[None]:
+        """Hold a permit of the host's."""
+        permits, users = self._hosts.get(host) or (asyncio.Semaphore(self._limit), 0)
+        self._hosts[host] = permits, users + 1
+        try:
+            async with permits:
+                yield
+        finally:
+            users = self._hosts[host][1] - 1
+            if users:
+                self._hosts[host] = permits, users
+            else:
+                del self._hosts[host]
 
 
 class Meter:

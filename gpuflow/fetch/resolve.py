@@ -39,6 +39,15 @@ class Resolver:
         answers = [host] if _is_address(host) else await self._look_up(host)
         return vetted(host, answers, self._allowed_networks)
 
+    async def operators_addresses(self, host: str) -> list[str]:
+        """Addresses of a host that the operator named: they are not checked.
+
+        Raises:
+            FetchFailed: as ``addresses``.
+        """
+        answers = [host] if _is_address(host) else await self._look_up(host)
+        return list(dict.fromkeys(answers))[:_MAX_ADDRESSES]
+
     def close(self) -> None:
         """End the threads. One that still waits for a name server ends by itself; it is not waited for."""
         self._pool.shutdown(wait=not self._running, cancel_futures=True)

@@ -35,7 +35,6 @@ class Lease:
     __slots__ = (
         "__weakref__",
         "_events",
-        "_hold",
         "_lock",
         "_publications",
         "_quarantines",
@@ -57,7 +56,6 @@ class Lease:
         self.generation = generation
         self.sealed = False
         self._events: list[Any] = []
-        self._hold: object = None  # keeps the slab mapped under views, also under stale ones
         self._publications = 0
         self._quarantines = 0
         self._references = 1
@@ -261,14 +259,12 @@ class Lease:
     def __array_interface__(self) -> dict[str, Any]:
         if self.device != "cpu":
             raise AttributeError("this block lies in GPU memory")
-        self._hold = self._hold or self.slab.backing.hold()
         return self.slab.backing.array_interface(self.offset, self.nbytes)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         if self.device == "cpu":
             raise AttributeError("this block lies in host memory")
-        self._hold = self._hold or self.slab.backing.hold()
         return self.slab.backing.array_interface(self.offset, self.nbytes)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
@@ -282,10 +278,10 @@ class Lease:
         if self.device == "cpu":
             import numpy as np
 
-            return np.asarray(self)  # its base is this lease: the view keeps the block
+            return np.asarray(_View(self))
         import cupy
 
-        return cupy.asarray(self)
+        return cupy.asarray(_View(self))
 
     def _check(self, spec: TensorSpec) -> None:
         self._require_usable()
@@ -312,6 +308,24 @@ class Lease:
     def _require_live(self) -> None:
         if self._references == 0:
             raise LeaseExpired("this block was released; its memory belongs to another medium")
+
+
+class _View:
+    """What arrays are based on: it keeps the lease alive, and also under a stale view the memory of a closed slab."""
+
+    __slots__ = ("_held", "_lease")
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._held = lease.slab.backing.hold()
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._lease.__array_interface__
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self._lease.__cuda_array_interface__
 
 
 def _callers() -> tuple[tuple[CodeType, int], ...]:

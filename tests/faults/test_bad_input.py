@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import tempfile
@@ -215,6 +216,7 @@ def nothing_is_left() -> Iterator[None]:
     """Threads, file descriptors and temporary files are as they were."""
     before = _held()
     yield
+    gc.collect()  # views in the tracebacks of errors keep the mapping of a closed slab, and its file
     wait_until(lambda: _held() == before)  # a server's thread notices late that its client hung up
 
 

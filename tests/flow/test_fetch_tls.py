@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,23 +20,6 @@ from tests.flow.raw_server import (
     serving,
     stays_open,
 )
-
-_OPENSSL = [
-    "openssl",
-    "req",
-    "-x509",
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:prime256v1",
-    "-nodes",
-    "-days",
-    "2",
-    "-subj",
-    "/CN=localhost",
-    "-addext",
-    "subjectAltName=DNS:localhost",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -110,27 +91,3 @@ class TestTLS:
                 await fetch(server.url.replace("localhost", host))
 
         asyncio.run(run())
-
-
-@pytest.fixture(scope="session")
-def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    try:
-        subprocess.run(
-            [*_OPENSSL, "-keyout", str(key), "-out", str(certificate)],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("the openssl command makes the certificate, and is not here")
-    return certificate, key
-
-
-@pytest.fixture
-def certificate(certificate_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """A server's context with a certificate for localhost, which the client trusts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate_files)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate_files[0]))
-    return context
