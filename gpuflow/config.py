@@ -146,11 +146,34 @@ class Limits(_Value, frozen=True, kw_only=True):
     audio_seconds: float = 20.0
     video_seconds: float = 60.0
     deadline_seconds: float = 120.0
+    max_images: int = 32
+    max_videos: int = 4
+    max_audios: int = 4
+    max_request_bytes: int = 512 * MIB
 
     def _check_together(self) -> None:
         for name, _ in _fields(type(self)):
             if not getattr(self, name) > 0:
                 raise InvalidOptions(f"{name} must be above 0; got {getattr(self, name)!r}")
+
+    def lowered(self, wanted: Limits | Mapping[str, Any] | None) -> Limits:
+        """These limits, and where ``wanted`` asks for less, less: what it asks for beyond them it does not get. Of a
+        mapping only the fields that it names count.
+
+        Raises:
+            InvalidOptions: an unknown field, a wrong type, or a value that is not above 0.
+        """
+        if wanted is None:
+            return self
+        asked = wanted if isinstance(wanted, Limits) else Limits.from_mapping(wanted)
+        names = wanted if isinstance(wanted, Mapping) else [name for name, _ in _fields(Limits)]
+        stricter = {name: max if name.startswith("min_") else min for name in names}
+        values = {name: choose(getattr(self, name), getattr(asked, name)) for name, choose in stricter.items()}
+        return msgspec.structs.replace(self, **values)
+
+    def max_parts(self, modality: str) -> int:
+        """How many parts of a modality one request may have."""
+        return {"image": self.max_images, "audio": self.max_audios, "video": self.max_videos}[modality]
 
     def max_bytes(self, modality: str | None) -> int:
         """The size cap of a modality; of the largest one while the modality is not known."""

@@ -1,5 +1,4 @@
 """Sources to bytes, safely."""
 
-from gpuflow.fetch.fetcher import Fetcher
-
-__all__ = ["Fetcher"]
+from gpuflow.fetch.budget import ByteBudget as ByteBudget
+from gpuflow.fetch.fetcher import Fetcher as Fetcher

@@ -11,6 +11,7 @@ import blake3
 
 from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import GpuflowError, InvalidSource, TooLarge
+from gpuflow.fetch.budget import ByteBudget
 from gpuflow.fetch.data_uri import decode_base64, decode_data_uri
 from gpuflow.fetch.local import read_trusted, read_untrusted
 from gpuflow.fetch.remote import Remote
@@ -39,29 +40,40 @@ class Fetcher:
         self._remote = Remote(policy, self._threads)
         self._closed = False
 
-    async def fetch(self, source: Source) -> Blob:
+    async def fetch(self, source: Source, *, limits: Limits | None = None, budget: ByteBudget | None = None) -> Blob:
         """The source's bytes with their BLAKE3 hash (64 hexadecimal digits), and what their sender says they are.
+
+        Args:
+            limits: those of this request; the fetcher's by default.
+            budget: what the parts of the request may take together; every byte that comes is taken from it.
 
         Raises:
             InvalidSource: the reference is malformed, or names no readable file.
             UnsafeURL: the policy does not allow it.
-            TooLarge: more bytes than ``Limits`` allow for the modality; of the largest one while it is not known.
+            TooLarge: more bytes than ``Limits`` allow for the modality (of the largest one while it is not known), or
+                than the budget has left.
             FetchFailed: the network, the server or the time.
             Overloaded: no connection became free in time.
         """
         if self._closed:
             raise GpuflowError("the fetcher is closed")
-        limit = self._limits.max_bytes(source.modality)
+        limit, budget = (limits or self._limits).max_bytes(source.modality), budget or ByteBudget(1 << 62)
         if source.kind == "url":
-            chunks, declared = await self._remote.fetch(source.value, modality=source.modality, limit=limit)
+            chunks, declared = await self._remote.fetch(
+                source.value, modality=source.modality, limit=limit, budget=budget
+            )
             size = sum(map(len, chunks))
             return await self._run(size > _INLINE_BYTES, lambda: _blob(b"".join(chunks), declared))
         if source.kind == "bytes":
             data = _within(source.value, limit)
+            budget.take(len(data))
             return await self._run(len(data) > _INLINE_BYTES, lambda: _blob(data))
         if source.kind in ("data", "base64"):
+            budget.take(len(source.value) // 4 * 3)
             return await self._run(len(source.value) > _INLINE_BYTES, lambda: _decode(source, limit))
-        return await self._run(True, lambda: self._read(source, limit))
+        blob = await self._run(True, lambda: self._read(source, limit))
+        budget.take(len(blob.data))
+        return blob
 
     async def aclose(self) -> None:
         """Close connections and end the threads; harmless when repeated. A read that is under way is waited for."""

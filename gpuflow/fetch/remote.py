@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, Overloaded, TooLarge
 from gpuflow.fetch.address import parse_networks
+from gpuflow.fetch.budget import ByteBudget
 from gpuflow.fetch.resolve import Resolver
 from gpuflow.fetch.url import CheckedURL, check_redirect, check_url, domain_allowed
 from gpuflow.media import Modality
@@ -47,12 +48,14 @@ class Remote:
         self._opening = asyncio.Lock()
         self._client: Client | None = None
 
-    async def fetch(self, url: str, *, modality: Modality | None, limit: int) -> tuple[list[bytes], str | None]:
+    async def fetch(
+        self, url: str, *, modality: Modality | None, limit: int, budget: ByteBudget
+    ) -> tuple[list[bytes], str | None]:
         """The body in pieces, and the media type that the server declares.
 
         Raises:
             InvalidSource, UnsafeURL: the URL, or one that it redirects to, is wrong or not allowed.
-            TooLarge: the body is, or claims to be, larger than ``limit`` bytes.
+            TooLarge: the body is, or claims to be, larger than ``limit`` bytes, or than the budget.
             FetchFailed: anything that went wrong on the way, time included.
             Overloaded: no connection became free in time.
         """
@@ -61,7 +64,7 @@ class Remote:
         await self._admit(seconds)
         try:
             async with asyncio.timeout(seconds):
-                return await self._follow(await self._open(), checked, limit)
+                return await self._follow(await self._open(), checked, limit, budget)
         except TimeoutError as error:
             raise FetchFailed(f"{checked.host}: not done after {seconds:g} s") from error
         finally:
@@ -92,18 +95,20 @@ class Remote:
                 self._client = await loop.run_in_executor(self._threads, _make_client, self._policy, self._resolver)
             return self._client
 
-    async def _follow(self, client: Client, url: CheckedURL, limit: int) -> tuple[list[bytes], str | None]:
+    async def _follow(
+        self, client: Client, url: CheckedURL, limit: int, budget: ByteBudget
+    ) -> tuple[list[bytes], str | None]:
         for _ in range(self._policy.max_redirects + 1):
             async with self._hosts.one_of(url.host), aclosing(await client.get(url)) as answer:
                 if answer.status not in REDIRECTS:
-                    return await self._read(answer, url.host, limit), _media_type(answer)
+                    return await self._read(answer, url.host, limit, budget), _media_type(answer)
                 location = answer.header("Location")
             if location is None:
                 raise FetchFailed(f"{url.host} redirects without a Location")
             url = check_redirect(url, location, self._policy)
         raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
 
-    async def _read(self, answer: Answer, host: str, limit: int) -> list[bytes]:
+    async def _read(self, answer: Answer, host: str, limit: int, budget: ByteBudget) -> list[bytes]:
         _check_head(answer, host, limit)
         answer.expect(limit + limit // 8 + _FRAMING_BYTES)
         meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
@@ -111,6 +116,7 @@ class Remote:
         async with aclosing(answer.chunks()) as body:
             async for chunk in body:
                 meter.add(len(chunk), time.monotonic())
+                budget.take(len(chunk))
                 chunks.append(chunk)
         return chunks
 

@@ -7,15 +7,16 @@ import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
-from gpuflow.fetch import Fetcher
+from gpuflow.fetch import ByteBudget, Fetcher
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
+from gpuflow.flow.messages import all_or_none, options_of, sources_of
 from gpuflow.flow.streaming import stream_outcomes
 from gpuflow.media import (
     Blob,
@@ -34,6 +35,15 @@ from gpuflow.workers import call_soon, result_of, worker_pool
 
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 OptionsLike = Options | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one load may take: its limits, its time, and bytes that it shares with the other parts of its request."""
+
+    limits: Limits
+    deadline: Deadline
+    budget: ByteBudget | None
 
 
 class Flow:
@@ -84,7 +94,14 @@ class Flow:
         self._deadlines: set[Deadline] = set()  # of the loads that are pending
         self._closed = False
 
-    async def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
+    async def load(
+        self,
+        source: object,
+        *,
+        options: OptionsLike = None,
+        modality: Modality | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Media:
         """Load one medium; release it, or use it as a context manager.
 
         Args:
@@ -92,6 +109,7 @@ class Flow:
                 bare string is never a path here.
             options: ``ImageOptions``, ``VideoOptions`` or ``AudioOptions``, or their JSON form.
             modality: what the bytes must be, where neither the options nor the source say; sniffed otherwise.
+            limits: the request's own, by name; they only ever lower the flow's.
 
         Returns:
             ``Image``, ``Frames``, ``Waveform`` or ``Features``, on this flow's device.
@@ -99,14 +117,48 @@ class Flow:
         Raises:
             GpuflowError: one of its subclasses, see ``gpuflow.errors``.
         """
+        return await self._admitted(Source.of(source, modality=modality), options, self.limits.lowered(limits))
+
+    async def load_messages(
+        self,
+        messages: object,
+        *,
+        media_io_kwargs: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> list[Media]:
+        """Load every medium of OpenAI chat messages; release each. All or none: one that fails ends the others.
+
+        Args:
+            messages: ``[{"role": ..., "content": [{"type": "image_url", ...}, {"type": "text", ...}]}]``.
+            media_io_kwargs: options by modality, ``{"video": {"fps": 1.0}}``.
+            limits: the request's own, by name; they only ever lower the flow's.
+
+        Returns:
+            The media in the order of their parts.
+
+        Raises:
+            TooLarge: more parts of a modality than ``Limits`` allow, known before anything is fetched; or more than
+                ``Limits.max_request_bytes`` in all of them together.
+            GpuflowError: as ``load``; the first to fail.
+        """
+        lowered, options = self.limits.lowered(limits), options_of(media_io_kwargs)
+        sources, budget = sources_of(messages, lowered), ByteBudget(lowered.max_request_bytes)
+        return await all_or_none(
+            [self._admitted(source, options[source.modality], lowered, budget) for source in sources if source.modality]
+        )
+
+    async def _admitted(
+        self, source: Source, options: OptionsLike, limits: Limits, budget: ByteBudget | None = None
+    ) -> Media:
+        """Load one medium if there is room for one more."""
         if self._closed:
             raise Closed("the flow is closed")
         if self._max_pending is not None and len(self._deadlines) >= self._max_pending:
             raise Overloaded(f"{len(self._deadlines)} loads are pending; max_pending is {self._max_pending}")
-        deadline = Deadline(self.limits.deadline_seconds)
+        deadline = Deadline(limits.deadline_seconds)
         self._deadlines.add(deadline)
         try:
-            media = await self._load(Source.of(source, modality=modality), options, deadline)
+            media = await self._load(source, options, Bounds(limits, deadline, budget))
         except GpuflowError as error:
             self.counters.add("gpuflow_errors_total", code=error.code)
             raise
@@ -169,32 +221,33 @@ class Flow:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    async def _load(self, source: Source, options: OptionsLike, deadline: Deadline) -> Media:
+    async def _load(self, source: Source, options: OptionsLike, bounds: Bounds) -> Media:
         modality, wanted = _resolve(source, options)
         started = time.perf_counter()
-        blob = await self._fetch(replace(source, modality=modality), deadline)
+        blob = await self._fetch(replace(source, modality=modality), bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
-        media = await self._decode(blob, modality, wanted, deadline)
+        media = await self._decode(blob, modality, wanted, bounds)
         media.stages = (fetched, *media.stages)
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
             self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
         return media
 
-    async def _fetch(self, source: Source, deadline: Deadline) -> Blob:
+    async def _fetch(self, source: Source, bounds: Bounds) -> Blob:
         try:
-            async with asyncio.timeout(deadline.remaining_seconds):
-                return await self._fetcher.fetch(source)
+            async with asyncio.timeout(bounds.deadline.remaining_seconds):
+                return await self._fetcher.fetch(source, limits=bounds.limits, budget=bounds.budget)
         except TimeoutError as error:
             if isinstance(error, GpuflowError):
                 raise
-            raise DeadlineExceeded(f"not fetched after {self.limits.deadline_seconds:g} s") from error
+            raise DeadlineExceeded(f"not fetched after {bounds.limits.deadline_seconds:g} s") from error
 
-    async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
+    async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, bounds: Bounds) -> Media:
         """Decode on a worker thread. The thread owns what it leases: when nobody waits any more it releases it."""
+        deadline = bounds.deadline
         await self._acquire_worker(deadline)
         loop, seconds = asyncio.get_running_loop(), deadline.remaining_seconds + _GRACE_SECONDS
-        future = self._pool.submit(self._work, blob, modality, options, deadline)
+        future = self._pool.submit(self._work, blob, modality, options, bounds)
         future.add_done_callback(lambda _: call_soon(loop, self._permits.release))
         try:
             async with asyncio.timeout(seconds):
@@ -203,7 +256,7 @@ class Flow:
             deadline.cancel()
             future.add_done_callback(_release_unwanted)
             if isinstance(error, TimeoutError) and not isinstance(error, GpuflowError):
-                raise DeadlineExceeded(f"not decoded after {self.limits.deadline_seconds:g} s") from error
+                raise DeadlineExceeded(f"not decoded after {bounds.limits.deadline_seconds:g} s") from error
             raise
 
     async def _acquire_worker(self, deadline: Deadline) -> None:
@@ -213,13 +266,13 @@ class Flow:
         except TimeoutError as error:
             raise Overloaded(f"no decode worker became free in {self.limits.deadline_seconds:g} s") from error
 
-    def _work(self, blob: Blob, modality: Modality | None, options: OptionsLike, deadline: Deadline) -> Media:
+    def _work(self, blob: Blob, modality: Modality | None, options: OptionsLike, bounds: Bounds) -> Media:
         context = LoadContext(
             device=self.device,
             slab=self.slab,
             host_slab=self._host_slab,
-            limits=self.limits,
-            deadline=deadline,
+            limits=bounds.limits,
+            deadline=bounds.deadline,
             counters=self.counters,
             device_asked=self._asked,
             segment_pool=self._segment_pool,

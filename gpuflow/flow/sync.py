@@ -57,9 +57,26 @@ class SyncFlow:
         """The memory that results lie in: publish from it."""
         return self.flow.slab
 
-    def load(self, source: object, *, options: OptionsLike = None, modality: Modality | None = None) -> Media:
+    def load(
+        self,
+        source: object,
+        *,
+        options: OptionsLike = None,
+        modality: Modality | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Media:
         """``Flow.load``, blocking."""
-        return self._run(self.flow.load(source, options=options, modality=modality))
+        return self._run(self.flow.load(source, options=options, modality=modality, limits=limits))
+
+    def load_messages(
+        self,
+        messages: object,
+        *,
+        media_io_kwargs: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> list[Media]:
+        """``Flow.load_messages``, blocking."""
+        return self._run(self.flow.load_messages(messages, media_io_kwargs=media_io_kwargs, limits=limits))
 
     def stream(
         self,
