@@ -14,6 +14,11 @@ class ByteBudget:
         self._nbytes = self._left = nbytes
         self._lock = threading.Lock()
 
+    @property
+    def left(self) -> int:
+        """Bytes that may still be taken."""
+        return max(0, self._left)
+
     def take(self, nbytes: int) -> None:
         """Take some; ``TooLarge`` when they are used up."""
         with self._lock:

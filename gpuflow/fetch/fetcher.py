@@ -69,9 +69,10 @@ class Fetcher:
             budget.take(len(data))
             return await self._run(len(data) > _INLINE_BYTES, lambda: _blob(data))
         if source.kind in ("data", "base64"):
-            budget.take(len(source.value) // 4 * 3)
-            return await self._run(len(source.value) > _INLINE_BYTES, lambda: _decode(source, limit))
-        blob = await self._run(True, lambda: self._read(source, limit))
+            most = min(limit, budget.left)  # told from the text's length, before it is decoded
+            blob = await self._run(len(source.value) > _INLINE_BYTES, lambda: _decode(source, most))
+        else:
+            blob = await self._run(True, lambda: self._read(source, limit))
         budget.take(len(blob.data))
         return blob
 
