@@ -186,7 +186,8 @@ class Limits(_Value, frozen=True, kw_only=True):
 
 
 class FetchPolicy(_Value, frozen=True, kw_only=True):
-    """Where media may be fetched from. The first five fields are Dynamo's, under its names.
+    """Where media may be fetched from. The first five fields are Dynamo's, under its names. Plain ``http``, addresses in
+    place of names, other ports than 80 and 443, and files are off until the operator allows them.
 
     ``allowed_media_domains``: ``None`` is any public host, ``()`` is none; ``"a.example"`` matches exactly,
     ``"*.a.example"`` its subdomains. Addresses are checked even for allowed names; ``allow_private_networks`` opens
@@ -200,7 +201,7 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     allow_direct_ip: bool = False
     allow_direct_port: bool = False
     allowed_media_domains: tuple[str, ...] | None = None
-    allowed_schemes: tuple[Literal["http", "https"], ...] = ("http", "https")
+    allowed_schemes: tuple[Literal["http", "https"], ...] = ("https",)
     allow_private_networks: tuple[str, ...] = ()
     local_roots: tuple[str, ...] = ()
     max_redirects: int = 3

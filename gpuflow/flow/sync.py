@@ -165,7 +165,8 @@ _making = threading.Lock()  # two first calls at once make one flow
 
 @functools.cache
 def _default(device: str, process: int) -> SyncFlow:
-    return SyncFlow(device=device)  # its thread is a daemon: it ends with the process
+    policy = FetchPolicy(allowed_schemes=("http", "https"))  # who names a URL here is the library's own user
+    return SyncFlow(device=device, fetch=policy)  # its thread is a daemon: it ends with the process
 
 
 async def _next(outcomes: Any) -> Outcome | None:

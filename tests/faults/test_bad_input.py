@@ -23,11 +23,11 @@ from gpuflow.demo import samples
 from gpuflow.errors import GpuflowError
 from gpuflow.flow.flow import Flow
 from gpuflow.media import Outcome, Source
+from tests.flow.raw_server import LOOPBACK
 from tests.waiting import wait_until
 
 GOOD = samples.picture("JPEG", width=64, height=48)
 CLIP = samples.clip(seconds=0.5)
-LOOPBACK = FetchPolicy(allow_direct_ip=True, allow_direct_port=True, allow_private_networks=("127.0.0.0/8",))
 LIMITS = Limits(max_image_bytes=200_000)
 
 
@@ -150,7 +150,9 @@ class TestOverHTTP:
 
     def test_a_private_address_without_leave(self, httpserver: HTTPServer, nothing_is_left: None) -> None:
         httpserver.expect_request("/a.jpg").respond_with_data(GOOD)
-        outcomes = _stream([GOOD, httpserver.url_for("/a.jpg"), GOOD], fetch=FetchPolicy())
+        outcomes = _stream(
+            [GOOD, httpserver.url_for("/a.jpg"), GOOD], fetch=FetchPolicy(allowed_schemes=("http", "https"))
+        )
         assert [_code(outcome) for outcome in outcomes] == [None, "url_not_allowed", None]
         assert httpserver.log == []
 

@@ -17,6 +17,7 @@ OPEN: dict[str, Any] = {
     "allow_private_networks": ("127.0.0.0/8", "::1/128"),
     "allow_direct_ip": True,
     "allow_direct_port": True,
+    "allowed_schemes": ("http", "https"),
 }
 LOOPBACK = FetchPolicy(**OPEN, timeout_ms=10_000)
 BRIEF = FetchPolicy(**OPEN, timeout_ms=400, read_seconds=0.3)

@@ -161,7 +161,7 @@ class TestPrivateAddresses:
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.1.", "LOCALHOST."])
     def test_loopback_is_not_dialled_by_default(self, host: str) -> None:
-        policy = FetchPolicy(allow_direct_ip=True, allow_direct_port=True)
+        policy = FetchPolicy(allow_direct_ip=True, allow_direct_port=True, allowed_schemes=("http", "https"))
 
         async def run() -> int:
             async with serving(stays_open(BODY)) as canary:

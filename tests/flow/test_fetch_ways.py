@@ -70,6 +70,10 @@ async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
     target.transport.abort()
 
 
+def _through(proxy: str) -> FetchPolicy:
+    return FetchPolicy(proxy=proxy, allowed_schemes=("http", "https"), timeout_ms=10_000)
+
+
 class TestProxy:
     """The proxy looks names up; what is allowed is still checked before it is asked."""
 
@@ -78,7 +82,7 @@ class TestProxy:
             async with serving(stays_open(BODY)) as server:
                 proxy = Proxy(server.url)
                 async with proxy.running() as url:
-                    blob = await fetch("http://nowhere.invalid/a.png?s=1", FetchPolicy(proxy=url, timeout_ms=10_000))
+                    blob = await fetch("http://nowhere.invalid/a.png?s=1", _through(url))
                     return blob.data, proxy.asked[0]
 
         body, asked = asyncio.run(run())
@@ -96,7 +100,7 @@ class TestProxy:
             async with serving(stays_open(BODY), tls=certificate) as server:
                 proxy = Proxy(server.url)
                 async with proxy.running() as url:
-                    blob = await fetch(f"https://{host}/a.png", FetchPolicy(proxy=url, timeout_ms=10_000))
+                    blob = await fetch(f"https://{host}/a.png", _through(url))
                     return blob.data, proxy.asked[0]
 
         body, asked = asyncio.run(run("localhost"))
@@ -114,7 +118,7 @@ class TestProxy:
             async with serving(sends(answer)) as proxy:
                 url = "http://" + proxy.url.split("/")[2]
                 with pytest.raises(FetchFailed):
-                    await fetch("https://host.invalid/a.png", FetchPolicy(proxy=url, timeout_ms=10_000))
+                    await fetch("https://host.invalid/a.png", _through(url))
 
         for answer in (b"HTTP/1.1 407 No\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n", b"", b"x" * 100_000):
             asyncio.run(run(answer))
@@ -126,7 +130,7 @@ class TestProxy:
                 proxy = Proxy(server.url)
                 async with proxy.running() as way:
                     with pytest.raises((UnsafeURL, ValueError)):
-                        await fetch(url, FetchPolicy(proxy=way))
+                        await fetch(url, _through(way))
                 return proxy.asked
 
         assert asyncio.run(run()) == []

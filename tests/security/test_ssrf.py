@@ -17,7 +17,11 @@ from gpuflow.fetch import Fetcher, resolve
 from gpuflow.media import Source
 from tests.security.conftest import Tally
 
-OPEN = {"allow_direct_ip": True, "allow_direct_port": True}  # so that the address itself is what is refused
+OPEN = {
+    "allow_direct_ip": True,
+    "allow_direct_port": True,
+    "allowed_schemes": ["http", "https"],
+}  # so that the address itself is what is refused
 IPV4 = [
     "127.0.0.1",
     "127.0.0.1.",
@@ -262,7 +266,7 @@ def test_no_answer_of_a_name_server_leads_to_where_it_may_not(
     answers: list[str], tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dialled = _spied(monkeypatch, lambda _: answers)
-    kind = asyncio.run(_refused("http://a.example/a.png", FetchPolicy()))
+    kind = asyncio.run(_refused("https://a.example/a.png", FetchPolicy()))
     assert kind in (UnsafeURL, FetchFailed)
     assert dialled == []
     tally("names that lead to forbidden addresses", cases=1, connections=len(dialled))
@@ -276,8 +280,8 @@ def test_a_name_that_changes_its_answer_is_looked_up_once(tally: Tally, monkeypa
         return ["93.184.215.14"] if len(looked_up) == 1 else ["127.0.0.1"]
 
     dialled = _spied(monkeypatch, answer)
-    assert asyncio.run(_refused("http://a.example/a.png", FetchPolicy())) is FetchFailed
-    assert (looked_up, dialled) == (["a.example"], [("93.184.215.14", 80)])
+    assert asyncio.run(_refused("https://a.example/a.png", FetchPolicy())) is FetchFailed
+    assert (looked_up, dialled) == (["a.example"], [("93.184.215.14", 443)])
     tally("names that lead to forbidden addresses", cases=1, connections=0)
 
 

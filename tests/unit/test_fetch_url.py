@@ -11,9 +11,9 @@ from gpuflow.config import FetchPolicy
 from gpuflow.errors import InvalidOptions, InvalidSource, UnsafeURL
 from gpuflow.fetch.url import CheckedURL, check_redirect, check_url, domain_allowed
 
-DEFAULT = FetchPolicy()
-OPEN = FetchPolicy(allow_direct_ip=True, allow_direct_port=True)
-HTTPS_ONLY = FetchPolicy(allowed_schemes=("https",))
+DEFAULT = FetchPolicy(allowed_schemes=("http", "https"))
+OPEN = FetchPolicy(allow_direct_ip=True, allow_direct_port=True, allowed_schemes=("http", "https"))
+HTTPS_ONLY = FetchPolicy()
 
 GOOD = [
     ("https://host.example/a.png", CheckedURL("https", "host.example", 443, "/a.png")),
@@ -249,7 +249,7 @@ def test_a_domain_that_can_never_match_is_told_to_the_operator(domain: str) -> N
 
 
 def test_a_name_that_is_not_on_the_list_is_refused_whatever_its_case() -> None:
-    policy = FetchPolicy(allowed_media_domains=("a.example", "*.b.example"))
+    policy = FetchPolicy(allowed_media_domains=("a.example", "*.b.example"), allowed_schemes=("http", "https"))
     assert check_url("https://A.EXAMPLE./", policy).host == "a.example"
     assert check_url("https://x.b.example/", policy).host == "x.b.example"
     for url in ("https://b.example/", "https://evil.example/?a.example", "https://a.example.evil.example/"):
