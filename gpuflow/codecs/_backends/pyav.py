@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
+from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
@@ -132,18 +133,6 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         container=container,
         stream=stream,
     )
-
-
-def check_size(width: int, height: int, limits: Limits) -> None:
-    """Refuse a picture that is larger than allowed.
-
-    Raises:
-        LimitExceeded: too many pixels, or a side too long.
-    """
-    if max(width, height) > limits.max_video_side or width * height > limits.max_video_pixels:
-        raise LimitExceeded(
-            f"pictures of {width}x{height}; at most {limits.max_video_side} on a side and {limits.max_video_pixels} pixels are allowed"
-        )
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:
