@@ -25,6 +25,8 @@ from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, Unsupporte
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
 MAX_PACKETS = 500_000
+MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
+_PACKETS_TO_FILE, _PACKETS_MORE_BYTES = 2, 1 << 20  # how much larger packets may be: libavformat adds headers to some
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
@@ -105,16 +107,17 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
     """
     import av
 
-    options = {"protocol_whitelist": "", "format_whitelist": kind.format}
     with _translated(f"opening {kind.name}"):
-        container = av.open(io.BytesIO(data), format=kind.format, options=options, metadata_errors="replace")
+        container = av.open(
+            io.BytesIO(data), format=kind.format, options=open_options(kind, limits), metadata_errors="replace"
+        )
         stream = container.streams.best("video")
     codec = _codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     context.thread_count = 1
     context.options = {"max_pixels": str(limits.max_video_pixels)}
-    packets = _packets(container, stream, deadline)
+    packets = _packets(container, stream, len(data), deadline)
     if not packets:
         raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
     rate = stream.guessed_rate
@@ -133,6 +136,19 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         container=container,
         stream=stream,
     )
+
+
+def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
+    """How bytes are opened: as what the probe found, without any other file. The last three hold for the decoders that
+    libavformat makes to learn about streams too: a clip of 8192x8192 takes 25 MiB to refuse then, not 289."""
+    return {
+        "protocol_whitelist": "",
+        "format_whitelist": kind.format,
+        "max_streams": str(2 * limits.max_tracks),  # attachments and cover art count as streams
+        "max_pixels": str(limits.max_video_pixels),
+        "max_samples": str(MAX_FRAME_SAMPLES),
+        "threads": "1",
+    }
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:
@@ -275,16 +291,21 @@ def _codec_name(stream: Any, kind: MediaType) -> str:
     return codec
 
 
-def _packets(container: Any, stream: Any, deadline: Deadline) -> list[Any]:
-    """All packets; a file that breaks off ends there."""
+def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -> list[Any]:
+    """All packets; a file that breaks off ends there. Tables that name the same bytes again and again, and packets that
+    are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file."""
     import av
 
     packets: list[Any] = []
+    nbytes = 0
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
             packets.append(packet)
+            nbytes += packet.size
+            if nbytes > _PACKETS_TO_FILE * file_bytes + _PACKETS_MORE_BYTES:
+                raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
             if len(packets) > MAX_PACKETS:
                 raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
             if len(packets) % 256 == 0:

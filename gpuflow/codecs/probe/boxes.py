@@ -25,7 +25,7 @@ _STRICT = frozenset(
 )  # writers get these right; what lies in "udta" may be anything
 _CONTAINERS = _STRICT | {b"udta", b"ilst", b"wave", b"sinf", b"schi", b"tapt", b"tref"}
 _HIDING = (b"free", b"hoov")  # libavformat looks for a movie header in these
-_SAMPLE_ENTRY_BYTES = {b"vide": 86, b"soun": 36}
+_SAMPLE_ENTRY_BYTES = {b"vide": 86, b"pict": 86, b"auxv": 86, b"soun": 36}  # the middle two are of AVIF sequences
 _SOUND_VERSION_BYTES = {1: 16, 2: 36}
 _KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
 _ROWS = {  # bytes of one row of a table whose count stands at 4
@@ -228,7 +228,7 @@ class _Walk:
 
     def _describe(self, entry: int, track: _Track) -> None:
         data = self._data
-        if track.handler == b"vide":
+        if track.handler != b"soun":
             track.width = int.from_bytes(data[entry + 32 : entry + 34], "big")
             track.height = int.from_bytes(data[entry + 34 : entry + 36], "big")
         elif data[entry + 16 : entry + 18] == b"\0\2" and entry + 52 <= len(data):  # QuickTime's version 2

@@ -18,6 +18,7 @@ _OPEN = (0, 0xFFFFFFFF)  # the size of data whose writer could not go back
 _EXTENSIBLE = 0xFFFE
 _PLAIN = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}  # formats of a fixed number of bytes a sample
 _MAX_BITS = 64
+_CHUNK_BYTES = 8
 _LISTS = (b"hdrl", b"strl", b"odml")  # whose chunks are looked at
 
 
@@ -142,9 +143,11 @@ class _AviWalk:
     def _stream(self, first: int) -> TrackClaims:
         kind, scale, rate, length = self._data[first : first + 4], *struct.unpack_from("<II4xI", self._data, first + 20)
         if kind == b"vids":
-            check_count(length, self._limits.max_samples, "pictures in a track", "max_samples")
-            seconds = seconds_of(length * scale, rate)
-            return TrackClaims("video", self._code(first + 4), num_samples=length, duration_seconds=seconds)
+            # A writer that cannot go back leaves 2^30; no picture takes less than a chunk's header
+            known = length if length <= len(self._data) // _CHUNK_BYTES else None
+            check_count(known or 0, self._limits.max_samples, "pictures in a track", "max_samples")
+            seconds = seconds_of((known or 0) * scale, rate)
+            return TrackClaims("video", self._code(first + 4), num_samples=known, duration_seconds=seconds)
         if kind == b"auds":
             return TrackClaims("audio", duration_seconds=seconds_of(length * scale, rate))
         return TrackClaims("other")
