@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims, check_count, check_room, longest, seconds_of
 from gpuflow.config import Limits
@@ -31,22 +31,20 @@ def wav_claims(data: bytes, limits: Limits) -> ContainerClaims:
     """
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
         raise CorruptMedia("the bytes are no WAV")
-    sound, long_bytes, samples = None, 0, 0
+    sound, long_bytes = None, 0
     for name, first, size in _chunks(data, 12, len(data), limits):
         if name == b"ds64":
             check_room(size, len(data) - first, "the ds64 chunk")
             long_bytes = int.from_bytes(data[first + 8 : first + 16], "little")
         elif name == b"fmt ":
             check_room(size, len(data) - first, "the format chunk")
-            sound, align = _wave_format(data, first, size)
-        elif name == b"fact":
-            samples = int.from_bytes(data[first : first + 4], "little")
+            sound = _wave_format(data, first, size)
         elif name == b"data":
             if sound is None:
                 raise CorruptMedia("the WAV has no format before its samples")
             there = len(data) - first
             claimed = long_bytes if size == _OPEN[1] and long_bytes else there if size in _OPEN else size
-            return _with_length(sound, min(claimed, there), align, samples)
+            return sound.claims(min(claimed, there))
     raise CorruptMedia("the WAV ends before its samples")
 
 
@@ -79,11 +77,11 @@ def _chunks(data: bytes, at: int, end: int, limits: Limits) -> Iterator[tuple[by
             check_count(count, limits.max_boxes, "chunks", "max_boxes")
 
 
-def _wave_format(data: bytes, first: int, size: int) -> tuple[TrackClaims, int]:
-    """A WAVEFORMATEX as claims, and its block align."""
+def _wave_format(data: bytes, first: int, size: int) -> _Format:
+    """A WAVEFORMATEX."""
     if size < 14:
         raise CorruptMedia(f"the WAV's format chunk has {size} bytes; 14 is the least")
-    tag, channels, rate, _, align = struct.unpack_from("<HHIIH", data, first)
+    tag, channels, rate, per_second, align = struct.unpack_from("<HHIIH", data, first)
     bits = int.from_bytes(data[first + 14 : first + 16], "little") if size >= 16 else 8
     if tag == _EXTENSIBLE:
         if size < 40:
@@ -93,16 +91,31 @@ def _wave_format(data: bytes, first: int, size: int) -> tuple[TrackClaims, int]:
         raise CorruptMedia(f"the WAV claims {channels} channels at {rate} Hz")
     if tag in _PLAIN and not (0 < bits <= _MAX_BITS and align >= channels * ((bits + 7) // 8)):
         raise CorruptMedia(f"the WAV claims {bits} bits of {channels} channels in {align} bytes")
-    codec = _PLAIN.get(tag, f"{tag:#06x}")
-    return TrackClaims("audio", codec, sample_rate=rate, channels=channels), align
+    return _Format(tag, channels, rate, per_second, align)
 
 
-def _with_length(sound: TrackClaims, nbytes: int, align: int, fact: int) -> ContainerClaims:
-    """Claims with a length: of plain samples by their bytes, of others by the fact chunk."""
-    samples = nbytes // align if sound.codec in _PLAIN.values() else fact or None
-    seconds = seconds_of(samples or 0, sound.sample_rate)
-    track = replace(sound, num_samples=samples, duration_seconds=seconds)
-    return ContainerClaims("wav", (track,), seconds)
+@dataclass(frozen=True, slots=True)
+class _Format:
+    tag: int
+    channels: int
+    rate: int
+    bytes_per_second: int
+    align: int
+
+    def claims(self, nbytes: int) -> ContainerClaims:
+        """With a length by the bytes: by those of a sample, or of a second where samples are compressed."""
+        samples = nbytes // self.align if self.tag in _PLAIN else None
+        seconds = seconds_of(nbytes, self.bytes_per_second) if samples is None else seconds_of(samples, self.rate)
+        codec = _PLAIN.get(self.tag, f"{self.tag:#06x}")
+        track = TrackClaims(
+            "audio",
+            codec,
+            sample_rate=self.rate,
+            channels=self.channels,
+            num_samples=samples,
+            duration_seconds=seconds,
+        )
+        return ContainerClaims("wav", (track,), seconds)
 
 
 class _AviWalk:
