@@ -123,7 +123,7 @@ def test_pictures_are_held_to_their_limits_whatever_is_wanted() -> None:
     data, limits = made("mp4 two sounds"), Limits(max_video_side=100)
     for wanted in ("audio", "video"):
         with pytest.raises(LimitExceeded, match="160x96"):
-            check(data, sniff(data), limits, wanted=wanted)  # type: ignore[arg-type]
+            check(data, sniff(data), limits, wanted=wanted)
 
 
 @pytest.mark.media

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuflow.codecs.probe.claims import ContainerClaims, Kind, TrackClaims, check_count, check_room, seconds_of
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _PCM_INDEX_SAMPLES = 1_024  # libavformat indexes PCM in pieces of so many samples
 _FRAGMENTS = 5  # times max_boxes within fragments, times max_samples in all of them: an hour in pieces of one second
@@ -31,6 +31,7 @@ _KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
 _ROWS = {  # bytes of one row of a table whose count stands at 4
     b"stts": 8, b"ctts": 8, b"stsc": 12, b"stss": 4, b"stps": 4, b"stco": 4, b"co64": 8, b"dref": 8, b"stsd": 8,
 }  # fmt: skip
+_READ = frozenset(_ROWS) | {b"stsz", b"stz2", b"hdlr", b"mdhd", b"mvhd", b"elst", b"trun", b"cmov"}
 _TRUN_FIRST = {0x001: 4, 0x004: 4}  # optional fields before the samples of a run, by flag
 _TRUN_EACH = (0x100, 0x200, 0x400, 0x800)  # four bytes a sample each
 _HEADER = struct.Struct(">I4s").unpack_from
@@ -101,7 +102,8 @@ class _Walk:
         self._data = data
         self._limits = limits
         self._outside = _Track()  # what stands in no track
-        self._boxes = self._fragment_boxes = self._fragment_samples = 0
+        self._left = [limits.max_boxes, _FRAGMENTS * limits.max_boxes]  # outside of fragments and in them
+        self._fragment_samples = 0
 
     def descend(self, start: int, end: int, depth: int, parent: bytes, *, in_fragment: bool = False) -> None:
         """Visit the boxes between ``start`` and ``end``, which lie ``depth`` containers deep."""
@@ -109,18 +111,20 @@ class _Walk:
         check_count(depth, limits.max_box_depth, "levels of boxes", "max_box_depth")
         while start + 8 <= end:
             size, name = _HEADER(data, start)
-            first, stop = self._extent(start, end, size, name, parent)
-            if stop == 0:
-                return
-            self._count(in_fragment)
+            first, stop = start + 8, start + size
+            if size < 8 or stop > end:
+                first, stop = self._extent(start, end, size, name, parent)
+                if stop == 0:
+                    return
+            self._left[in_fragment] -= 1
+            if self._left[in_fragment] < 0:
+                raise LimitExceeded(f"the file has more boxes than Limits.max_boxes allows: {limits.max_boxes}")
             if name in _CONTAINERS or (name in _HIDING and data[first + 4 : first + 8] == b"moov"):
                 self._enter(name, first, stop, depth, in_fragment)
             elif name == b"meta":
                 at = first if data[first + 4 : first + 8] == b"hdlr" else first + 4
                 self.descend(at, stop, depth + 1, name, in_fragment=in_fragment)
-            elif name == b"cmov":
-                raise UnsupportedFormat("a compressed movie header (cmov) is not read: store the file uncompressed")
-            else:
+            elif name in _READ:
                 self._read(name, first, stop, depth, parent)
             start = stop
 
@@ -138,16 +142,6 @@ class _Walk:
         if start + size > end and (parent in _STRICT or name == b"moov"):
             raise CorruptMedia(f"a box claims {size} bytes where {end - start} are left")
         return first, min(end, start + size)
-
-    def _count(self, in_fragment: bool) -> None:
-        if in_fragment:
-            self._fragment_boxes += 1
-            if self._fragment_boxes > _FRAGMENTS * self._limits.max_boxes:
-                check_count(self._fragment_boxes, _FRAGMENTS * self._limits.max_boxes, "boxes", "max_boxes")
-        else:
-            self._boxes += 1
-            if self._boxes > self._limits.max_boxes:
-                check_count(self._boxes, self._limits.max_boxes, "boxes", "max_boxes")
 
     def _enter(self, name: bytes, first: int, stop: int, depth: int, in_fragment: bool) -> None:
         if name == b"trak":
@@ -176,6 +170,8 @@ class _Walk:
             check_room(edits * (20 if self._data[first] == 1 else 12), last - first - 8, "an edit list")
         elif name == b"trun":
             self._read_run(first, last)
+        elif name == b"cmov":
+            raise UnsupportedFormat("a compressed movie header (cmov) is not read: store the file uncompressed")
 
     def _read_table(self, name: bytes, first: int, last: int, depth: int, track: _Track) -> None:
         if name in (b"stts", b"ctts"):
@@ -217,7 +213,7 @@ class _Walk:
             if size < fixed:
                 return
             stop, head = min(end, start + size), fixed
-            self._count(False)
+            self._left[0] -= 1
             if track.handler == b"soun":
                 head += _SOUND_VERSION_BYTES.get(int.from_bytes(data[start + 16 : start + 18], "big"), 0)
             if not track.codec:

@@ -107,15 +107,19 @@ class _Walk:
     def _segment(self, at: int, end: int) -> None:
         """Top-level elements. The file may break off in any cluster; before the tracks were read it may not."""
         while at < end:
-            self._seen.add(at)
-            try:
-                at = self._one(at, end, 1)
-            except CorruptMedia:
-                if not self.tracks:
-                    raise
-                return  # junk after the media, or a last element that is cut
-            if at == 0:
+            if self.tracks and self._breaks_off(at, end):
                 return
+            if self._data.startswith(_INDEXED, at):
+                self._seen.add(at)
+            at = self._one(at, end, 1) or end
+
+    def _breaks_off(self, at: int, end: int) -> bool:
+        """Whether what begins here is junk after the media, or a last element that is cut."""
+        try:
+            kind, first, size = self._header(at, end)
+        except CorruptMedia:
+            return True
+        return kind != _TRACKS and size is not None and first + size > end
 
     def _follow(self, at: int, end: int) -> None:
         """Look at what an index points at, where that is an element that would be read from there."""

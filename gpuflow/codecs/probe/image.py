@@ -51,7 +51,7 @@ _READERS: dict[str, Callable[[bytes, Limits], ImageInfo]] = {
     "jpeg": jpeg_info,
     "png": lambda data, limits: png_info(data),
     "webp": lambda data, limits: webp_info(data),
-    "gif": lambda data, limits: gif_info(data),
+    "gif": gif_info,
     "bmp": bmp_info,
     "avif": avif_info,
 }

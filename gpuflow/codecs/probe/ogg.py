@@ -104,7 +104,7 @@ def _last_positions(data: bytes) -> dict[int, int]:
 def _with_length(track: TrackClaims, start: int | None, end: int | None) -> TrackClaims:
     if track.kind != "audio" or end is None:
         return track
-    samples = max(0, end - _silence_before(start, track.sample_rate))
+    samples = max(0, end - (_silence_before(start, track.sample_rate) if start != end else 0))
     return replace(track, num_samples=samples, duration_seconds=seconds_of(samples, track.sample_rate))
 
 

@@ -96,10 +96,11 @@ def _by_magic(data: bytes) -> MediaType | None:
 def _doc_type(data: bytes) -> bytes:
     """The DocType of an EBML header, ``b""`` where there is none."""
     at = data.find(b"\x42\x82", 0, _EBML_BYTES)
-    if at < 0 or at + 3 > len(data):
+    if at < 0 or at + 3 > len(data) or not data[at + 2]:
         return b""
-    size = data[at + 2] & 0x7F
-    return data[at + 3 : at + 3 + size].rstrip(b"\x00")
+    width = 9 - data[at + 2].bit_length()
+    size = int.from_bytes(data[at + 2 : at + 2 + width], "big") & ((1 << 7 * width) - 1)
+    return data[at + 2 + width : at + 2 + width + min(size, 64)].rstrip(b"\x00")
 
 
 def _by_box(data: bytes) -> MediaType | None:
