@@ -126,7 +126,7 @@ def _read(name: bytes, data: bytes, at: int, end: int, items: _Items, limits: Li
 
 def _read_kinds(data: bytes, at: int, end: int, items: _Items, limits: Limits) -> None:
     wide = 4 if data[at] else 2
-    check_count(_number(data, at + 4, wide), _MAX_ITEMS, "items", "max_boxes")
+    check_count(_number(data, at + 4, wide), _MAX_ITEMS, "items")
     for _, first, _ in _children(data, at + 4 + wide, end, limits):
         size = 4 if data[first] >= 3 else 2
         items.kinds[_number(data, first + 4, size)] = data[first + 6 + size : first + 10 + size]
@@ -139,13 +139,13 @@ def _read_places(data: bytes, at: int, end: int, items: _Items) -> None:
     index = sizes[1] & 15 if version else 0
     wide = 4 if version == 2 else 2
     count, at = _number(data, at + 6, wide), at + 6 + wide
-    check_count(count, _MAX_ITEMS, "items", "max_boxes")
+    check_count(count, _MAX_ITEMS, "items")
     for _ in range(count):
         item, at = _number(data, at, wide), at + wide
         method, at = (_number(data, at, 2) & 15, at + 2) if version else (0, at)
         start = _number(data, at + 2, base)
         extents, at = _number(data, at + 2 + base, 2), at + 4 + base
-        check_count(extents, _MAX_EXTENTS, "extents of an item", "max_boxes")
+        check_count(extents, _MAX_EXTENTS, "extents of an item")
         check_room(extents * (index + offset + length), end - at, "a table of extents")
         for extent in range(extents):
             place = start + _number(data, at + index, offset), _number(data, at + index + offset, length)
@@ -168,7 +168,7 @@ def _read_references(data: bytes, at: int, end: int, items: _Items, limits: Limi
 def _read_owners(data: bytes, at: int, end: int, items: _Items) -> None:
     wide, each = (4 if data[at] else 2), (2 if data[at + 3] & 1 else 1)
     count, at = _number(data, at + 4, 4), at + 8
-    check_count(count, _MAX_ITEMS, "items", "max_boxes")
+    check_count(count, _MAX_ITEMS, "items")
     for _ in range(count):
         item, owned = _number(data, at, wide), data[at + wide]
         at += wide + 1

@@ -52,7 +52,7 @@ class _Track:
     samples: int = 0
     samples_per_chunk: int = 0
     chunks: int = 0
-    one_tick_samples: bool = False
+    one_tick_samples: bool | None = None
     seconds: float | None = None
 
     def index_entries(self) -> int:
@@ -125,11 +125,11 @@ class _Walk:
                 at = first if data[first + 4 : first + 8] == b"hdlr" else first + 4
                 self.descend(at, stop, depth + 1, name, in_fragment=in_fragment)
             elif name in _READ:
-                self._read(name, first, stop, depth, parent)
+                self._read(name, first, stop, depth)
             start = stop
 
     def _extent(self, start: int, end: int, size: int, name: bytes, parent: bytes) -> tuple[int, int]:
-        """First byte of the body and the end; 0 and 0 where what follows is no box. At the top level a file may break off."""
+        """First byte of the body and the end; 0 and 0 where no whole box follows. At the top level a file may break off."""
         first = start + 8
         if size == 1 and first + 8 <= end:
             size, first = _LONG(self._data, first)[0], first + 8
@@ -139,6 +139,8 @@ class _Walk:
             if parent in _STRICT or not self.has_movie:
                 raise CorruptMedia(f"a box claims {size} bytes: fewer than its own header has")
             return 0, 0
+        if start + size > end and name == b"moof" and not parent:
+            return 0, 0  # a recording that breaks off
         if start + size > end and (parent in _STRICT or name == b"moov"):
             raise CorruptMedia(f"a box claims {size} bytes where {end - start} are left")
         return first, min(end, start + size)
@@ -150,7 +152,7 @@ class _Walk:
         self.has_movie |= name == b"moov"
         self.descend(first, stop, depth + 1, name, in_fragment=in_fragment or name == b"moof")
 
-    def _read(self, name: bytes, first: int, last: int, depth: int, parent: bytes) -> None:
+    def _read(self, name: bytes, first: int, last: int, depth: int) -> None:
         track = self.tracks[-1] if self.tracks else self._outside
         row = _ROWS.get(name)
         if row is not None:
@@ -158,8 +160,11 @@ class _Walk:
             self._read_table(name, first, last, depth, track)
         elif name in (b"stsz", b"stz2"):
             self._read_sizes(name, first, last, track)
-        elif name == b"hdlr" and parent == b"mdia":
-            track.handler = self._data[first + 8 : first + 12]
+        elif name == b"hdlr":
+            handler = self._data[first + 8 : first + 12]
+            track.handler = (
+                handler if handler in _SAMPLE_ENTRY_BYTES else track.handler
+            )  # as libavformat: the last known
         elif name == b"mdhd":
             track.seconds = self._duration(first)
         elif name == b"mvhd":
@@ -177,7 +182,9 @@ class _Walk:
         if name in (b"stts", b"ctts"):
             counts = self._table(first, 2)
             track.samples = max(track.samples, int(counts[:, 0].sum()))
-            track.one_tick_samples |= name == b"stts" and len(counts) == 1 and int(counts[0, 1]) == 1
+            if name == b"stts":
+                one_tick = len(counts) == 1 and int(counts[0, 1]) == 1
+                track.one_tick_samples = one_tick and track.one_tick_samples is not False
         elif name == b"stsc":
             track.samples_per_chunk = max(track.samples_per_chunk, int(self._table(first, 3)[:, 1].max(initial=0)))
         elif name in (b"stco", b"co64"):
@@ -188,18 +195,17 @@ class _Walk:
 
     def _read_sizes(self, name: bytes, first: int, last: int, track: _Track) -> None:
         count = self._u32(first + 8)
-        if not (track.handler == b"soun" and track.one_tick_samples):
-            check_count(count, self._limits.max_samples, "samples in a track", "max_samples")
         track.samples = max(track.samples, count)
         bits = 32 if name == b"stsz" else self._data[first + 7] if first + 8 <= last else 0
         if name == b"stz2" or self._u32(first + 4) == 0:
+            check_count(count, self._limits.max_samples, "samples in a track", "max_samples")
             check_room(count * bits // 8, last - first - 12, "a table of sample sizes")
 
     def _read_run(self, first: int, last: int) -> None:
         flags, count = self._u32(first) & 0xFFFFFF, self._u32(first + 4)
         self._fragment_samples += count
         allowed = _FRAGMENTS * self._limits.max_samples
-        check_count(self._fragment_samples, allowed, "samples in fragments", "max_samples")
+        check_count(self._fragment_samples, allowed, "samples in fragments")
         fixed = 8 + sum(size for flag, size in _TRUN_FIRST.items() if flags & flag)
         each = 4 * sum(1 for flag in _TRUN_EACH if flags & flag)
         check_room(each * count, max(0, last - first - fixed), "a fragment's run of samples")
@@ -216,17 +222,16 @@ class _Walk:
             self._left[0] -= 1
             if track.handler == b"soun":
                 head += _SOUND_VERSION_BYTES.get(int.from_bytes(data[start + 16 : start + 18], "big"), 0)
-            if not track.codec:
-                track.codec = name.decode("latin-1")
-                self._describe(start, track)
+            track.codec = track.codec or name.decode("latin-1")
+            self._describe(start, track)
             self.descend(start + head, stop, depth + 1, name)
             start = stop
 
     def _describe(self, entry: int, track: _Track) -> None:
         data = self._data
         if track.handler != b"soun":
-            track.width = int.from_bytes(data[entry + 32 : entry + 34], "big")
-            track.height = int.from_bytes(data[entry + 34 : entry + 36], "big")
+            track.width = max(track.width, int.from_bytes(data[entry + 32 : entry + 34], "big"))
+            track.height = max(track.height, int.from_bytes(data[entry + 34 : entry + 36], "big"))
         elif data[entry + 16 : entry + 18] == b"\0\2" and entry + 52 <= len(data):  # QuickTime's version 2
             rate = struct.unpack_from(">d", data, entry + 40)[0]
             track.sample_rate = int(rate) if 0 <= rate < 2**32 else 2**32

@@ -95,14 +95,15 @@ def check_sound(sample_rate: int, channels: int, limits: Limits) -> None:
         raise LimitExceeded(f"{channels} audio channels; Limits.max_audio_channels is {limits.max_audio_channels}")
 
 
-def check_count(claimed: int, allowed: int, what: str, name: str) -> None:
-    """Refuse a number that is larger than the limit ``name``.
+def check_count(claimed: int, allowed: int, what: str, name: str = "") -> None:
+    """Refuse a number that is larger than allowed, by the limit ``name`` or by what any sane file has.
 
     Raises:
         LimitExceeded: it is.
     """
     if claimed > allowed:
-        raise LimitExceeded(f"the file claims {claimed} {what}; Limits.{name} allows {allowed}")
+        rule = f"Limits.{name} is {allowed}" if name else f"{allowed} are allowed"
+        raise LimitExceeded(f"the file claims {claimed} {what}; {rule}")
 
 
 def check_room(claimed: int, room: int, what: str) -> None:

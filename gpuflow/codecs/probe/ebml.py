@@ -29,6 +29,7 @@ _ZLIB, _HEADER_STRIPPING = 0, 3
 _MAX_STRIPPED_BYTES = 64  # put before each packet again: a long one makes much of little
 _NANOSECONDS = 1e9
 _DEFAULT_SCALE = 1_000_000
+_DEFAULT_HZ = 8_000.0
 
 
 @dataclass(slots=True)
@@ -39,14 +40,15 @@ class _Track:
     codec: str = ""
     width: int = 0
     height: int = 0
-    sample_rate: float = 8_000.0  # what the format says where the file does not
+    sample_rate: float = 0.0
     channels: int = 1
     compressions: list[int] = field(default_factory=list)
     stripped: int = 0
 
     def claims(self, seconds: float | None) -> TrackClaims:
         kind: Kind = _KINDS.get(self.kind, "other")
-        rate = int(self.sample_rate) if 0 <= self.sample_rate < 2**32 else 2**32  # also no number
+        hertz = self.sample_rate or _DEFAULT_HZ
+        rate = int(hertz) if 0 <= hertz < 2**32 else 2**32  # also no number
         if kind != "audio":
             return TrackClaims(kind, self.codec, self.width, self.height, duration_seconds=seconds)
         return TrackClaims(kind, self.codec, sample_rate=rate, channels=self.channels, duration_seconds=seconds)
@@ -87,7 +89,7 @@ class _Walk:
         self._elements = 0
         self._seen: set[int] = set()
         self._targets: list[int] = []
-        self._seek_id = 0
+        self._seek_id = self._top = 0
 
     def run(self) -> None:
         kind, first, size = self._header(0, len(self._data))
@@ -139,6 +141,8 @@ class _Walk:
             raise CorruptMedia("an element that needs a size leaves it open")
         if level > 1 or kind in _CONTAINERS:
             check_room(size, end - first, "an element")
+        if level == 1:
+            self._top = kind
         if kind in _CONTAINERS:
             check_count(level, self._limits.max_box_depth, "levels of elements", "max_box_depth")
             self._enter(kind, first, first + size, level + 1)
@@ -166,7 +170,7 @@ class _Walk:
             self._seek_id = self._integer(first, size)
         elif kind == _SEEK_POSITION and self._seek_id in _CONTAINERS:
             self._targets.append(self._integer(first, size))
-        elif self.tracks:
+        elif self.tracks and self._top == _TRACKS:
             self._describe(self.tracks[-1], kind, first, size)
 
     def _describe(self, track: _Track, kind: int, first: int, size: int) -> None:
@@ -175,13 +179,13 @@ class _Walk:
         elif kind == _CODEC:
             track.codec = self._data[first : first + min(size, 64)].rstrip(b"\0").decode("latin-1")
         elif kind == _WIDTH:
-            track.width = self._integer(first, size)
+            track.width = max(track.width, self._integer(first, size))
         elif kind == _HEIGHT:
-            track.height = self._integer(first, size)
+            track.height = max(track.height, self._integer(first, size))
         elif kind == _RATE:
             track.sample_rate = self._float(first, size)
         elif kind == _CHANNELS:
-            track.channels = self._integer(first, size)
+            track.channels = max(track.channels, self._integer(first, size))
         elif kind == _ALGORITHM and track.compressions:
             track.compressions[-1] = self._integer(first, size)
         elif kind == _SETTINGS:

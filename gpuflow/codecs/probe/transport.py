@@ -44,7 +44,7 @@ def transport_claims(data: bytes, limits: Limits) -> ContainerClaims:
             break
     if not programs:
         raise CorruptMedia("the transport stream has no program table near its start")
-    check_count(len(programs), _MAX_PROGRAMS, "programs", "max_tracks")
+    check_count(len(programs), _MAX_PROGRAMS, "programs")
     tracks = [track for pid in sorted(programs) for track in _streams(packets, pids, pid)]
     check_count(len(tracks), limits.max_tracks, "tracks", "max_tracks")
     return ContainerClaims("mpegts", tuple(tracks))
