@@ -1,7 +1,7 @@
 """The scan of media before a decoder opens them, against how long the libraries take to open the same bytes.
 
 Sniffing is part of gpuflow's time. A round has 20 of each, so that it is longer than the clock's grain: the time of one
-is a twentieth of what is shown, and ``scan_microseconds`` in the JSON.
+is a twentieth of what is shown, and, in CPU time, ``scan_microseconds`` in the JSON.
 
     python -m benchmarks.bench_probe [--rounds N] [--quick]
 """
@@ -48,7 +48,7 @@ def main() -> None:
     files += [(f"{name} of {3 * seconds:g} s", _sound(*how, 3 * seconds), _sndfile) for name, how in SOUNDS.items()]
     files.append((f"AAC of {3 * seconds:g} s", _aac(3 * seconds), _ffmpeg))
     rows = measure([_row(name, data, peer) for name, data, peer in files], rounds=wanted.rounds)
-    each = {row["name"]: round(1e3 * row["entries"]["gpuflow scan"]["wall_ms"] / EACH, 1) for row in rows}
+    each = {row["name"]: round(1e3 * row["entries"]["gpuflow scan"]["cpu_ms"] / EACH, 1) for row in rows}
     note = f"{EACH} in a round; a scan decodes nothing and opens no library"
     print(save("probe", rows, out=wanted.out, note=note, scan_microseconds=each))
 
