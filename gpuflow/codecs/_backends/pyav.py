@@ -313,6 +313,8 @@ def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -
     except av.error.FFmpegError as error:
         if not packets:
             raise CorruptMedia("no packet of the video stream can be read") from error
+    except LookupError as error:  # PyAV's own, where a stream of MPEG-TS appears late
+        raise CorruptMedia("a packet belongs to a stream that no table names") from error
     return packets
 
 
