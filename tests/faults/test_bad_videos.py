@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from gpuflow.codecs._backends.pyav import open_options
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.config import Limits, VideoOptions
@@ -178,6 +179,16 @@ def test_to_learn_about_a_stream_no_picture_beyond_the_limit_is_decoded(context:
 
 def _resident_kib(field: str) -> int:
     return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0])
+
+
+def test_to_learn_about_a_stream_no_decoder_that_is_not_listed_is_made() -> None:
+    """Only a decoder knows the pixel format of these; libavformat asks one unless it may not."""
+    for codec, container, pixel_format in (("cinepak", "avi", "rgb24"), ("mpeg2video", "mpegts", "yuv420p")):
+        clip = make_clip(codec, num_frames=6, container=container, pixel_format=pixel_format, gop=12)
+        kind = MediaType(container, "video", FORMATS[container])
+        for options, known in (({}, pixel_format), (open_options(kind, Limits()), None)):
+            with av.open(io.BytesIO(clip), format=kind.format, options=options) as opened:
+                assert opened.streams.video[0].codec_context.pix_fmt == known
 
 
 def test_twenty_thousand_edits_are_refused_and_a_thousand_are_not(context: LoadContext) -> None:

@@ -6,6 +6,7 @@ thread, because parallel work is split by GOP segments, and because FFmpeg's thr
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
+AUDIO_CODECS = frozenset((
+    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amr_nb", "amr_wb", "eac3", "flac", "mp1", "mp2", "mp3",
+    "opus", "speex", "vorbis",
+))  # fmt: skip
+_DECODERS = (  # FFmpeg's names of what decodes all of these
+    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "av1", "eac3", "flac", "h264", "hevc",
+    "libdav1d", "libopus", "libspeex", "libvpx", "libvpx-vp9", "mjpeg", "mp1", "mp1float", "mp2", "mp2float", "mp3",
+    "mp3float", "mpeg4", "opus", "speex", "vorbis", "vp8", "vp9",
+)  # fmt: skip
 MAX_PACKETS = 500_000
 MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
 _PACKETS_TO_FILE, _PACKETS_MORE_BYTES = 2, 1 << 20  # how much larger packets may be: libavformat adds headers to some
@@ -139,16 +149,25 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
 
 
 def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
-    """How bytes are opened: as what the probe found, without any other file. The last three hold for the decoders that
-    libavformat makes to learn about streams too: a clip of 8192x8192 takes 25 MiB to refuse then, not 289."""
+    """How bytes are opened: as what the probe found, without any other file. The last four hold for the decoders that
+    libavformat makes to learn about streams too: a clip of 8192x8192 takes 25 MiB to refuse then, not 289, and none of
+    FFmpeg's other 500 decoders ever sees a byte."""
     return {
         "protocol_whitelist": "",
         "format_whitelist": kind.format,
         "max_streams": str(2 * limits.max_tracks),  # attachments and cover art count as streams
+        "codec_whitelist": _decoders(),
         "max_pixels": str(limits.max_video_pixels),
         "max_samples": str(MAX_FRAME_SAMPLES),
         "threads": "1",
     }
+
+
+@functools.cache
+def _decoders() -> str:
+    import av
+
+    return ",".join((*_DECODERS, *sorted(name for name in av.codecs_available if name.startswith("pcm_"))))
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.codecs._backends.pyav import MAX_FRAME_SAMPLES, open_options
+from gpuflow.codecs._backends.pyav import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section, planar_float
 from gpuflow.config import Limits
@@ -81,6 +81,11 @@ def _opened(data: bytes, kind: MediaType, limits: Limits | None = None) -> Itera
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise UnsupportedFormat(f"FFmpeg has no decoder for the audio of this {kind.name}")
+            codec = str(stream.codec_context.codec.canonical_name)
+            if codec not in AUDIO_CODECS and not codec.startswith("pcm_"):
+                raise UnsupportedFormat(
+                    f"audio codec {codec} is not supported: use one of {', '.join(sorted(AUDIO_CODECS))}"
+                )
             stream.codec_context.options = {"max_samples": str(MAX_FRAME_SAMPLES)}
             stream.codec_context.thread_count = 1
             yield container, stream
