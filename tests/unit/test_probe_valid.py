@@ -132,3 +132,28 @@ def test_real_files_are_let_through(real_media: Path) -> None:
     for path in files:
         data = path.read_bytes()
         check(data, sniff(data), Limits(max_audio_seconds=3_600))
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("mp4 two sounds", Limits(max_tracks=2)),
+        ("matroska two sounds", Limits(max_tracks=2)),
+        ("avi two sounds", Limits(max_tracks=2)),
+        ("mpegts two sounds", Limits(max_tracks=2)),
+        ("mp4 h264 of 1000 frames", Limits(max_samples=999)),
+        ("mp4 h264", Limits(max_boxes=20)),
+        ("matroska h264", Limits(max_boxes=20)),
+        ("avi mpeg4", Limits(max_boxes=5)),
+        ("wav pcm_s24le rf64 title", Limits(max_boxes=1)),
+        ("mp4 h264", Limits(max_box_depth=5)),
+        ("matroska h264", Limits(max_box_depth=2)),
+        ("jpeg 95 2 True", Limits(max_jpeg_scans=5)),
+        ("jpeg flat of 24 megapixels", Limits(max_jpeg_pixels_per_byte=20)),
+    ],
+)
+def test_an_operators_limit_on_structure_is_the_one_that_holds(name: str, limits: Limits) -> None:
+    data = made(name)
+    check(data, sniff(data), LIMITS)
+    with pytest.raises(LimitExceeded):
+        check(data, sniff(data), limits)
