@@ -121,7 +121,9 @@ class Limits(_Value, frozen=True, kw_only=True):
     """What the operator allows. A request may ask for less, never for more.
 
     Source of the defaults: the anchors in DESIGN section 7 (OpenAI 20 MB images, vLLM 25 MB and 600 s audio, imgproxy
-    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them.
+    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them. ``max_tracks`` to
+    ``max_box_depth`` bound the structure of containers: samples and edits of one track, boxes (of Matroska: elements; of
+    RIFF: chunks) outside of fragments, and how deep they are nested.
     """
 
     max_image_bytes: int = 20 * MIB
@@ -142,6 +144,13 @@ class Limits(_Value, frozen=True, kw_only=True):
     min_sample_rate_hz: int = 4_000
     max_sample_rate_hz: int = 192_000
     max_pcm_bytes: int = 256 * MIB
+    max_tracks: int = 16
+    max_samples: int = 500_000
+    max_edits: int = 1_024
+    max_boxes: int = 20_000
+    max_box_depth: int = 8
+    max_jpeg_scans: int = 64
+    max_jpeg_pixels_per_byte: int = 800
     image_seconds: float = 5.0
     audio_seconds: float = 20.0
     video_seconds: float = 60.0

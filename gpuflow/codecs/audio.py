@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ from gpuflow.codecs._backends.pyav_audio import PyAvAudioDecoder
 from gpuflow.codecs._backends.soundfile import SoundFileDecoder
 from gpuflow.codecs.base import Capability, Deadline, MediaType
 from gpuflow.codecs.pcm import AudioDecoder, AudioInfo, Pcm, Section
-from gpuflow.codecs.probe.boxes import check_boxes
+from gpuflow.codecs.probe import container_claims
 from gpuflow.config import Limits
 from gpuflow.errors import BackendUnavailable, UnsupportedFormat
 
@@ -22,7 +23,7 @@ def capabilities() -> dict[str, Capability]:
     return {backend.name: backend.capability() for backend in BACKENDS}
 
 
-def audio_info(data: bytes, kind: MediaType) -> AudioInfo:
+def audio_info(data: bytes, kind: MediaType, limits: Limits | None = None) -> AudioInfo:
     """What the header claims; nothing is decoded and nothing is believed.
 
     Raises:
@@ -31,7 +32,7 @@ def audio_info(data: bytes, kind: MediaType) -> AudioInfo:
         NoSuchStream: a container without an audio stream.
         BackendUnavailable: a backend that would read it is not installed.
     """
-    _check_claims(data, kind)
+    container_claims(data, kind, limits or Limits(), wanted="audio")
     return _first(kind, lambda backend: backend.info(data, kind))
 
 
@@ -58,14 +59,10 @@ def decode_audio(
         DeadlineExceeded: the time is over.
         BackendUnavailable: a backend that would read it is not installed.
     """
-    _check_claims(data, kind)
+    until = math.inf if duration_seconds is None else start_seconds + duration_seconds
+    container_claims(data, kind, limits, wanted="audio", until_seconds=until)
     section = Section(start_seconds, duration_seconds)
     return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
-
-
-def _check_claims(data: bytes, kind: MediaType) -> None:
-    if kind.format == "mov":
-        check_boxes(data)
 
 
 def _first(kind: MediaType, use: Callable[[AudioDecoder], _T]) -> _T:

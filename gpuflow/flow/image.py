@@ -46,7 +46,7 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
     """
     preset = _preset_of(options)
     with context.stage("probe"):
-        info = image_info(blob.data, kind)
+        info = image_info(blob.data, kind, context.limits)
         check_image(info, context.limits)
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")

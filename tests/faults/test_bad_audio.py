@@ -148,6 +148,11 @@ def test_flipped_bytes_never_escape_the_error_tree(name: str, context: LoadConte
             load_audio(blob(bytes(bad)), KINDS[kind], AudioOptions(), context).release()
 
 
+def test_a_codec_that_is_not_on_the_list_is_named(context: LoadContext) -> None:
+    data = with_ffmpeg(chirp(0.5, 48_000, 2), 48_000, "matroska", "wavpack")
+    assert "wavpack" in _refused(data, "matroska", context, UnsupportedFormat, AudioOptions())
+
+
 @pytest.mark.parametrize("rate", [1, 3_999, 192_001, 1_700_000_000])
 def test_sample_rate_out_of_range_exceeds_a_limit(rate: int, context: LoadContext) -> None:
     wav = bytearray(with_soundfile(chirp(0.5, 16_000), 16_000, "WAV", "PCM_16"))

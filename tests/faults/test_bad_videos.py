@@ -9,13 +9,15 @@ import struct
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from gpuflow.codecs._backends.pyav import open_options
 from gpuflow.codecs.base import MediaType
-from gpuflow.codecs.probe.boxes import check_boxes
+from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import CorruptMedia, DeadlineExceeded, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
 from gpuflow.flow.context import Deadline, LoadContext
@@ -147,10 +149,52 @@ def test_a_fragment_that_claims_millions_of_samples_is_refused(context: LoadCont
         load(bytes(clip), context)
 
 
+def test_samples_that_share_their_bytes_do_not_make_gigabytes_of_a_file(context: LoadContext) -> None:
+    """10,000 samples that are each the whole of the file's media: 150 MB of packets of 270 KB."""
+    clip, count = make_clip(num_frames=12, bframes=0), 10_000
+    start, size = clip.index(b"mdat") + 4, struct.unpack_from(">I", clip, clip.index(b"mdat") - 4)[0] - 8
+    tables = {
+        b"stsz": struct.pack(">III", 0, size, count),
+        b"stts": struct.pack(">IIII", 0, 1, count, 512),
+        b"stsc": struct.pack(">IIIII", 0, 1, 1, 1, 1),
+        b"stco": struct.pack(">II", 0, count) + struct.pack(">I", start) * count,
+        b"elst": struct.pack(">IIIiI", 0, 1, 400_000, 0, 0x10000),
+    }
+    for name, body in tables.items():
+        clip = replaced(clip, name, lambda _, body=body: body)  # type: ignore[misc]
+    assert size * count > 100 * len(clip)
+    with pytest.raises(LimitExceeded, match="packets have more than"):
+        load(clip, context)
+
+
+def test_to_learn_about_a_stream_no_picture_beyond_the_limit_is_decoded(context: LoadContext) -> None:
+    """A transport stream does not say how large its pictures are: libavformat decodes one to find out."""
+    clip = make_clip(num_frames=2, size=(8192, 8192), options={"preset": "ultrafast"}, container="mpegts", draw=_black)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held now
+    before = _resident_kib("VmHWM")
+    with pytest.raises(LimitExceeded, match="8192x8192"):
+        load(clip, context, "mpegts")
+    assert _resident_kib("VmHWM") - before < 64 * 1024
+
+
+def _resident_kib(field: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0])
+
+
+def test_to_learn_about_a_stream_no_decoder_that_is_not_listed_is_made() -> None:
+    """Only a decoder knows the pixel format of these; libavformat asks one unless it may not."""
+    for codec, container, pixel_format in (("cinepak", "avi", "rgb24"), ("mpeg2video", "mpegts", "yuv420p")):
+        clip = make_clip(codec, num_frames=6, container=container, pixel_format=pixel_format, gop=12)
+        kind = MediaType(container, "video", FORMATS[container])
+        for options, known in (({}, pixel_format), (open_options(kind, Limits()), None)):
+            with av.open(io.BytesIO(clip), format=kind.format, options=options) as opened:
+                assert opened.streams.video[0].codec_context.pix_fmt == known
+
+
 def test_twenty_thousand_edits_are_refused_and_a_thousand_are_not(context: LoadContext) -> None:
     with pytest.raises(LimitExceeded, match="20000 edits"):
         load(edited(20_000), context)
-    check_boxes(edited(1_000))
+    movie_claims(edited(1_000), Limits())
 
 
 def test_tables_hidden_in_a_sample_description_are_found() -> None:
@@ -162,7 +206,7 @@ def test_tables_hidden_in_a_sample_description_are_found() -> None:
         return body[:8] + struct.pack(">I", size + len(hidden)) + body[12:] + hidden
 
     with pytest.raises(LimitExceeded, match="1000000000 samples"):
-        check_boxes(replaced(clip, b"stsd", add))
+        movie_claims(replaced(clip, b"stsd", add), Limits())
 
 
 def test_deep_and_countless_boxes_are_refused() -> None:
@@ -170,13 +214,13 @@ def test_deep_and_countless_boxes_are_refused() -> None:
     for _ in range(20):
         nested = struct.pack(">I4s", len(nested) + 8, b"udta") + nested
     with pytest.raises(LimitExceeded, match="levels of boxes"):
-        check_boxes(nested)
-    with pytest.raises(LimitExceeded, match="100001 boxes"):
-        check_boxes(struct.pack(">I4s", 8, b"skip") * 100_001)
+        movie_claims(nested, Limits())
+    with pytest.raises(LimitExceeded, match="max_boxes"):
+        movie_claims(struct.pack(">I4s", 8, b"skip") * 20_001, Limits())
     with pytest.raises(LimitExceeded, match="17 tracks"):
-        check_boxes(struct.pack(">I4s", 8, b"trak") * 17)
+        movie_claims(struct.pack(">I4s", 8, b"trak") * 17, Limits())
     with pytest.raises(UnsupportedFormat, match="cmov"):
-        check_boxes(struct.pack(">I4sI4s", 16, b"moov", 8, b"cmov"))
+        movie_claims(struct.pack(">I4sI4s", 16, b"moov", 8, b"cmov"), Limits())
 
 
 def test_pictures_beyond_the_limits_are_refused_before_one_is_decoded(context: LoadContext) -> None:
@@ -231,6 +275,14 @@ def test_the_deadline_ends_decoding_and_frees_the_result(context: LoadContext) -
     context.deadline.cancel()
     with pytest.raises(DeadlineExceeded):
         load(clip, context)
+
+
+def test_a_packet_of_a_stream_that_no_table_names_is_corrupt_media(context: LoadContext) -> None:
+    clip = bytearray(make_clip("mpeg4", num_frames=12, container="mpegts"))
+    starts = [at for at in range(0, len(clip), 188) if clip[at + 1] & 0x5F == 0x41 and clip[at + 2] == 0]
+    clip[starts[-4] + 2] = 0x80
+    with pytest.raises(CorruptMedia, match="no table names"):
+        load(bytes(clip), context, "mpegts")
 
 
 def test_times_that_jump_by_years_are_refused(context: LoadContext) -> None:

@@ -15,7 +15,6 @@ from gpuflow.codecs.orientation import oriented
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
 
 _FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "avif": "AVIF"}
-_EXIF_ORIENTATION = 0x0112
 
 
 class PillowDecoder:
@@ -51,32 +50,6 @@ class PillowDecoder:
             return pixels
         np.copyto(out, pixels)
         return out
-
-
-def avif_info(data: bytes) -> ImageInfo:
-    """The claims of an AVIF file; libavif reads its boxes and decodes nothing.
-
-    Raises:
-        CorruptMedia: damaged.
-        UnsupportedFormat: this Pillow has no AVIF.
-        LimitExceeded: twice as many pixels as Pillow's own limit.
-    """
-    with _opened(data, "avif") as image:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        (width, height), has_alpha = image.size, image.mode == "RGBA"
-        frames = getattr(image, "n_frames", 1)
-    orientation = orientation if orientation in range(1, 9) else 1
-    if orientation > 4:
-        width, height = height, width
-    return ImageInfo(
-        "avif",
-        width,
-        height,
-        channels=4 if has_alpha else 3,
-        orientation=orientation,
-        has_alpha=has_alpha,
-        num_frames=frames,
-    )
 
 
 @contextmanager

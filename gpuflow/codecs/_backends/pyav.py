@@ -6,6 +6,7 @@ thread, because parallel work is split by GOP segments, and because FFmpeg's thr
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Iterator
@@ -18,12 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
+from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
+AUDIO_CODECS = frozenset((
+    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amr_nb", "amr_wb", "eac3", "flac", "mp1", "mp2", "mp3",
+    "opus", "speex", "vorbis",
+))  # fmt: skip
+_DECODERS = (  # FFmpeg's names of what decodes all of these
+    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "av1", "eac3", "flac", "h264", "hevc",
+    "libdav1d", "libopus", "libspeex", "libvpx", "libvpx-vp9", "mjpeg", "mp1", "mp1float", "mp2", "mp2float", "mp3",
+    "mp3float", "mpeg4", "opus", "speex", "vorbis", "vp8", "vp9",
+)  # fmt: skip
 MAX_PACKETS = 500_000
+MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
+_PACKETS_TO_FILE, _PACKETS_MORE_BYTES = 2, 1 << 20  # how much larger packets may be: libavformat adds headers to some
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
@@ -104,16 +117,17 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
     """
     import av
 
-    options = {"protocol_whitelist": "", "format_whitelist": kind.format}
     with _translated(f"opening {kind.name}"):
-        container = av.open(io.BytesIO(data), format=kind.format, options=options, metadata_errors="replace")
+        container = av.open(
+            io.BytesIO(data), format=kind.format, options=open_options(kind, limits), metadata_errors="replace"
+        )
         stream = container.streams.best("video")
     codec = _codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     context.thread_count = 1
     context.options = {"max_pixels": str(limits.max_video_pixels)}
-    packets = _packets(container, stream, deadline)
+    packets = _packets(container, stream, len(data), deadline)
     if not packets:
         raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
     rate = stream.guessed_rate
@@ -134,16 +148,26 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
     )
 
 
-def check_size(width: int, height: int, limits: Limits) -> None:
-    """Refuse a picture that is larger than allowed.
+def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
+    """How bytes are opened: as what the probe found, without any other file. The last four hold for the decoders that
+    libavformat makes to learn about streams too: a clip of 8192x8192 takes 25 MiB to refuse then, not 289, and none of
+    FFmpeg's other 500 decoders ever sees a byte."""
+    return {
+        "protocol_whitelist": "",
+        "format_whitelist": kind.format,
+        "max_streams": str(2 * limits.max_tracks),  # attachments and cover art count as streams
+        "codec_whitelist": _decoders(),
+        "max_pixels": str(limits.max_video_pixels),
+        "max_samples": str(MAX_FRAME_SAMPLES),
+        "threads": "1",
+    }
 
-    Raises:
-        LimitExceeded: too many pixels, or a side too long.
-    """
-    if max(width, height) > limits.max_video_side or width * height > limits.max_video_pixels:
-        raise LimitExceeded(
-            f"pictures of {width}x{height}; at most {limits.max_video_side} on a side and {limits.max_video_pixels} pixels are allowed"
-        )
+
+@functools.cache
+def _decoders() -> str:
+    import av
+
+    return ",".join((*_DECODERS, *sorted(name for name in av.codecs_available if name.startswith("pcm_"))))
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:
@@ -286,16 +310,21 @@ def _codec_name(stream: Any, kind: MediaType) -> str:
     return codec
 
 
-def _packets(container: Any, stream: Any, deadline: Deadline) -> list[Any]:
-    """All packets; a file that breaks off ends there."""
+def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -> list[Any]:
+    """All packets; a file that breaks off ends there. Tables that name the same bytes again and again, and packets that
+    are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file."""
     import av
 
     packets: list[Any] = []
+    nbytes = 0
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
             packets.append(packet)
+            nbytes += packet.size
+            if nbytes > _PACKETS_TO_FILE * file_bytes + _PACKETS_MORE_BYTES:
+                raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
             if len(packets) > MAX_PACKETS:
                 raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
             if len(packets) % 256 == 0:
@@ -303,6 +332,8 @@ def _packets(container: Any, stream: Any, deadline: Deadline) -> list[Any]:
     except av.error.FFmpegError as error:
         if not packets:
             raise CorruptMedia("no packet of the video stream can be read") from error
+    except LookupError as error:  # PyAV's own, where a stream of MPEG-TS appears late
+        raise CorruptMedia("a packet belongs to a stream that no table names") from error
     return packets
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pyav import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section, planar_float
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, UnsupportedFormat
 
-MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
 _GUESSED_DURATION = frozenset({"aac", "mp3", "ac3", "eac3", "amr"})  # bit rate times size, wrong by any factor
 # PyAV's own, seen while fuzzing: a stream that appears late in MPEG-TS, 64-bit integer samples, text that is no UTF-8
 _OTHER_ERRORS = (LookupError, ValueError, ArithmeticError, OSError, RuntimeError)
@@ -51,7 +51,7 @@ class PyAvAudioDecoder:
 
     def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
         """See ``AudioDecoder``."""
-        with _opened(data, kind) as (container, stream):
+        with _opened(data, kind, limits) as (container, stream):
             claims = _claims(container, stream, kind)
             gathering = Gathering(claims, section, limits=limits, deadline=deadline)
             started = False
@@ -69,11 +69,11 @@ class PyAvAudioDecoder:
 
 
 @contextmanager
-def _opened(data: bytes, kind: MediaType) -> Iterator[tuple[Any, Any]]:
+def _opened(data: bytes, kind: MediaType, limits: Limits | None = None) -> Iterator[tuple[Any, Any]]:
     """Container and first audio stream; every error of the library becomes one of ours here."""
     import av
 
-    options = {"protocol_whitelist": "", "format_whitelist": kind.format}
+    options = open_options(kind, limits or Limits())
     try:
         with av.open(io.BytesIO(data), format=kind.format, options=options, metadata_errors="replace") as container:
             if not container.streams.audio:
@@ -81,6 +81,11 @@ def _opened(data: bytes, kind: MediaType) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise UnsupportedFormat(f"FFmpeg has no decoder for the audio of this {kind.name}")
+            codec = str(stream.codec_context.codec.canonical_name)
+            if codec not in AUDIO_CODECS and not codec.startswith("pcm_"):
+                raise UnsupportedFormat(
+                    f"audio codec {codec} is not supported: use one of {', '.join(sorted(AUDIO_CODECS))}"
+                )
             stream.codec_context.options = {"max_samples": str(MAX_FRAME_SAMPLES)}
             stream.codec_context.thread_count = 1
             yield container, stream

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from gpuflow.codecs.base import ImageInfo
+from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded
 
-_MAX_BLOCKS = 1 << 18  # 20 MB of GIF have 82,000 when full
+_MAX_BLOCKS = 1 << 17  # 20 MB of GIF have 82,000 when full
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
 
 
-def gif_info(data: bytes) -> ImageInfo:
+def gif_info(data: bytes, limits: Limits) -> ImageInfo:
     """See ``image_info``. A frame outside the screen is refused: some decoders write it outside their memory.
 
     Source: GIF89a specification.
@@ -21,7 +22,7 @@ def gif_info(data: bytes) -> ImageInfo:
     if not (width and height):
         raise CorruptMedia(f"the GIF claims {width}x{height} pixels")
     walk = _Walk(data, 13 + _table_bytes(data[10]), width, height)
-    walk.run()
+    walk.run(limits.max_animation_frames)
     if walk.frames == 0:
         raise CorruptMedia("the GIF ends before its first frame does")
     return ImageInfo(
@@ -35,7 +36,8 @@ def _table_bytes(flags: int) -> int:
 
 
 class _Walk:
-    """One pass over the blocks. It ends at the trailer, or where the file breaks off after a whole frame."""
+    """One pass over the blocks. It ends at the trailer, where the file breaks off after a whole frame, or beyond the frames that
+    are allowed."""
 
     def __init__(self, data: bytes, at: int, width: int, height: int) -> None:
         self.frames = 0
@@ -45,8 +47,8 @@ class _Walk:
         self._width, self._height = width, height
         self._blocks = 0
 
-    def run(self) -> None:
-        while self._at < len(self._data):
+    def run(self, max_frames: int) -> None:
+        while self._at < len(self._data) and self.frames <= max_frames:
             kind = self._data[self._at]
             if kind == _TRAILER:
                 return

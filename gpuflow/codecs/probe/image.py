@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpuflow.codecs._backends.pillow import avif_info
 from gpuflow.codecs.base import ImageInfo, MediaType
+from gpuflow.codecs.probe.avif import avif_info
+from gpuflow.codecs.probe.bmp import bmp_info
 from gpuflow.codecs.probe.gif import gif_info
 from gpuflow.codecs.probe.jpeg import jpeg_info
 from gpuflow.codecs.probe.png import png_info
 from gpuflow.codecs.probe.webp import webp_info
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
-
-_CORE_HEADER = 12  # the OS/2 header, with 16-bit sides
-_BMP_ALPHA_MASK = 66
+from gpuflow.errors import LimitExceeded, UnsupportedFormat
 
 
-def image_info(data: bytes, kind: MediaType) -> ImageInfo:
+def image_info(data: bytes, kind: MediaType, limits: Limits | None = None) -> ImageInfo:
     """What the header claims; nothing is decoded. ``width`` and ``height`` as shown, so with the orientation applied.
 
     Raises:
@@ -28,7 +26,7 @@ def image_info(data: bytes, kind: MediaType) -> ImageInfo:
     read = _READERS.get(kind.name)
     if read is None:
         raise UnsupportedFormat(f"{kind.name} is no image format that is supported")
-    return read(data)
+    return read(data, limits or Limits())
 
 
 def check_image(info: ImageInfo, limits: Limits) -> None:
@@ -49,27 +47,11 @@ def check_image(info: ImageInfo, limits: Limits) -> None:
             raise LimitExceeded(f"the {info.format} claims {claimed} {what}; Limits.{name} is {allowed}")
 
 
-def _bmp_info(data: bytes) -> ImageInfo:
-    """Source: the BITMAPFILEHEADER and BITMAPINFOHEADER family of structures."""
-    size = int.from_bytes(data[14:18], "little")
-    if len(data) < 14 + size:
-        raise CorruptMedia("the BMP ends before its header does")
-    if size == _CORE_HEADER:
-        width, height = int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little")
-    else:
-        width = int.from_bytes(data[18:22], "little", signed=True)
-        height = abs(int.from_bytes(data[22:26], "little", signed=True))  # below 0: rows run top down
-    if width <= 0 or height <= 0:
-        raise CorruptMedia(f"the BMP claims {width}x{height} pixels")
-    has_alpha = size >= 56 and data[_BMP_ALPHA_MASK : _BMP_ALPHA_MASK + 4] not in (b"", bytes(4))
-    return ImageInfo("bmp", width, height, channels=4 if has_alpha else 3, has_alpha=has_alpha)
-
-
-_READERS: dict[str, Callable[[bytes], ImageInfo]] = {
+_READERS: dict[str, Callable[[bytes, Limits], ImageInfo]] = {
     "jpeg": jpeg_info,
-    "png": png_info,
-    "webp": webp_info,
+    "png": lambda data, limits: png_info(data),
+    "webp": lambda data, limits: webp_info(data),
     "gif": gif_info,
-    "bmp": _bmp_info,
+    "bmp": bmp_info,
     "avif": avif_info,
 }

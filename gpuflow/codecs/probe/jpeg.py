@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.probe.exif import exif_orientation
+from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _MAX_MARKERS = 4_096
-_MAX_SCANS = 64
 _SOS = 0xDA
 _APP1 = 0xE1
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are DHT, JPG and DAC
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
-_BOMB_PIXELS = 4_000_000
-_PIXELS_PER_BYTE = 800  # a flat baseline image has 341
+_BOMB_PIXELS = 4_000_000  # only above as many are pixels held against bytes; a flat baseline image has 341 a byte
+_SCAN = re.compile(rb"\xff\xda")
 
 
-def jpeg_info(data: bytes) -> ImageInfo:
-    """See ``image_info``. A progressive file of very many scans, or of next to no data, counts as a bomb.
+def jpeg_info(data: bytes, limits: Limits) -> ImageInfo:
+    """See ``image_info``. A file of very many scans, or of next to no data, counts as a bomb.
 
     Source: ITU-T T.81 annex B.
     """
@@ -32,7 +35,7 @@ def jpeg_info(data: bytes) -> ImageInfo:
         raise CorruptMedia(f"the JPEG claims {bits} bits a sample")
     if channels not in (1, 3, 4):
         raise UnsupportedFormat(f"a JPEG has 1, 3 or 4 channels here; got {channels}")
-    _check_bomb(data, width * height, marker in _PROGRESSIVE)
+    _check_bomb(data, width * height, limits)
     if orientation > 4:
         width, height = height, width
     return ImageInfo(
@@ -77,8 +80,10 @@ def _frame(body: bytes) -> tuple[int, int, int, int]:
     return body[0], int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), body[5]
 
 
-def _check_bomb(data: bytes, pixels: int, progressive: bool) -> None:
-    if pixels > _BOMB_PIXELS and pixels > _PIXELS_PER_BYTE * len(data):
-        raise LimitExceeded(f"{len(data)} bytes of JPEG claim {pixels} pixels: more than {_PIXELS_PER_BYTE} a byte")
-    if progressive and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-        raise LimitExceeded(f"the JPEG has {scans} scans; {_MAX_SCANS} are allowed")
+def _check_bomb(data: bytes, pixels: int, limits: Limits) -> None:
+    allowed = limits.max_jpeg_pixels_per_byte
+    if pixels > _BOMB_PIXELS and pixels > allowed * len(data):
+        raise LimitExceeded(f"{len(data)} bytes of JPEG claim {pixels} pixels: more than {allowed} a byte")
+    scans = sum(1 for _ in itertools.islice(_SCAN.finditer(data), limits.max_jpeg_scans + 1))
+    if scans > limits.max_jpeg_scans:
+        raise LimitExceeded(f"the JPEG has {scans} scans or more; Limits.max_jpeg_scans is {limits.max_jpeg_scans}")

@@ -1,6 +1,8 @@
-"""MPEG formats without a magic number: MPEG audio and ADTS frames, transport streams, and the ID3 tag before them."""
+"""MPEG formats without a magic number: MPEG audio frames, ADTS frames and transport streams."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 _TS_SYNC = 0x47
 _TS_PACKETS = 5
@@ -14,15 +16,37 @@ _BITRATES = {  # kbit/s by (MPEG-1?, layer). Source: ISO 11172-3 2.4.2.3 and ISO
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES_HZ = (44_100, 48_000, 32_000)
+_ADTS_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 _RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # MPEG-1, MPEG-2, MPEG-2.5
 
 
-def skip_id3(data: bytes) -> int:
-    """Where the bytes after an ID3v2 tag begin; 0 without one."""
-    if not data.startswith(b"ID3") or len(data) < 10 or any(byte & 0x80 for byte in data[6:10]):
-        return 0
-    size = (data[6] << 21) | (data[7] << 14) | (data[8] << 7) | data[9]
-    return 10 + size
+@dataclass(frozen=True, slots=True)
+class AudioFrame:
+    """What the header of one MPEG audio or ADTS frame says. ``channels``: 0 where the stream itself says it."""
+
+    hertz: int
+    channels: int
+    samples: int
+    layer: int = 0
+    is_mpeg1: bool = False
+
+
+def mpeg_frame(data: bytes, at: int) -> AudioFrame | None:
+    """The MPEG audio frame whose header stands at ``at``."""
+    if _frame_bytes(data, at) == 0:
+        return None
+    version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
+    hertz = _RATES_HZ[data[at + 2] >> 2 & 3] // _RATE_DIVISORS[version]
+    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1_152
+    return AudioFrame(hertz, 1 if data[at + 3] >> 6 == 3 else 2, samples, layer, version == 3)
+
+
+def adts_frame(data: bytes, at: int) -> AudioFrame | None:
+    """The ADTS frame whose header stands at ``at``."""
+    if _adts_bytes(data, at) == 0:
+        return None
+    channels = (data[at + 2] & 1) << 2 | data[at + 3] >> 6
+    return AudioFrame(_ADTS_RATES_HZ[data[at + 2] >> 2 & 15], 8 if channels == 7 else channels, 1_024)
 
 
 def is_mpeg_audio(data: bytes, start: int) -> bool:

@@ -25,6 +25,8 @@ def png_info(data: bytes) -> ImageInfo:
     seen: dict[bytes, bytes] = {}
     animated_default = False
     for name, body in _chunks(data):
+        if name == b"fcTL":
+            _check_frame(body, width, height)
         if name == b"fcTL" and b"IDAT" not in seen:
             animated_default = True
         seen.setdefault(name, body)
@@ -55,7 +57,18 @@ def _ihdr(data: bytes) -> tuple[int, int, int, int]:
         raise CorruptMedia(f"the PNG claims {width}x{height} pixels")
     if depth not in _DEPTHS.get(color, ()):
         raise CorruptMedia(f"the PNG claims {depth} bits of colour type {color}")
+    if data[26:28] != b"\0\0" or data[28] > 1:
+        raise CorruptMedia("the PNG claims a compression, filter or interlacing that there is not")
     return width, height, depth, color
+
+
+def _check_frame(body: bytes, width: int, height: int) -> None:
+    """A frame outside the picture makes some decoders write outside their memory."""
+    if len(body) < 20:
+        raise CorruptMedia("a frame header of the PNG is too short")
+    sides = [int.from_bytes(body[at : at + 4], "big") for at in (4, 8, 12, 16)]
+    if not (sides[0] and sides[1]) or sides[0] + sides[2] > width or sides[1] + sides[3] > height:
+        raise CorruptMedia(f"a frame of the PNG does not lie within its {width}x{height} pixels")
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

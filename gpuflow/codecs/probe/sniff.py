@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gpuflow.codecs.base import MediaType
-from gpuflow.codecs.probe.mpeg import is_adts, is_mpeg_audio, is_transport_stream, skip_id3
+from gpuflow.codecs.probe.id3 import skip_tags
+from gpuflow.codecs.probe.mpeg import is_adts, is_mpeg_audio, is_transport_stream
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 SUPPORTED = "jpeg, png, webp, gif, bmp, avif; mp4, mov, matroska, webm, avi, mpegts; wav, flac, mp3, ogg, aac, m4a"
@@ -68,7 +69,7 @@ def sniff(data: bytes) -> MediaType:
     """The kind of the bytes: image, or container with FFmpeg's demuxer. A container counts as video, Ogg as audio.
 
     Raises:
-        CorruptMedia: there are no bytes.
+        CorruptMedia: there are no bytes, or fewer than a tag before them claims.
         UnsupportedFormat: a format that is not on the list, a text, a playlist, or nothing known.
     """
     if not data:
@@ -95,10 +96,11 @@ def _by_magic(data: bytes) -> MediaType | None:
 def _doc_type(data: bytes) -> bytes:
     """The DocType of an EBML header, ``b""`` where there is none."""
     at = data.find(b"\x42\x82", 0, _EBML_BYTES)
-    if at < 0 or at + 3 > len(data):
+    if at < 0 or at + 3 > len(data) or not data[at + 2]:
         return b""
-    size = data[at + 2] & 0x7F
-    return data[at + 3 : at + 3 + size].rstrip(b"\x00")
+    width = 9 - data[at + 2].bit_length()
+    size = int.from_bytes(data[at + 2 : at + 2 + width], "big") & ((1 << 7 * width) - 1)
+    return data[at + 2 + width : at + 2 + width + min(size, 64)].rstrip(b"\x00")
 
 
 def _by_box(data: bytes) -> MediaType | None:
@@ -123,7 +125,7 @@ def _by_structure(data: bytes) -> MediaType | None:
     """Formats without a magic number: two headers in the right distance are asked for."""
     if is_transport_stream(data):
         return MediaType("mpegts", "video", "mpegts")
-    start = skip_id3(data)
+    start = skip_tags(data)
     if data.startswith(b"fLaC", start):
         return MediaType("flac", "audio", "flac")
     if is_adts(data, start):

@@ -29,7 +29,11 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
     frames, orientation, pictures = 0, 1, 0
     for name, body in chunks:
         frames += name == b"ANMF"
-        pictures += name in (b"VP8 ", b"VP8L")
+        if name == b"ANMF":
+            _check_frame(body, width, height)
+        elif name in (b"VP8 ", b"VP8L"):
+            pictures += 1
+            _check_picture(name, body, width, height)
         if name == b"EXIF":
             orientation = exif_orientation(body)
     animated = bool(header[0] & _ANIMATION)
@@ -47,6 +51,18 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
         has_alpha=has_alpha,
         num_frames=frames if animated else 1,
     )
+
+
+def _check_frame(body: bytes, width: int, height: int) -> None:
+    left, top, wide, high = (int.from_bytes(body[at : at + 3], "little") for at in (0, 3, 6, 9))
+    if len(body) < 16 or 2 * left + wide + 1 > width or 2 * top + high + 1 > height:
+        raise CorruptMedia(f"a frame of the WebP does not lie on its canvas of {width}x{height}")
+
+
+def _check_picture(name: bytes, body: bytes, width: int, height: int) -> None:
+    found = _bitstream(name, body)[:2]
+    if found != (width, height):
+        raise CorruptMedia(f"the WebP's picture of {found[0]}x{found[1]} does not fill its canvas of {width}x{height}")
 
 
 def _bitstream(name: bytes, body: bytes) -> tuple[int, int, bool]:

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav
 from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
-from gpuflow.codecs.probe.boxes import check_boxes
+from gpuflow.codecs.probe import container_claims
+from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
-_MP4_FORMATS = frozenset({"mov", "mp4", "m4a", "3gp", "3g2", "mj2"})
 _FALLBACK_FPS = 25.0
 _MAX_CLAIMED_FPS = 240.0
 
@@ -49,11 +49,10 @@ class PacketSource:
         """
         if not kind.format or kind.modality == "image":
             raise UnsupportedFormat(f"{kind.name} is no container of video")
-        if _MP4_FORMATS & set(kind.format.split(",")):
-            check_boxes(data)
+        container_claims(data, kind, limits, wanted="video")
         demuxed = pyav.demux(data, kind, limits=limits, deadline=deadline)
         facts = pyav.first_picture(demuxed)
-        pyav.check_size(facts.width, facts.height, limits)
+        check_size(facts.width, facts.height, limits)
         order = None if demuxed.order_unknown else display_order(demuxed.rows)
         if order is None:
             pts = _surveyed_times(demuxed, pyav.survey(demuxed, limits=limits, deadline=deadline))

@@ -1,0 +1,471 @@
+"""Files that lie or explode, a few lines each: small bytes that ask a decoder for gigabytes, hours, sockets or crashes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Picture
+
+from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
+from gpuflow.media import Modality
+from tests.unit.image_files import encoded, scene
+from tests.unit.probe_files import made
+
+BIG = 50_000_000
+U32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Bomb:
+    """Bytes, what a request would take them for, and the error that they end in."""
+
+    make: Callable[[], bytes]
+    error: type[GpuflowError]
+    wanted: Modality | None = None
+
+
+def box(name: bytes, *bodies: bytes, size: int | None = None) -> bytes:
+    """An ISO box, with its own size or another."""
+    body = b"".join(bodies)
+    return struct.pack(">I4s", len(body) + 8 if size is None else size, name) + body
+
+
+def long_box(name: bytes, size: int, body: bytes = b"") -> bytes:
+    """A box with a size of 64 bits."""
+    return struct.pack(">I4sQ", 1, name, size) + body
+
+
+FTYP = box(b"ftyp", b"isom\0\0\2\0isommp41")
+MVHD = box(b"mvhd", struct.pack(">IIIII", 0, 0, 0, 1_000, 1_000), bytes(80))
+
+
+def movie(
+    *tables: bytes, edits: bytes = b"", scale: int = 1_000, handler: bytes = b"vide", before: bytes = b""
+) -> bytes:
+    """An MP4 of one track with these tables."""
+    entry = bytes(24) + struct.pack(">HH", 160, 96) + bytes(50)
+    stsd = box(b"stsd", struct.pack(">II", 0, 1), box(b"avc1", entry))
+    media = box(
+        b"mdia",
+        box(b"mdhd", struct.pack(">IIIII", 0, 0, 0, scale, 1_000), bytes(4)),
+        box(b"hdlr", bytes(8), handler, bytes(13)),
+        box(b"minf", box(b"stbl", stsd, *tables)),
+    )
+    return FTYP + before + box(b"moov", MVHD, box(b"trak", edits, media)) + box(b"mdat", bytes(1_000))
+
+
+def table(name: bytes, count: int, *rows: bytes, claimed: int | None = None) -> bytes:
+    """A sample table of ``count`` rows, all alike, that claims as many or others."""
+    return box(name, struct.pack(">II", 0, count if claimed is None else claimed), b"".join(rows) * count)
+
+
+def nested(name: bytes, depth: int) -> bytes:
+    """Boxes within boxes."""
+    data = b""
+    for _ in range(depth):
+        data = box(name, data)
+    return data
+
+
+def element(kind: int, *bodies: bytes, size: int | None = None, open_ended: bool = False) -> bytes:
+    """An EBML element with a size of 8 bytes."""
+    body = b"".join(bodies)
+    length = (1 << 56) - 1 if open_ended else len(body) if size is None else size
+    return kind.to_bytes((kind.bit_length() + 7) // 8, "big") + (length | 1 << 56).to_bytes(8, "big") + body
+
+
+EBML = element(0x1A45DFA3, element(0x4282, b"matroska"))
+INFO = element(0x1549A966, element(0x2AD7B1, b"\x0f\x42\x40"), element(0x4489, struct.pack(">d", 1_000.0)))
+
+
+def number(kind: int, value: int) -> bytes:
+    """An EBML integer."""
+    return element(kind, value.to_bytes(8, "big"))
+
+
+def track(*more: bytes, kind: int = 1) -> bytes:
+    """A Matroska track entry."""
+    return element(0xAE, number(0xD7, 1), number(0x83, kind), element(0x86, b"V_MPEG4/ISO/AVC"), *more)
+
+
+def matroska(*parts: bytes, size: int | None = None) -> bytes:
+    """A file whose segment holds these elements."""
+    return EBML + element(0x18538067, *parts, size=size)
+
+
+def tracks(*entries: bytes) -> bytes:
+    """The element of all tracks."""
+    return element(0x1654AE6B, *entries)
+
+
+def chunk(name: bytes, body: bytes = b"", size: int | None = None) -> bytes:
+    """A RIFF chunk."""
+    return struct.pack("<4sI", name, len(body) if size is None else size) + body + bytes(len(body) & 1)
+
+
+def riff(form: bytes, *chunks: bytes, magic: bytes = b"RIFF") -> bytes:
+    """A RIFF file."""
+    body = form + b"".join(chunks)
+    return chunk(magic, body)
+
+
+def fmt(tag: int = 1, channels: int = 1, rate: int = 16_000, align: int = 2, bits: int = 16) -> bytes:
+    """A WAV's format chunk."""
+    return chunk(b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, rate * align % (1 << 32), align, bits))
+
+
+def wav(*chunks: bytes) -> bytes:
+    """A WAV of these chunks and a kilobyte of samples."""
+    return riff(b"WAVE", *chunks, chunk(b"data", bytes(1_024)))
+
+
+def avi(*strl: bytes, streams: int = 1) -> bytes:
+    """An AVI whose header holds stream lists of these chunks."""
+    lists = chunk(b"LIST", b"strl" + b"".join(strl)) * streams
+    return riff(b"AVI ", chunk(b"LIST", b"hdrl" + chunk(b"avih", bytes(56)) + lists), chunk(b"LIST", b"movi"))
+
+
+def strh(kind: bytes = b"vids", length: int = 10) -> bytes:
+    """An AVI's stream header at 25 pictures a second."""
+    return chunk(b"strh", kind + b"FMP4" + bytes(12) + struct.pack("<IIII", 1, 25, 0, length) + bytes(20))
+
+
+def strf(width: int = 160, height: int = 96) -> bytes:
+    """An AVI's picture format."""
+    return chunk(b"strf", struct.pack("<IiiHH4s", 40, width, height, 1, 24, b"FMP4") + bytes(20))
+
+
+def page(packet: bytes, *, flags: int = 2, position: int = 0, serial: int = 1, lacing: bytes | None = None) -> bytes:
+    """An Ogg page."""
+    segments = bytes([255] * (len(packet) // 255) + [len(packet) % 255]) if lacing is None else lacing
+    return struct.pack("<4sBBqIIIB", b"OggS", 0, flags, position, serial, 0, 0, len(segments)) + segments + packet
+
+
+def vorbis(channels: int = 2, rate: int = 48_000) -> bytes:
+    """The first packet of a Vorbis stream."""
+    return b"\x01vorbis" + struct.pack("<IBIIIIBB", 0, channels, rate, 0, 0, 0, 0xB8, 1)
+
+
+def flac(
+    *, rate: int = 16_000, channels: int = 1, samples: int = 16_000, block: int = 4_096, more: bytes = b""
+) -> bytes:
+    """A FLAC's metadata; ``more`` follows STREAMINFO, which is then not the last block."""
+    packed = rate << 44 | (channels - 1) << 41 | 15 << 36 | samples
+    info = struct.pack(">HH6xQ16x", block, block, packed)
+    return b"fLaC" + bytes([0 if more else 0x80, 0, 0, 34]) + info + (more or b"\xff\xf8" + bytes(200))
+
+
+def packets(*pids_and_payloads: tuple[int, bytes]) -> bytes:
+    """Transport packets, each the start of a section or of a picture; with 0x4000 in its number one goes on."""
+    return b"".join(
+        struct.pack(">BHB", 0x47, 0x4000 ^ pid, 0x10) + payload[:184].ljust(184, b"\xff")
+        for pid, payload in pids_and_payloads
+    )
+
+
+def section(kind: int, body: bytes, length: int | None = None) -> bytes:
+    """A program table with five bytes of header and room for its checksum."""
+    size = len(body) + 9 if length is None else length
+    return b"\0" + struct.pack(">BH", kind, 0xB000 | size) + bytes(5) + body + bytes(4)
+
+
+def transport(*pids_and_payloads: tuple[int, bytes]) -> bytes:
+    """Those packets, and others to be five."""
+    return packets(*pids_and_payloads, *[(0x1FFF, b"")] * 8)
+
+
+def png(*chunks: bytes, width: int = 64, height: int = 48, ihdr: bytes = b"\x08\x02\0\0\0") -> bytes:
+    """A PNG of these chunks behind its header."""
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">II", width, height) + ihdr) + b"".join(chunks)
+
+
+def png_chunk(name: bytes, body: bytes = b"", size: int | None = None) -> bytes:
+    """A PNG chunk without a right checksum."""
+    return struct.pack(">I4s", len(body) if size is None else size, name) + body + bytes(4)
+
+
+def gif(width: int, height: int, *frames: tuple[int, int, int, int]) -> bytes:
+    """A GIF with frames at those places: left, top, width, height."""
+    blocks = b"".join(b"\x2c" + struct.pack("<HHHHB", *frame, 0) + b"\x02\x02\x4c\x01\x00" for frame in frames)
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + blocks + b"\x3b"
+
+
+def webp(*chunks: bytes, width: int = 100, height: int = 100, flags: int = 2) -> bytes:
+    """An extended WebP."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return riff(b"WEBP", chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sides), *chunks)
+
+
+def anmf(left: int = 0, top: int = 0, width: int = 100, height: int = 100) -> bytes:
+    """A frame of a WebP."""
+    numbers = (left // 2, top // 2, width - 1, height - 1)
+    return chunk(b"ANMF", b"".join(number.to_bytes(3, "little") for number in numbers) + bytes(20))
+
+
+def avif(
+    *, width: int = 64, height: int = 64, grid: bytes = b"", tiles: int = 0, kind: bytes = b"av01", **boxes: bytes
+) -> bytes:
+    """An AVIF of one picture, or of a grid whose description lies in ``idat``."""
+    parts = {
+        "hdlr": box(b"hdlr", bytes(8), b"pict", bytes(13)),
+        "pitm": box(b"pitm", struct.pack(">IH", 0, 1)),
+        "iloc": box(b"iloc", struct.pack(">IBBHHHHHII", 1 << 24, 0x44, 0, 1, 1, 1, 0, 1, 0, len(grid))),
+        "iinf": box(b"iinf", struct.pack(">IH", 0, 1), box(b"infe", struct.pack(">IHH", 2 << 24, 1, 0), kind, b"\0")),
+        "iref": box(b"iref", bytes(4), box(b"dimg", struct.pack(">HH", 1, tiles), b"\0\2" * tiles)) if tiles else b"",
+        "iprp": box(
+            b"iprp",
+            box(b"ipco", box(b"ispe", struct.pack(">III", 0, width, height))),
+            box(b"ipma", struct.pack(">IIHBB", 0, 1, 1, 1, 1)),
+        ),
+        "idat": box(b"idat", grid),
+    } | boxes
+    return box(b"ftyp", b"avif\0\0\0\0avifmif1") + box(b"meta", bytes(4), *parts.values())
+
+
+def jpeg_with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encoded(scene(), "JPEG", progressive=True)
+    at = data.rindex(b"\xff\xda")
+    return data[:at] + data[at:-2] * count + b"\xff\xd9"
+
+
+def claiming(data: bytes, marker: bytes, after: int, claim: bytes) -> bytes:
+    """The same file with other bytes behind a marker."""
+    at = data.index(marker) + after
+    return data[:at] + claim + data[at + len(claim) :]
+
+
+def _gif() -> bytes:
+    return encoded(Picture.fromarray(scene()).quantize(16), "GIF")
+
+
+def _bmp(width: int, height: int, bits: int = 24, offset: int = 54) -> bytes:
+    return b"BM" + struct.pack("<IIIIiiHHI", 0, 0, offset, 40, width, height, 1, bits, 0) + bytes(20) + bytes(300)
+
+
+EDIT = struct.pack(">IiI", 33, 0, 0x10000)
+EDITS_20000 = movie(edits=box(b"edts", table(b"elst", 20_000, EDIT)))
+PAT = section(0x00, b"\0\1\xe1\0")
+BOMBS: dict[str, Bomb] = {
+    # MP4 and MOV
+    "mp4: 20,000 edits": Bomb(lambda: EDITS_20000, LimitExceeded),
+    "mp4: 20,000 edits, taken for sound": Bomb(lambda: EDITS_20000, LimitExceeded, "audio"),
+    "mp4: 1,000 edits in room for one": Bomb(lambda: movie(edits=box(b"edts", table(b"elst", 1, EDIT, claimed=1_000))), CorruptMedia),
+    "mp4: stsz of 5e7 sizes": Bomb(lambda: movie(box(b"stsz", struct.pack(">III", 0, 0, BIG))), LimitExceeded),
+    "mp4: stsz of 5e7 equal sizes": Bomb(lambda: movie(box(b"stsz", struct.pack(">III", 0, 100, BIG))), LimitExceeded),
+    "mp4: stsz of 400,000 sizes in no room": Bomb(lambda: movie(box(b"stsz", struct.pack(">III", 0, 0, 400_000))), CorruptMedia),
+    "mp4: stz2 of 400,000 sizes in no room": Bomb(lambda: movie(box(b"stz2", struct.pack(">III", 0, 8, 400_000))), CorruptMedia),
+    "mp4: stts of 5e7 samples": Bomb(lambda: movie(table(b"stts", 1, struct.pack(">II", BIG, 512))), LimitExceeded),
+    "mp4: stts of 5e7 rows": Bomb(lambda: movie(table(b"stts", 1, bytes(8), claimed=BIG)), CorruptMedia),
+    "mp4: stts rows whose sum overflows": Bomb(lambda: movie(table(b"stts", 4, struct.pack(">II", U32, 1))), LimitExceeded),
+    "mp4: ctts of 5e7 samples": Bomb(lambda: movie(table(b"ctts", 1, struct.pack(">II", BIG, 0))), LimitExceeded),
+    "mp4: stsc of 5e7 samples a chunk": Bomb(lambda: movie(table(b"stsc", 1, struct.pack(">III", 1, BIG, 1))), LimitExceeded),
+    "mp4: stsc of 5e7 rows": Bomb(lambda: movie(table(b"stsc", 1, bytes(12), claimed=BIG)), CorruptMedia),
+    "mp4: stco of 4e9 chunks": Bomb(lambda: movie(table(b"stco", 1, bytes(4), claimed=U32)), CorruptMedia),
+    "mp4: co64 of 5e7 chunks": Bomb(lambda: movie(table(b"co64", 1, bytes(8), claimed=BIG)), CorruptMedia),
+    "mp4: stss of 5e7 keyframes": Bomb(lambda: movie(table(b"stss", 1, bytes(4), claimed=BIG)), CorruptMedia),
+    "mp4: stsd of 5e7 descriptions": Bomb(lambda: movie(table(b"stsd", 0, claimed=BIG)), CorruptMedia),
+    "mp4: 20,000 tracks": Bomb(lambda: FTYP + box(b"moov", box(b"trak") * 20_000), LimitExceeded),
+    "mp4: 20,000 movie headers in each other": Bomb(lambda: FTYP + nested(b"moov", 2_000), LimitExceeded),
+    "mp4: udta in each other": Bomb(lambda: FTYP + box(b"moov", nested(b"udta", 500)), LimitExceeded),
+    "mp4: 100,000 empty boxes": Bomb(lambda: FTYP + box(b"skip") * 100_000, LimitExceeded),
+    "mp4: 200,000 empty boxes in a fragment": Bomb(lambda: FTYP + box(b"moov", MVHD) + box(b"moof", box(b"free") * 200_000), LimitExceeded),
+    "mp4: a box of 7 bytes": Bomb(lambda: FTYP + box(b"moov", MVHD, box(b"trak", size=7)), CorruptMedia),
+    "mp4: a box larger than the one around it": Bomb(lambda: FTYP + box(b"moov", MVHD, box(b"trak", size=1 << 30)), CorruptMedia),
+    "mp4: a long box of 2^64 - 1 bytes": Bomb(lambda: FTYP + box(b"moov", MVHD, long_box(b"trak", (1 << 64) - 1)), CorruptMedia),
+    "mp4: a long box of 8 bytes": Bomb(lambda: FTYP + box(b"moov", MVHD, long_box(b"trak", 8)), CorruptMedia),
+    "mp4: a long box without its size": Bomb(lambda: FTYP + box(b"moov", MVHD, box(b"trak", size=1)), CorruptMedia),
+    "mp4: a movie header larger than the file": Bomb(lambda: FTYP + box(b"moov", MVHD, size=1 << 31), CorruptMedia),
+    "mp4: no movie header": Bomb(lambda: FTYP + box(b"mdat", bytes(5_000)), CorruptMedia),
+    "mp4: media of size 0": Bomb(lambda: FTYP + box(b"mdat", bytes(5_000), size=0), CorruptMedia),
+    "mp4: a compressed movie header": Bomb(lambda: FTYP + box(b"moov", box(b"cmov", bytes(100))), UnsupportedFormat),
+    "mp4: a movie header hidden in free": Bomb(lambda: FTYP + box(b"free", box(b"moov", box(b"trak") * 50)), LimitExceeded),
+    "mp4: time scale 0 of a track": Bomb(lambda: movie(scale=0), CorruptMedia),
+    "mp4: time scale 0 of the movie": Bomb(lambda: FTYP + box(b"moov", box(b"mvhd", bytes(100))), CorruptMedia),
+    "mp4: 30 years of pictures": Bomb(lambda: movie().replace(struct.pack(">II", 1_000, 1_000), struct.pack(">II", 1, 10**9)), LimitExceeded),
+    "mp4: pictures of 65,535^2": Bomb(lambda: movie().replace(struct.pack(">HH", 160, 96), b"\xff" * 4), LimitExceeded),
+    "mp4: pictures of 65,535^2, taken for sound": Bomb(lambda: movie().replace(struct.pack(">HH", 160, 96), b"\xff" * 4), LimitExceeded, "audio"),
+    "mp4: a fragment of 5e7 samples": Bomb(lambda: movie() + box(b"moof", box(b"traf", box(b"trun", struct.pack(">II", 0, BIG)))), LimitExceeded),
+    "mp4: a fragment's samples in no room": Bomb(lambda: movie() + box(b"moof", box(b"traf", box(b"trun", struct.pack(">II", 0xF00, 10_000)))), CorruptMedia),
+    "mov: a table hidden in a description": Bomb(lambda: _hidden_table(), LimitExceeded),
+    # Matroska
+    "matroska: 1,000 tracks": Bomb(lambda: matroska(INFO, tracks(track() * 1_000)), LimitExceeded),
+    "matroska: 50,000 elements": Bomb(lambda: matroska(element(0xEC) * 50_000, tracks(track())), LimitExceeded),
+    "matroska: elements of no size in each other": Bomb(lambda: EBML + element(0x18538067, element(0x1654AE6B, open_ended=True) * 500, open_ended=True), CorruptMedia),
+    "matroska: a header of no size": Bomb(lambda: element(0x1A45DFA3, element(0x4282, b"matroska"), open_ended=True), CorruptMedia),
+    "matroska: private data of 2^50 bytes": Bomb(lambda: matroska(INFO, tracks(track(element(0x63A2, bytes(10), size=1 << 50)))), CorruptMedia),
+    "matroska: tracks of 2^55 bytes": Bomb(lambda: matroska(INFO, element(0x1654AE6B, track(), size=1 << 55)), CorruptMedia),
+    "matroska: tags in each other": Bomb(lambda: matroska(INFO, tracks(track()), element(0x1254C367, _tags(2_000))), LimitExceeded),
+    "matroska: tags behind the media": Bomb(lambda: _tags_behind_media(), LimitExceeded),
+    "matroska: time scale 0": Bomb(lambda: matroska(element(0x1549A966, number(0x2AD7B1, 0)), tracks(track())), CorruptMedia),
+    "matroska: a duration of 10^300": Bomb(lambda: matroska(element(0x1549A966, element(0x4489, struct.pack(">d", 1e300))), tracks(track())), LimitExceeded),
+    "matroska: pictures of 2^32 x 2^32": Bomb(lambda: matroska(INFO, tracks(track(element(0xE0, number(0xB0, 1 << 32), number(0xBA, 1 << 32))))), LimitExceeded),
+    "matroska: sound at 1e300 Hz": Bomb(lambda: matroska(INFO, tracks(track(element(0xE1, element(0xB5, struct.pack(">d", 1e300))), kind=2))), LimitExceeded, "audio"),
+    "matroska: sound of 10,000 channels": Bomb(lambda: matroska(INFO, tracks(track(element(0xE1, number(0x9F, 10_000)), kind=2))), LimitExceeded, "audio"),
+    "matroska: packets compressed with zlib": Bomb(lambda: matroska(INFO, tracks(track(_compression(0)))), UnsupportedFormat),
+    "matroska: a megabyte before every packet": Bomb(lambda: matroska(INFO, tracks(track(_compression(3, bytes(1 << 20))))), LimitExceeded),
+    "matroska: an integer of 200 bytes": Bomb(lambda: matroska(INFO, tracks(track(element(0xE0, element(0xB0, bytes(200)))))), CorruptMedia),
+    "matroska: a float of 3 bytes": Bomb(lambda: matroska(element(0x1549A966, element(0x4489, bytes(3))), tracks(track())), CorruptMedia),
+    "matroska: no tracks": Bomb(lambda: matroska(INFO, element(0x1F43B675, bytes(1_000))), CorruptMedia),
+    # AVI
+    "avi: 100 streams": Bomb(lambda: avi(strh(), strf(), streams=100), LimitExceeded),
+    "avi: pictures of 2^31": Bomb(lambda: avi(strh(), strf(1 << 30, 1 << 30)), LimitExceeded),
+    "avi: an index of 2^32 entries": Bomb(lambda: avi(strh(), strf(), chunk(b"indx", struct.pack("<HHI", 4, 0, U32) + bytes(24))), CorruptMedia),
+    "avi: a stream header of 4 GB": Bomb(lambda: avi(chunk(b"strh", bytes(48), size=U32)), CorruptMedia),
+    "avi: a list of headers of 4 GB": Bomb(lambda: riff(b"AVI ", chunk(b"LIST", b"hdrl", size=U32)), CorruptMedia),
+    "avi: 100,000 empty chunks": Bomb(lambda: riff(b"AVI ", chunk(b"JUNK") * 100_000), LimitExceeded),
+    "avi: lists in each other": Bomb(lambda: riff(b"AVI ", _lists(100)), LimitExceeded),
+    "avi: no streams": Bomb(lambda: riff(b"AVI ", chunk(b"LIST", b"movi" + bytes(500))), CorruptMedia),
+    # MPEG-TS
+    "ts: sync bytes and noise": Bomb(lambda: _noise_in_packets(), CorruptMedia),
+    "ts: five packets, then noise": Bomb(lambda: transport((0, PAT))[: 5 * 188] + np.random.default_rng(3).bytes(100_000), CorruptMedia),
+    "ts: a table of 4,095 bytes": Bomb(lambda: transport((0, section(0x00, b"\0\1\xe1\0", 0xFFF))), CorruptMedia),
+    "ts: a program of 30 streams": Bomb(lambda: transport((0, PAT), (0x100, section(0x02, bytes(4) + b"\x1b\xe1\x01\xf0\x00" * 30))), LimitExceeded),
+    "ts: 200 programs": Bomb(lambda: packets(*_long_section(b"".join(struct.pack(">HH", n + 1, 0xE100 + n) for n in range(200))), *[(0x1FFF, b"")] * 8), LimitExceeded),
+    # WAV
+    "wav: 1 Hz": Bomb(lambda: wav(fmt(rate=1)), LimitExceeded),
+    "wav: 1.7e9 Hz": Bomb(lambda: wav(fmt(rate=1_700_000_000)), LimitExceeded),
+    "wav: 0 Hz": Bomb(lambda: wav(fmt(rate=0)), CorruptMedia),
+    "wav: 64 channels": Bomb(lambda: wav(fmt(channels=64, align=128)), LimitExceeded),
+    "wav: no channels": Bomb(lambda: wav(fmt(channels=0)), CorruptMedia),
+    "wav: 65,535 bits": Bomb(lambda: wav(fmt(bits=65_535)), CorruptMedia),
+    "wav: samples of no bytes": Bomb(lambda: wav(fmt(align=0)), CorruptMedia),
+    "wav: a format of 4 bytes": Bomb(lambda: wav(chunk(b"fmt ", bytes(4))), CorruptMedia),
+    "wav: a format of 4 GB": Bomb(lambda: wav(chunk(b"fmt ", bytes(16), size=U32)), CorruptMedia),
+    "wav: an extensible format that is none": Bomb(lambda: wav(fmt(tag=0xFFFE)), CorruptMedia),
+    "wav: samples before the format": Bomb(lambda: wav(), CorruptMedia),
+    "wav: 100,000 chunks": Bomb(lambda: wav(chunk(b"LIST") * 100_000), LimitExceeded),
+    "wav: ten hours": Bomb(lambda: riff(b"WAVE", fmt(tag=2, rate=16_000, align=1)[:16] + struct.pack("<IHH", 1, 1, 4), chunk(b"data", bytes(36_000))), LimitExceeded),
+    # FLAC
+    "flac: 2^36 samples": Bomb(lambda: flac(samples=(1 << 36) - 1), LimitExceeded),
+    "flac: 2e9 samples": Bomb(lambda: flac(samples=2_000_000_000), LimitExceeded),
+    "flac: 1,000,000 Hz": Bomb(lambda: flac(rate=1_000_000, samples=0), LimitExceeded),
+    "flac: 0 Hz": Bomb(lambda: flac(rate=0), CorruptMedia),
+    "flac: blocks of 1 sample": Bomb(lambda: flac(block=1), CorruptMedia),
+    "flac: a picture of 16 MB": Bomb(lambda: flac(more=b"\x86\xff\xff\xff"), CorruptMedia),
+    "flac: 100,000 blocks": Bomb(lambda: flac(more=b"\1\0\0\0" * 100_000), LimitExceeded),
+    # MP3 and AAC
+    "mp3: a tag beyond the file": Bomb(lambda: b"ID3\4\0\0\x7f\x7f\x7f\x7f" + bytes(100), CorruptMedia),
+    "mp3: 50 tags": Bomb(lambda: b"ID3\4\0\0\0\0\0\0" * 50 + made("mp3 CONSTANT 0.2 1 44100"), CorruptMedia),
+    "mp3: nothing behind a tag": Bomb(lambda: b"ID3\4\0\0\0\0\0\0" + bytes(5_000), CorruptMedia),
+    "mp3: a megabyte of sync bytes behind a tag": Bomb(lambda: b"ID3\4\0\0\0\0\0\0" + b"\xff" * (1 << 20), CorruptMedia),
+    "mp3: 2^32 frames": Bomb(lambda: _xing(made("mp3 VARIABLE 0.2 2 44100"), U32), LimitExceeded),
+    # Ogg
+    "ogg: a page beyond the file": Bomb(lambda: page(vorbis(), lacing=b"\xff" * 255), CorruptMedia),
+    "ogg: pages of nothing": Bomb(lambda: page(b"", flags=0) * 50_000, CorruptMedia),
+    "ogg: 1,000 streams": Bomb(lambda: b"".join(page(vorbis(), serial=n) for n in range(1_000)), LimitExceeded),
+    "ogg: 1e9 Hz": Bomb(lambda: page(vorbis(rate=10**9)), LimitExceeded),
+    "ogg: 0 Hz": Bomb(lambda: page(vorbis(rate=0)), CorruptMedia),
+    "ogg: 255 channels": Bomb(lambda: page(vorbis(channels=255)), LimitExceeded),
+    "ogg: 3 million years": Bomb(lambda: page(vorbis()) + page(b"x" * 50, flags=4, position=(1 << 62)), LimitExceeded),
+    "ogg: FLAC that breaks off": Bomb(lambda: page(b"\x7fFLAC\1\0\0\1fLaC\0\0\0\x22" + bytes(4)), CorruptMedia),
+    # Images
+    "jpeg: 65,500^2": Bomb(lambda: claiming(encoded(scene(), "JPEG"), b"\xff\xc0", 5, struct.pack(">HH", 65_500, 65_500)), LimitExceeded),
+    "jpeg: 13,000^2 in no bytes": Bomb(lambda: claiming(encoded(scene(), "JPEG"), b"\xff\xc0", 5, struct.pack(">HH", 13_000, 13_000)), LimitExceeded),
+    "jpeg: 6,000^2 in no bytes": Bomb(lambda: claiming(encoded(scene(), "JPEG"), b"\xff\xc0", 5, struct.pack(">HH", 6_000, 6_000)), LimitExceeded),
+    "jpeg: 5,000 scans": Bomb(lambda: jpeg_with_scans(5_000), LimitExceeded),
+    "jpeg: 100,000 markers": Bomb(lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 100_000, CorruptMedia),
+    "png: a chunk of 2^31 bytes": Bomb(lambda: png(png_chunk(b"tEXt", size=0x80000000)), CorruptMedia),
+    "png: a chunk of 2^32 - 1 bytes behind pixels": Bomb(lambda: png(png_chunk(b"IDAT", bytes(9)), png_chunk(b"IDAT", size=U32)), CorruptMedia),
+    "png: 16,000^2": Bomb(lambda: png(png_chunk(b"IDAT", bytes(9)), width=16_000, height=16_000), LimitExceeded),
+    "png: 2^31 frames": Bomb(lambda: png(png_chunk(b"acTL", struct.pack(">II", (1 << 31) - 1, 0)), png_chunk(b"IDAT", bytes(9))), LimitExceeded),
+    "png: a frame outside the picture": Bomb(lambda: png(png_chunk(b"IDAT", bytes(9)), png_chunk(b"fcTL", struct.pack(">IIIII", 0, 64, 48, 1, 0) + bytes(6))), CorruptMedia),
+    "png: 100,000 chunks": Bomb(lambda: png(png_chunk(b"tEXt") * 100_000), CorruptMedia),
+    "png: a filter that there is not": Bomb(lambda: png(png_chunk(b"IDAT", bytes(9)), ihdr=b"\x08\x02\0\1\0"), CorruptMedia),
+    "gif: 66 bytes of 16,000^2": Bomb(lambda: gif(16_000, 16_000, (0, 0, 16_000, 16_000)), LimitExceeded),
+    "gif: 4,000^2 x 400": Bomb(lambda: gif(4_000, 4_000, *[(0, 0, 4_000, 4_000)] * 400), LimitExceeded),
+    "gif: a frame below the screen": Bomb(lambda: gif(40, 30, (0, 256, 1, 1)), CorruptMedia),
+    "gif: a frame of 60,000 rows": Bomb(lambda: claiming(_gif(), b"\x2c\0\0\0\0", 3, struct.pack("<H", 60_000)), CorruptMedia),
+    "gif: 10,000 frames": Bomb(lambda: gif(8, 8, *[(0, 0, 8, 8)] * 10_000), LimitExceeded),
+    "webp: 34 bytes of 16,383^2": Bomb(lambda: riff(b"WEBP", chunk(b"VP8 ", b"\0\0\0\x9d\x01\x2a\xff\x3f\xff\x3f")), LimitExceeded),
+    "webp: a canvas of 2^24": Bomb(lambda: webp(anmf(), width=1 << 24, height=1 << 24), LimitExceeded),
+    "webp: 5,000 frames": Bomb(lambda: webp(*[anmf()] * 5_000), LimitExceeded),
+    "webp: 1,000 frames of 4,000^2": Bomb(lambda: webp(*[anmf()] * 1_000, width=4_000, height=4_000), LimitExceeded),
+    "webp: a frame outside the canvas": Bomb(lambda: webp(anmf(left=2)), CorruptMedia),
+    "webp: a picture larger than the canvas": Bomb(lambda: webp(chunk(b"VP8 ", b"\0\0\0\x9d\x01\x2a\xff\x3f\xff\x3f"), flags=0), CorruptMedia),
+    "webp: 200,000 chunks": Bomb(lambda: webp(chunk(b"JUNK") * 200_000), CorruptMedia),
+    "bmp: 60,000^2": Bomb(lambda: _bmp(60_000, 60_000), LimitExceeded),
+    "bmp: rows that are not there": Bomb(lambda: _bmp(3_000, 3_000), CorruptMedia),
+    "bmp: 77 bits": Bomb(lambda: _bmp(10, 3, bits=77), CorruptMedia),
+    "bmp: rows beyond the file": Bomb(lambda: _bmp(10, 3, offset=1 << 31), CorruptMedia),
+    "avif: 60,000^2": Bomb(lambda: avif(width=60_000, height=60_000), LimitExceeded),
+    "avif: a grid of 2^32 a side": Bomb(lambda: avif(kind=b"grid", grid=b"\0\1\0\0" + b"\xff" * 8, tiles=1), LimitExceeded),
+    "avif: a grid of 65,536 places and no tiles": Bomb(lambda: avif(kind=b"grid", grid=b"\0\0\xff\xff\0\x40\0\x40"), CorruptMedia),
+    "avif: 65,535 tiles in no room": Bomb(lambda: avif(iref=box(b"iref", bytes(4), box(b"dimg", b"\0\1\xff\xff"))), CorruptMedia),
+    "avif: 1e9 items": Bomb(lambda: avif(iinf=box(b"iinf", struct.pack(">II", 1 << 24, 10**9))), LimitExceeded),
+    "avif: 1e9 places": Bomb(lambda: avif(iloc=box(b"iloc", struct.pack(">IBBI", 2 << 24, 0x44, 0, 10**9))), LimitExceeded),
+    "avif: 1e9 owners of properties": Bomb(lambda: avif(iprp=box(b"iprp", box(b"ipma", struct.pack(">II", 0, 10**9)))), LimitExceeded),
+    "avif: an item outside the file": Bomb(lambda: avif(iloc=box(b"iloc", struct.pack(">IBBHHHHII", 0, 0x44, 0, 1, 1, 0, 1, 0, U32))), CorruptMedia),
+    "avif: no size": Bomb(lambda: avif(iprp=b""), CorruptMedia),
+    "avif: 100,000 boxes": Bomb(lambda: avif(idat=box(b"free") * 100_000), LimitExceeded),
+    # Texts that name other files or sockets
+    "sdp": Bomb(lambda: b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n", UnsupportedFormat),
+    "hls": Bomb(lambda: b"#EXTM3U\n#EXTINF:5,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", UnsupportedFormat),
+    "ffconcat": Bomb(lambda: b"ffconcat version 1.0\nfile '/etc/hostname'\n", UnsupportedFormat),
+    "svg": Bomb(lambda: b"<svg><image href='file:///etc/passwd'/></svg>", UnsupportedFormat),
+    "dash": Bomb(lambda: b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1/</BaseURL></MPD>", UnsupportedFormat),
+    "jpeg 2000": Bomb(lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200), UnsupportedFormat),
+    "zip": Bomb(lambda: b"PK\3\4" + bytes(200), UnsupportedFormat),
+}  # fmt: skip
+
+
+def _hidden_table() -> bytes:
+    clip = made("mov h264")
+    at = clip.index(b"avcC") - 4
+    hidden = box(b"stsz", struct.pack(">III", 0, 1, 10**9))
+    out = bytearray(clip[:at] + hidden + clip[at:])
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        start = clip.index(name) - 4
+        struct.pack_into(">I", out, start, struct.unpack_from(">I", clip, start)[0] + len(hidden))
+    return bytes(out)
+
+
+def _tags(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = element(0x67C8, data)
+    return element(0x7373, data)
+
+
+def _tags_behind_media() -> bytes:
+    """What an index points at is read although a cluster without an end stands before it."""
+    cluster, tags = element(0x1F43B675, bytes(500), open_ended=True), element(0x1254C367, _tags(1_000))
+
+    def seek(to: int) -> bytes:
+        return element(0x114D9B74, element(0x4DBB, element(0x53AB, b"\x12\x54\xc3\x67"), number(0x53AC, to)))
+
+    before = seek(0) + INFO + tracks(track()) + cluster
+    return matroska(seek(len(before)) + INFO + tracks(track()) + cluster + tags)
+
+
+def _compression(algorithm: int, settings: bytes = b"") -> bytes:
+    encoding = element(0x6240, element(0x5034, number(0x4254, algorithm), element(0x4255, settings)))
+    return element(0x6D80, encoding)
+
+
+def _lists(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = chunk(b"LIST", b"strl" + data)
+    return data
+
+
+def _noise_in_packets() -> bytes:
+    data = np.random.default_rng(5).integers(0, 256, (2_000, 188), np.uint8)
+    data[:, 0] = 0x47
+    data[:, 1] |= 0x10  # no packet of the program table
+    return data.tobytes()
+
+
+def _long_section(body: bytes) -> list[tuple[int, bytes]]:
+    """A program table as long as it takes, in packets of which the first begins it."""
+    whole = section(0x00, body)
+    return [(0, whole[:184]), *((0x4000, whole[at : at + 184]) for at in range(184, len(whole), 184))]
+
+
+def _xing(data: bytes, frames: int) -> bytes:
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    return data[: at + 8] + struct.pack(">I", frames) + data[at + 12 :]
