@@ -147,6 +147,7 @@ class NixlReads:
                 return
             except Hung:
                 if time.monotonic() >= deadline:
+                    agent.forget(peer.agent)  # which ends what hangs
                     raise
                 self._count("reconnects")
                 if not self._replace_agent(agent, at_most_every=REPLACE_SECONDS):
