@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import Closed
-from gpuflow.flow.flow import Flow, OptionsLike
+from gpuflow.flow.flow import Flow, Isolation, OptionsLike
 from gpuflow.media import Media, Modality, Outcome, Source
 from gpuflow.memory import Slab
 
@@ -30,6 +30,7 @@ class SyncFlow:
         slab_bytes: int | str = "1GiB",
         workers: int | None = None,
         max_pending: int | None = None,
+        isolation: Isolation = "none",
     ) -> None:
         async def make() -> Flow:
             return Flow(
@@ -39,6 +40,7 @@ class SyncFlow:
                 slab_bytes=slab_bytes,
                 workers=workers,
                 max_pending=max_pending,
+                isolation=isolation,
             )
 
         self._process = os.getpid()
@@ -119,7 +121,12 @@ class SyncFlow:
 
 
 def load(
-    source: object, *, options: OptionsLike = None, modality: Modality | None = None, device: str = "auto"
+    source: object,
+    *,
+    options: OptionsLike = None,
+    modality: Modality | None = None,
+    device: str = "auto",
+    isolation: Isolation = "none",
 ) -> Media:
     """Load one medium with the default limits; a string may be a path, for here the caller is the library's own user.
 
@@ -131,6 +138,7 @@ def load(
         options: ``ImageOptions``, ``VideoOptions`` or ``AudioOptions``, or their JSON form.
         modality: what the bytes must be; sniffed by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        isolation: ``"process"`` decodes in sandboxed processes, for bytes that are not your own.
 
     Returns:
         ``Image``, ``Frames``, ``Waveform`` or ``Features``: a context manager over its memory.
@@ -139,7 +147,7 @@ def load(
         GpuflowError: one of its subclasses, see ``gpuflow.errors``.
     """
     with _making:
-        flow = _default(device, os.getpid())
+        flow = _default(device, isolation, os.getpid())
     return flow.load(Source.of(source, modality=modality, trusted=True), options=options)
 
 
@@ -147,8 +155,8 @@ _making = threading.Lock()  # two first calls at once make one flow
 
 
 @functools.cache
-def _default(device: str, process: int) -> SyncFlow:
-    return SyncFlow(device=device)  # its thread is a daemon: it ends with the process
+def _default(device: str, isolation: Isolation, process: int) -> SyncFlow:
+    return SyncFlow(device=device, isolation=isolation)  # its thread is a daemon: it ends with the process
 
 
 async def _next(outcomes: Any) -> Outcome | None:
