@@ -167,7 +167,9 @@ def test_damage_has_the_same_end(kept: float, flows: tuple[SyncFlow, SyncFlow]) 
         (make_clip("mpeg4", 20, container="avi"), VideoOptions(num_frames=3)),
         (make_clip(container="mpegts"), VideoOptions()),
     ]
-    for data, options in [*files, *clips, (SOUNDS["mp3"], AudioOptions()), (SOUNDS["flac"], AudioOptions())]:
+    sounds = [(SOUNDS[name], AudioOptions()) for name in ("mp3", "flac")]
+    cases: list[tuple[bytes, Options]] = [*files, *clips, *sounds]
+    for data, options in cases:
         _same(flows, data[: int(kept * len(data))], options)
 
 
