@@ -54,7 +54,7 @@ def _cases(*, quick: bool) -> list[Case]:
     if quick:
         return [("JPEG 320x240", samples.picture("JPEG", width=320, height=240), ImageOptions())]
     jpeg = samples.picture("JPEG", width=1920, height=1080)
-    clip = encode("libx264", 640, 360, 60, 10.0, 1)
+    clip = encode("libx264", 640, 360, 60, 10.0)
     return [
         ("JPEG 1920x1080", jpeg, ImageOptions()),
         ("JPEG 1920x1080 to clip-224", jpeg, ImageOptions(preset="clip-224")),
@@ -62,7 +62,7 @@ def _cases(*, quick: bool) -> list[Case]:
         ("WebP 1920x1080", samples.picture("WEBP", width=1920, height=1080), ImageOptions()),
         ("H.264 10 s 640x360, 20 frames", clip, VideoOptions(num_frames=20)),
         ("H.264 10 s 640x360, 20 frames of 224x224", clip, VideoOptions(num_frames=20, size=224)),
-        ("H.264 10 s 1280x720, 20 frames", encode("libx264", 1280, 720, 60, 10.0, 1), VideoOptions(num_frames=20)),
+        ("H.264 10 s 1280x720, 20 frames", encode("libx264", 1280, 720, 60, 10.0), VideoOptions(num_frames=20)),
         ("MP3 5 s to 16 kHz", samples.recording(), AudioOptions(sample_rate=16_000)),
     ]
 

@@ -8,6 +8,7 @@ follow their job over the socket: 0.09 ms for 1 MB, against 0.12 by a shared rin
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from typing import Any, Protocol
@@ -241,13 +242,11 @@ class Channel:
 
     def ended(self) -> bool:
         """Whether the worker has closed its end, or says something although it was asked nothing."""
-        try:
-            self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except (BlockingIOError, TimeoutError):
-            return False
-        except OSError:
+        if self._pending or self.connection.fileno() < 0:
             return True
-        return True
+        look = select.poll()  # a receive would wait as long as the socket's timeout
+        look.register(self.connection, select.POLLIN)
+        return bool(look.poll(0))
 
     def close(self) -> None:
         """Close this end."""
