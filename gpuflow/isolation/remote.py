@@ -14,6 +14,7 @@ from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import ArraySink, AudioWanted, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.plausible import check_clip, check_image_facts, check_pixels, check_sound
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.process import WorkerProcess
 from gpuflow.isolation.wire import Clock, Disconnected
@@ -79,15 +80,17 @@ class _RemoteDecoder:
         if self._kind.name in _READ_HERE:
             return image_info(self._blob.data, self._kind)
         with self._conversation(wire.ImageInfoJob(*self._common())):
-            return self._answer(wire.ImageFacts).info
+            info = self._answer(wire.ImageFacts).info
+            check_image_facts(info, self._kind)
+            self._finish()
+            return info
 
     @contextmanager
     def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
         """See ``Decoder``. The pixels lie in a lease of their own."""
         with self._conversation(wire.ImageJob(*self._common(), info, frame)):
             found = self._answer(wire.Pixels)
-            if (found.height, found.width) != (info.height, info.width) or found.channels not in (3, 4):
-                raise Disconnected("the worker announces an image of another size")
+            check_pixels(found, info)
             spec = lay_out({"pixels": ("uint8", (found.height, found.width, found.channels))})
             with self._filled(spec) as lease:
                 self._finish()
@@ -102,9 +105,8 @@ class _RemoteDecoder:
         )  # fmt: skip
         with self._conversation(job):
             found = self._answer(wire.Sound)
+            check_sound(found, wanted.sample_rate, self._limits)
             spec = lay_out({"waveform": ("float32", found.shape)})
-            if min(found.shape) < 1 or spec[0].nbytes > self._limits.max_pcm_bytes or found.sample_rate < 1:
-                raise Disconnected("the worker announces audio that cannot be")
             with self._filled(spec) as lease:
                 self._finish()
                 yield Sound(
@@ -117,14 +119,7 @@ class _RemoteDecoder:
         """See ``Decoder``."""
         with self._conversation(wire.VideoJob(*self._common())):
             found = self._answer(wire.Opened)
-            info, limits = found.info, self._limits
-            if not found.pts_seconds or info.num_frames != len(found.pts_seconds):
-                raise Disconnected("the worker announces a clip that cannot be")
-            if (
-                max(info.width, info.height) > limits.max_video_side
-                or info.width * info.height > limits.max_video_pixels
-            ):
-                raise Disconnected("the worker announces pictures beyond the limits")
+            check_clip(found, self._limits)
             yield _RemoteClip(self, found, self._slab)
 
     def ask(self, order: Any, kind: type[_T]) -> _T:

@@ -165,7 +165,8 @@ class Failed(_Message, frozen=True):
         """The error, here."""
         kind = getattr(errors, self.kind, None)
         known = isinstance(kind, type) and issubclass(kind, GpuflowError)
-        return (kind if known else DecoderCrashed)(self.text[:MAX_TEXT])  # type: ignore[misc]
+        shown = "".join(letter if letter.isprintable() else "?" for letter in self.text[:MAX_TEXT])  # it may be logged
+        return (kind if known else DecoderCrashed)(shown)  # type: ignore[misc]
 
 
 Order = Hello | ImageInfoJob | ImageJob | AudioJob | VideoJob | Plan | Decode | Free | Put | Stop

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.base import ImageInfo, MediaType, VideoInfo
 from gpuflow.config import AudioOptions, ImageOptions, Limits, VideoOptions
 from gpuflow.demo import samples
 from gpuflow.errors import (
@@ -38,10 +39,11 @@ from gpuflow.flow.context import Deadline
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.isolation.decoding import InProcess
+from gpuflow.isolation.plausible import check_clip, check_pixels, check_sound
 from gpuflow.isolation.pool import DecoderPool, Quarantine
 from gpuflow.isolation.process import environment
 from gpuflow.isolation.remote import Isolated
-from gpuflow.isolation.wire import Channel, Disconnected
+from gpuflow.isolation.wire import Channel, Disconnected, Failed, Opened, Pixels, Ready, Sound, framed
 from gpuflow.media import Blob, Media
 from gpuflow.memory import Slab
 from tests.flow.clips import make_clip
@@ -429,9 +431,66 @@ def test_a_worker_that_answers_nonsense_is_ended(shared: Slab) -> None:
                 Channel(ours).receive(Deadline(5.0))
 
 
-def test_an_answer_that_comes_in_drops_is_read_whole_after_a_deadline_between_them() -> None:
-    from gpuflow.isolation.wire import Ready, framed
+INFO = VideoInfo("h264", 64, 48, 2, 2.0, 1.0)
+TIMES = (0.0, 0.5)
 
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Opened(INFO, ()),
+        Opened(INFO, (0.0, 0.5, 1.0)),
+        Opened(INFO, (0.0, float("nan"))),
+        Opened(INFO, (0.5, 0.0)),
+        Opened(INFO, (0.0, 9.0)),
+        Opened(replace(INFO, width=10**9), TIMES),
+        Opened(replace(INFO, height=-48), TIMES),
+        Opened(replace(INFO, rotation=45), TIMES),
+        Opened(replace(INFO, matrix="../../etc"), TIMES),
+        Opened(replace(INFO, codec="h264\n" * 99), TIMES),
+        Opened(replace(INFO, fps=float("inf")), TIMES),
+    ],
+)
+def test_a_clip_that_cannot_be_is_not_believed(said: Opened) -> None:
+    check_clip(Opened(INFO, TIMES), LIMITS)
+    with pytest.raises(Disconnected):
+        check_clip(said, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "said", [Pixels(64, 64, 5, "pillow"), Pixels(65, 64, 3, "pillow"), Pixels(64, 64, 3, "\x1b[2J")]
+)
+def test_pixels_that_cannot_be_are_not_believed(said: Pixels) -> None:
+    check_pixels(Pixels(64, 64, 3, "pillow"), ImageInfo("jpeg", 64, 64))
+    with pytest.raises(Disconnected):
+        check_pixels(said, ImageInfo("jpeg", 64, 64))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Sound("mp3", 2, 44_100, 16_000, (3, 100), "pyav"),
+        Sound("mp3", 2, 44_100, 8_000, (1, 100), "pyav"),
+        Sound("mp3", 2, 44_100, 16_000, (1, 10**12), "pyav"),
+        Sound("mp3", 2, 1, 16_000, (1, 100), "pyav"),
+        Sound("mp3", 2, 44_100, 16_000, (0, 100), "pyav"),
+    ],
+)
+def test_sound_that_cannot_be_is_not_believed(said: Sound) -> None:
+    check_sound(Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav"), 16_000, LIMITS)
+    with pytest.raises(Disconnected):
+        check_sound(said, 16_000, LIMITS)
+
+
+def test_a_workers_text_cannot_break_a_log_nor_name_an_error_of_its_own() -> None:
+    assert str(Failed("CorruptMedia", "a\nb\x1b[2J")) != ""
+    error = Failed("CorruptMedia", "a\nb\x1b[2J").error()
+    assert (type(error).__name__, str(error)) == ("CorruptMedia", "a?b?[2J")
+    for name in ("SystemExit", "ClassVar", "__builtins__", "annotations"):
+        assert type(Failed(name, "x").error()) is DecoderCrashed
+
+
+def test_an_answer_that_comes_in_drops_is_read_whole_after_a_deadline_between_them() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         message, channel = framed(Ready()), Channel(ours)
