@@ -36,7 +36,7 @@ def gpu_decoder(device_index: int) -> ImageDecoder:
 
 def capabilities() -> dict[str, Capability]:
     """What can be used here, by backend."""
-    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, gpu_decoder(0))}
+    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, _TORCH_FREE[0], gpu_decoder(0))}
 
 
 def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: int = 0) -> list[ImageDecoder]:

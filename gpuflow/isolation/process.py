@@ -34,6 +34,8 @@ class WorkerProcess:
     """
 
     def __init__(self, slab_file: int, hello: wire.Hello) -> None:
+        if not sys.executable:
+            raise BackendUnavailable("decode workers need a Python interpreter, and sys.executable names none")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
