@@ -5,6 +5,7 @@ Started as a fresh interpreter (never a fork) with one socket. Torch is not impo
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import resource
@@ -31,6 +32,8 @@ from gpuflow.isolation.sandbox import die_with_parent, forbid_system_calls, limi
 from gpuflow.isolation.warm_up import warm_up
 from gpuflow.ops.audio import to_rate
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
 
 def main(parent: int, file: int) -> None:
     """Serve the socket ``file`` until it is closed."""
@@ -53,6 +56,7 @@ def _prepared(inbox: Inbox, slab_file: int) -> Worker:
     hello = inbox.next()
     slab = np.frombuffer(mmap.mmap(slab_file, hello.slab_bytes), np.uint8)
     os.close(slab_file)
+    keep_memory()
     warm_up()
     worker = Worker(inbox, slab, hello.num_threads)
     limit_resources(hello.memory_bytes)
@@ -249,6 +253,15 @@ class _Writing:
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
         self._worker.put(index, surface, self._shape, self._places.get(index))
+
+
+def keep_memory() -> None:
+    """Have freed memory stay with the process: given back to the kernel after every picture, its pages are zeroed and
+    mapped anew for the next (11,000 faults and 17 of 35 ms for a 1080p WebP). The pool replaces a worker that grew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def silence() -> None:
