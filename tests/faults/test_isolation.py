@@ -283,6 +283,7 @@ def test_a_worker_that_ends_while_it_is_idle_is_replaced_and_costs_no_job(shared
     with pool_of(shared) as (pool, isolated):
         (first,) = pool.pids
         os.kill(first, signal.SIGKILL)
+        _wait_until(lambda: not _alive(first))
         assert np.array_equal(decode(isolated, picture(1)), pixels_of(picture(1)))
         assert pool.pids != [first]
         assert len(pool.quarantine) == 0
@@ -570,8 +571,10 @@ def test_a_flow_that_isolates_survives_the_death_of_every_worker() -> None:
         pool = _pool(flow)
         for _ in range(3):
             _wait_until(lambda: len(pool.pids) == 2)
-            for pid in pool.pids:
+            killed = pool.pids
+            for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+            _wait_until(lambda: not any(_alive(pid) for pid in killed))  # noqa: B023
             with flow.load(samples.recording(), options=AudioOptions(sample_rate=16_000)) as sound:
                 assert sound.shape == (1, 80_000)
         assert flow.slab.statistics().live_leases == 0
