@@ -589,6 +589,21 @@ def test_parts_of_a_clip_are_decoded_side_by_side_in_a_worker() -> None:
         assert any(len(list(Path(f"/proc/{pid}/task").iterdir())) > 1 for pid in pool.pids)
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_the_workers_decode_clips_and_the_result_says_so() -> None:
+    with SyncFlow(device="auto", slab_bytes="64MiB", workers=2, isolation="process", limits=PATIENT) as flow:
+        with flow.load(CLIP, options=VideoOptions(num_frames=4)) as frames:
+            assert frames.device.startswith("cuda")
+            assert (frames.backend, "isolated workers" in (frames.fallback or "")) == ("pyav", True)
+        with flow.load(picture(1).data) as image:
+            assert image.device.startswith("cuda")
+    with (
+        SyncFlow(device="cuda", slab_bytes="64MiB", workers=1, isolation="process", limits=PATIENT) as flow,
+        pytest.raises(BackendUnavailable),
+    ):
+        flow.load(CLIP, options=VideoOptions(num_frames=4))
+
+
 def test_isolation_has_two_names() -> None:
     with pytest.raises(InvalidOptions, match="isolation"):
         Flow(device="cpu", isolation="thread")  # type: ignore[arg-type]
