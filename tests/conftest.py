@@ -52,7 +52,7 @@ def context(slab: Slab) -> Iterator[LoadContext]:
             device=devices.choose("cpu"),
             slab=slab,
             host_slab=slab,
-            limits=Limits(),
+            limits=Limits(image_seconds=60.0, audio_seconds=60.0),  # libraries are imported on the way
             deadline=Deadline(60.0),
             counters=Counters(),
             segment_pool=pool,

@@ -61,6 +61,11 @@ class VideoInfo:
     chroma: str = "420"
     profile: str = ""
 
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """``(height, width)`` after rotation."""
+        return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
+
 
 class ImageDecoder(Protocol):
     """Bytes of one image to RGB."""

@@ -8,12 +8,16 @@ from typing import Any
 
 from gpuflow.codecs._backends.nvimagecodec import NvImageCodecDecoder
 from gpuflow.codecs._backends.pillow import PillowDecoder
+from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
+from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import Capability, ImageDecoder, ImageInfo
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
 GPU_FORMATS = frozenset({"jpeg"})  # what a GPU decoder exists for at all
 _CPU_DECODERS: tuple[ImageDecoder, ...] = (TorchvisionDecoder(), PillowDecoder())
+# For decode workers, which have no torch: the same pixels for every format
+_TORCH_FREE: tuple[ImageDecoder, ...] = (SimpleJpegDecoder(), PyAvPngDecoder(), PillowDecoder())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ def gpu_decoder(device_index: int) -> ImageDecoder:
 
 def capabilities() -> dict[str, Capability]:
     """What can be used here, by backend."""
-    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, gpu_decoder(0))}
+    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, _TORCH_FREE[0], gpu_decoder(0))}
 
 
 def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: int = 0) -> list[ImageDecoder]:
@@ -47,8 +51,8 @@ def gpu_obstacle(info: ImageInfo, device_index: int) -> str | None:
     return decoder.capability().reason or decoder.supports(info).reason or None
 
 
-def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0) -> Decoded:
-    """Decode one frame on the CPU, by the first decoder that can.
+def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0, torch_free: bool = False) -> Decoded:
+    """Decode one frame on the CPU, by the first decoder that can. ``torch_free``: by those that need no torch.
 
     Raises:
         CorruptMedia: none of them can read it; what the first of them said.
@@ -56,7 +60,8 @@ def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0) -> Decoded:
         BackendUnavailable: one that would is not installed.
     """
     failed: GpuflowError | None = None
-    for decoder in image_decoders(info):
+    without_torch = [decoder for decoder in _TORCH_FREE if decoder.supports(info) and decoder.capability()]
+    for decoder in without_torch if torch_free else image_decoders(info):
         if not (capability := decoder.capability()):
             failed = failed or BackendUnavailable(f"{info.format} needs {decoder.name}: {capability.reason}")
             continue

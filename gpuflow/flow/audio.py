@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import MediaType
-from gpuflow.codecs.pcm import SAMPLE_BYTES, Pcm
 from gpuflow.config import AudioOptions, Limits
-from gpuflow.errors import InvalidOptions, LimitExceeded, NoSuchStream
+from gpuflow.errors import InvalidOptions
 from gpuflow.flow.context import LoadContext
+from gpuflow.isolation.decoding import AudioWanted, Decoder, Sound
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
-from gpuflow.ops.audio import down_mix, place, resample
+from gpuflow.ops.audio import place
 from gpuflow.ops.mel import place_log_mel
 from gpuflow.presets.mel import MelSpec, mel_spec
 
@@ -33,24 +32,28 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
     """
     spec = _mel_of(options)
     rate = _target_rate(options, spec, context.limits)
-    with context.stage("decode"):
-        pcm = decode_audio(
-            blob.data,
-            kind,
-            limits=context.limits,
-            deadline=context.deadline,
-            start_seconds=options.start_seconds,
-            duration_seconds=_seconds_to_decode(options, spec),
-        )
-    with context.stage("resample"):
-        samples = _transform(pcm, rate or pcm.sample_rate, options, context.limits)
-        if spec is not None:
-            samples = samples[:, : spec.pad_samples]
-    metadata = _describe(pcm, samples, rate or pcm.sample_rate, options)
-    with context.stage("place" if spec is None else "features"):
-        if spec is None:
-            return _place_waveform(samples, metadata, pcm, blob, context)
-        return _place_features(samples, spec, metadata, pcm, blob, context)
+    wanted = AudioWanted(
+        start_seconds=options.start_seconds,
+        duration_seconds=_seconds_to_decode(options, spec),
+        mono=options.mono,
+        sample_rate=rate,
+        max_samples=spec.pad_samples if spec is not None else None,
+    )
+    with context.decoder(blob, kind, "audio") as decoder, _decoded(decoder, wanted, context) as sound:
+        metadata = _describe(sound, options)
+        with context.stage("place" if spec is None else "features"):
+            if spec is None:
+                return _place_waveform(sound, metadata, blob, context)
+            return _place_features(sound, spec, metadata, blob, context)
+
+
+@contextmanager
+def _decoded(decoder: Decoder, wanted: AudioWanted, context: LoadContext) -> Iterator[Sound]:
+    """Decoded and resampled, valid inside the block; the stage ends before it."""
+    with ExitStack() as stack:
+        with context.stage("decode"):
+            sound = stack.enter_context(decoder.audio(wanted))
+        yield sound
 
 
 def _mel_of(options: AudioOptions) -> MelSpec | None:
@@ -82,38 +85,24 @@ def _seconds_to_decode(options: AudioOptions, spec: MelSpec | None) -> float | N
     return needed if options.duration_seconds is None else min(options.duration_seconds, needed)
 
 
-def _transform(pcm: Pcm, rate: int, options: AudioOptions, limits: Limits) -> NDArray[np.float32]:
-    samples = down_mix(pcm.samples) if options.mono else pcm.samples
-    nbytes = samples.shape[0] * SAMPLE_BYTES * round(samples.shape[1] * rate / pcm.sample_rate)
-    if nbytes > limits.max_pcm_bytes:
-        raise LimitExceeded(f"{nbytes} bytes of audio at {rate} Hz; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
-    samples = resample(samples, pcm.sample_rate, rate)
-    if samples.shape[1] == 0:
-        raise NoSuchStream(f"{pcm.samples.shape[1]} samples at {pcm.sample_rate} Hz are less than one at {rate} Hz")
-    return samples
-
-
-def _describe(pcm: Pcm, samples: NDArray[np.float32], rate: int, options: AudioOptions) -> AudioMetadata:
-    count = samples.shape[1]
+def _describe(sound: Sound, options: AudioOptions) -> AudioMetadata:
+    count, rate = sound.samples.shape[1], sound.sample_rate
     return AudioMetadata(
-        pcm.codec, pcm.channels, pcm.sample_rate, rate, count, count / rate, start_seconds=options.start_seconds
+        sound.codec, sound.channels, sound.source_rate, rate, count, count / rate, start_seconds=options.start_seconds
     )
 
 
-def _place_waveform(
-    samples: NDArray[np.float32], metadata: AudioMetadata, pcm: Pcm, blob: Blob, context: LoadContext
-) -> Waveform:
-    specs = lay_out({"waveform": ("float32", samples.shape)})
-    with context.placing(specs) as lease:
-        place(samples, lease, specs[0])
-    return Waveform(lease, specs, metadata, backend=pcm.backend, content_hash=blob.content_hash)
+def _place_waveform(sound: Sound, metadata: AudioMetadata, blob: Blob, context: LoadContext) -> Waveform:
+    specs = lay_out({"waveform": ("float32", sound.samples.shape)})
+    with context.placing(specs, adopt=context.adoptable(sound.lease)) as lease:
+        if lease is not sound.lease:
+            place(sound.samples, lease, specs[0])
+    return Waveform(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)
 
 
-def _place_features(
-    samples: NDArray[np.float32], spec: MelSpec, metadata: AudioMetadata, pcm: Pcm, blob: Blob, context: LoadContext
-) -> Features:
+def _place_features(sound: Sound, spec: MelSpec, metadata: AudioMetadata, blob: Blob, context: LoadContext) -> Features:
     specs = lay_out({"input_features": ("float32", (spec.n_mels, spec.num_frames))})
     with context.placing(specs) as lease:
-        valid_length = place_log_mel(samples[0], spec, lease, specs[0])
+        valid_length = place_log_mel(sound.samples[0], spec, lease, specs[0])
     described = FeatureMetadata(spec.name, metadata, valid_length=valid_length)
-    return Features(lease, specs, described, backend=pcm.backend, content_hash=blob.content_hash)
+    return Features(lease, specs, described, backend=sound.backend, content_hash=blob.content_hash)

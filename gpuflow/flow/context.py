@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
+from gpuflow.codecs.base import MediaType
 from gpuflow.config import Limits
 from gpuflow.device import Device
 from gpuflow.errors import BackendUnavailable, DeadlineExceeded, LimitExceeded
-from gpuflow.media import Stage, TensorSpec, block_bytes
+from gpuflow.isolation.decoding import Decoder, Decoding, InProcess
+from gpuflow.media import Blob, Modality, Stage, TensorSpec, block_bytes
 from gpuflow.memory import Lease, Slab
 from gpuflow.observe import Counters
 
@@ -64,8 +66,9 @@ def check_resize(size: tuple[int, int], resized: tuple[int, int], limits: Limits
 
 class LoadContext:
     """One load's surroundings. ``slab`` holds results, on the chosen device; ``host_slab`` is it on the CPU, else the
-    pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back. On
-    ``segment_pool`` the parts of one clip are decoded side by side; without it one after another."""
+    pinned staging slab beside it. ``device_asked`` is what the caller named: ``"cuda"`` never falls back. ``decoding``:
+    where decoding runs, on this thread by default; there, the parts of one clip are decoded side by side on
+    ``segment_pool``, without it one after another."""
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class LoadContext:
         counters: Counters,
         device_asked: str = "auto",
         segment_pool: Executor | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.device = device
         self.slab = slab
@@ -86,8 +90,15 @@ class LoadContext:
         self.deadline = deadline
         self.counters = counters
         self.device_asked = device_asked
-        self.segment_pool = segment_pool
+        self.decoding: Decoding = decoding or InProcess(segment_pool)
         self.stages: list[Stage] = []
+
+    @contextmanager
+    def decoder(self, blob: Blob, kind: MediaType, modality: Modality) -> Iterator[Decoder]:
+        """What decodes one input. The time that a decode may take begins once there is one."""
+        with self.decoding.begin(blob, kind, modality, limits=self.limits, deadline=self.deadline) as decoder:
+            self.deadline.limit(self.limits.decode_seconds(modality))
+            yield decoder
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -100,8 +111,9 @@ class LoadContext:
             self.stages.append(Stage(name, started, time.perf_counter() - started))
 
     @contextmanager
-    def placing(self, specs: tuple[TensorSpec, ...]) -> Iterator[Lease]:
+    def placing(self, specs: tuple[TensorSpec, ...], adopt: Lease | None = None) -> Iterator[Lease]:
         """A lease for ``specs`` in the result slab: sealed when the block ends well, released when it raises.
+        ``adopt``: the block that holds them already, of which a reference is taken.
 
         Raises:
             LimitExceeded: the result is larger than ``Limits.max_output_bytes``.
@@ -112,7 +124,10 @@ class LoadContext:
             raise LimitExceeded(
                 f"the result would take {nbytes} bytes; Limits.max_output_bytes is {self.limits.max_output_bytes}"
             )
-        lease = self.slab.allocate(nbytes, timeout_seconds=self.deadline.remaining_seconds)
+        if adopt is not None:
+            lease = adopt.retain()
+        else:
+            lease = self.slab.allocate(nbytes, timeout_seconds=self.deadline.remaining_seconds)
         try:
             yield lease
             lease.synchronize()
@@ -121,6 +136,10 @@ class LoadContext:
         except BaseException:
             lease.release()
             raise
+
+    def adoptable(self, lease: Lease | None) -> Lease | None:
+        """The block that a worker wrote, where it may become the result as it is."""
+        return lease if lease is not None and lease.slab is self.slab else None
 
     def fall_back(self, reason: str, *, modality: str) -> str:
         """Note that a CPU backend does work that the chosen GPU should have done; returns ``reason``.

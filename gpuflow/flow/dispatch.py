@@ -36,7 +36,6 @@ def load_blob(
         resize=getattr(wanted, "size", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
-    context.deadline.limit(context.limits.decode_seconds(modality))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context)
     if isinstance(wanted, AudioOptions):

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.device import Device, choose
@@ -18,6 +18,9 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
 from gpuflow.flow.streaming import stream_outcomes
+from gpuflow.isolation.decoding import Decoding, InProcess
+from gpuflow.isolation.pool import DecoderPool
+from gpuflow.isolation.remote import Isolated
 from gpuflow.media import (
     Blob,
     FeatureMetadata,
@@ -34,6 +37,7 @@ from gpuflow.observe import Counters, Values, log, merged
 from gpuflow.workers import call_soon, result_of, worker_pool
 
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
+Isolation = Literal["none", "process"]
 OptionsLike = Options | Mapping[str, Any] | None
 
 
@@ -57,6 +61,8 @@ class Flow:
         slab_bytes: size of the memory that results lie in.
         workers: decode threads; as many as the process may use cores by default.
         max_pending: loads admitted at once; further ones raise ``Overloaded``. ``None``: they wait for their deadline.
+        isolation: where containers are read and media decoded on the CPU: ``"none"``, on this process's threads, or
+            ``"process"``, in as many sandboxed processes (``gpuflow.isolation``), which a service wants.
 
     Raises:
         BackendUnavailable: ``cuda`` was asked for and cannot be used.
@@ -72,7 +78,10 @@ class Flow:
         slab_bytes: int | str = "1GiB",
         workers: int | None = None,
         max_pending: int | None = None,
+        isolation: Isolation = "none",
     ) -> None:
+        if isolation not in ("none", "process"):
+            raise InvalidOptions(f"isolation is 'none' or 'process'; got {isolation!r}")
         for name, value in (("workers", workers), ("max_pending", max_pending)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
@@ -81,14 +90,27 @@ class Flow:
         self.device: Device = choose(device)
         self.counters = Counters()
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
-        self.slab = Slab(
-            slab_bytes, device=self.device, pin=False
-        )  # on the CPU no GPU reads it: no CUDA context either
+        shared = isolation == "process"
+        # on the CPU no GPU reads it: not pinned, and so no CUDA context either
+        self.slab = Slab(slab_bytes, device=self.device, pin=False, shared=shared)
         self._asked = device
-        self._host_slab = Slab(slab_bytes) if self.device.is_cuda else self.slab
+        self._host_slab = Slab(slab_bytes, shared=shared) if self.device.is_cuda else self.slab
         self._num_workers = workers or len(os.sched_getaffinity(0))
+        self.decoders = (
+            DecoderPool(
+                self._host_slab,
+                workers=self._num_workers,
+                threads_per_worker=self._num_workers,
+                counters=self.counters,
+            )
+            if shared
+            else None
+        )
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
         self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
+        self._decoding: Decoding = (
+            Isolated(self.decoders, self._host_slab) if self.decoders else InProcess(self._segment_pool)
+        )
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
         self._deadlines: set[Deadline] = set()  # of the loads that are pending
@@ -214,6 +236,8 @@ class Flow:
             await self._permits.acquire()
         self._pool.shutdown()
         self._segment_pool.shutdown()
+        if self.decoders is not None:
+            await asyncio.to_thread(self.decoders.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,7 +299,7 @@ class Flow:
             deadline=bounds.deadline,
             counters=self.counters,
             device_asked=self._asked,
-            segment_pool=self._segment_pool,
+            decoding=self._decoding,
         )
         try:
             media = load_blob(blob, modality, options, context)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from gpuflow.codecs.base import ImageInfo, MediaType
-from gpuflow.codecs.images import GPU_FORMATS, decode_image, gpu_decoder, gpu_obstacle
-from gpuflow.codecs.probe import check_image, image_info
+from gpuflow.codecs.images import GPU_FORMATS, gpu_decoder, gpu_obstacle
+from gpuflow.codecs.probe import check_image
 from gpuflow.config import ImageOptions
 from gpuflow.errors import CorruptMedia, InvalidOptions, UnsupportedFormat
 from gpuflow.flow.context import LoadContext, check_resize
+from gpuflow.isolation.decoding import Decoder, Pixels
 from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.composite import flatten_alpha
@@ -23,11 +24,13 @@ from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """``array``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8, numpy or CuPy; who decoded them, and why not the GPU."""
+    """``array``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8, numpy or CuPy; who decoded them, and why not the GPU. ``lease``:
+    the block that holds them and nothing else, if any."""
 
     array: Any
     backend: str
     fallback: str | None = None
+    lease: Lease | None = None
 
 
 def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadContext) -> Image | Features:
@@ -45,8 +48,15 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
         GpuflowError: whatever ``LoadContext`` raises.
     """
     preset = _preset_of(options)
+    with context.decoder(blob, kind, "image") as decoder:
+        return _load(blob, decoder, options, preset, context)
+
+
+def _load(
+    blob: Blob, decoder: Decoder, options: ImageOptions, preset: Preset | None, context: LoadContext
+) -> Image | Features:
     with context.stage("probe"):
-        info = image_info(blob.data, kind, context.limits)
+        info = decoder.image_info()
         check_image(info, context.limits)
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
@@ -55,8 +65,8 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
     )
-    with _decoded(blob.data, info, options.frame, context) as pixels:
-        lease, specs, engine = _placed(pixels.array, wanted, options, context)
+    with _decoded(blob.data, decoder, info, options.frame, context) as pixels:
+        lease, specs, engine = _placed(pixels, wanted, options, context)
     backend = f"{pixels.backend}+{engine}" if engine else pixels.backend
     if preset is None:
         return Image(lease, specs, metadata, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
@@ -92,43 +102,54 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
 
 
 @contextmanager
-def _decoded(data: bytes, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
+def _decoded(data: bytes, decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
     """The decoded image, valid inside the block: on a GPU it lies in a scratch lease."""
     if not context.device.is_cuda or info.format not in GPU_FORMATS:
-        yield _decoded_on_the_cpu(data, info, frame, context)
+        with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
+            yield _Pixels(pixels.array, pixels.backend, lease=pixels.lease)
         return
     obstacle = gpu_obstacle(info, context.device.index)
     if obstacle is None:
         specs = lay_out({"pixels": ("uint8", (info.height, info.width, 3))})
         with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
-            decoder = gpu_decoder(context.device.index)
+            on_gpu = gpu_decoder(context.device.index)
             try:
                 with context.stage("decode"):
-                    array = decoder.decode(data, info, frame=frame, out=scratch.array(specs[0]))
+                    array = on_gpu.decode(data, info, frame=frame, out=scratch.array(specs[0]))
             except (CorruptMedia, UnsupportedFormat) as error:
                 obstacle = str(error)
             else:
-                yield _Pixels(array, decoder.name)
+                yield _Pixels(array, on_gpu.name)
                 return
     # First the CPU's verdict: what it cannot read either is the sender's fault, and never a missing backend
-    pixels = _decoded_on_the_cpu(data, info, frame, context)
-    yield _Pixels(pixels.array, pixels.backend, context.fall_back(obstacle, modality="image"))
+    with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
+        yield _Pixels(pixels.array, pixels.backend, context.fall_back(obstacle, modality="image"))
 
 
-def _decoded_on_the_cpu(data: bytes, info: ImageInfo, frame: int, context: LoadContext) -> _Pixels:
-    with context.stage("decode"):
-        decoded = decode_image(data, info, frame=frame)
-    return _Pixels(decoded.pixels, decoded.backend)
+@contextmanager
+def _decoded_on_the_cpu(decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[Pixels]:
+    with ExitStack() as stack:
+        with context.stage("decode"):
+            pixels = stack.enter_context(decoder.image(info, frame))
+        yield pixels
 
 
 def _placed(
-    pixels: Any, wanted: ImagePlan, options: ImageOptions, context: LoadContext
+    pixels: _Pixels, wanted: ImagePlan, options: ImageOptions, context: LoadContext
 ) -> tuple[Lease, tuple[TensorSpec, ...], str]:
     """The sealed lease, what lies in it, and the engine that transformed; ``""`` where the pixels are as decoded."""
-    as_decoded = options.preset is None and wanted.mean is None and wanted.resized == pixels.shape[:2]
+    array = pixels.array
+    as_decoded = options.preset is None and wanted.mean is None and wanted.resized == array.shape[:2]
     engine = transform("exact" if as_decoded else options.engine)
     specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
-    with context.stage("place" if as_decoded else "transform"), context.placing(specs) as lease:
-        flat = flatten_alpha(pixels, alpha=options.alpha, background=options.background)
-        engine.apply(flat, wanted, lease, specs)
+    adopt = context.adoptable(pixels.lease) if as_decoded and _lies_as(array, specs) else None
+    with context.stage("place" if as_decoded else "transform"), context.placing(specs, adopt) as lease:
+        if adopt is None:
+            flat = flatten_alpha(array, alpha=options.alpha, background=options.background)
+            engine.apply(flat, wanted, lease, specs)
     return lease, specs, "" if as_decoded else engine.label(context.device.name)
+
+
+def _lies_as(array: Any, specs: tuple[TensorSpec, ...]) -> bool:
+    """Whether decoded pixels are the result, byte for byte."""
+    return len(specs) == 1 and specs[0].dtype == "uint8" and specs[0].shape == array.shape

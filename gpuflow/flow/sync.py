@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import Closed
-from gpuflow.flow.flow import Flow, OptionsLike
+from gpuflow.flow.flow import Flow, Isolation, OptionsLike
 from gpuflow.media import Media, Modality, Outcome, Source
 from gpuflow.memory import Slab
 
@@ -30,6 +30,7 @@ class SyncFlow:
         slab_bytes: int | str = "1GiB",
         workers: int | None = None,
         max_pending: int | None = None,
+        isolation: Isolation = "none",
     ) -> None:
         async def make() -> Flow:
             return Flow(
@@ -39,6 +40,7 @@ class SyncFlow:
                 slab_bytes=slab_bytes,
                 workers=workers,
                 max_pending=max_pending,
+                isolation=isolation,
             )
 
         self._process = os.getpid()
@@ -136,7 +138,12 @@ class SyncFlow:
 
 
 def load(
-    source: object, *, options: OptionsLike = None, modality: Modality | None = None, device: str = "auto"
+    source: object,
+    *,
+    options: OptionsLike = None,
+    modality: Modality | None = None,
+    device: str = "auto",
+    isolation: Isolation = "none",
 ) -> Media:
     """Load one medium with the default limits; a string may be a path, for here the caller is the library's own user.
 
@@ -148,6 +155,7 @@ def load(
         options: ``ImageOptions``, ``VideoOptions`` or ``AudioOptions``, or their JSON form.
         modality: what the bytes must be; sniffed by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        isolation: ``"process"`` decodes in sandboxed processes, for bytes that are not your own.
 
     Returns:
         ``Image``, ``Frames``, ``Waveform`` or ``Features``: a context manager over its memory.
@@ -156,7 +164,7 @@ def load(
         GpuflowError: one of its subclasses, see ``gpuflow.errors``.
     """
     with _making:
-        flow = _default(device, os.getpid())
+        flow = _default(device, isolation, os.getpid())
     return flow.load(Source.of(source, modality=modality, trusted=True), options=options)
 
 
@@ -164,9 +172,11 @@ _making = threading.Lock()  # two first calls at once make one flow
 
 
 @functools.cache
-def _default(device: str, process: int) -> SyncFlow:
+def _default(device: str, isolation: Isolation, process: int) -> SyncFlow:
     policy = FetchPolicy(allowed_schemes=("http", "https"))  # who names a URL here is the library's own user
-    return SyncFlow(device=device, fetch=policy)  # its thread is a daemon: it ends with the process
+    return SyncFlow(
+        device=device, fetch=policy, isolation=isolation
+    )  # its thread is a daemon: it ends with the process
 
 
 async def _next(outcomes: Any) -> Outcome | None:

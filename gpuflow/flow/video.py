@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from gpuflow.codecs.base import MediaType, Surface, VideoInfo
-from gpuflow.codecs.video.decode import VideoDecoder, decode_frames
-from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.video.decode import VideoDecoder
 from gpuflow.codecs.videos import cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable
 from gpuflow.flow.context import LoadContext, check_resize
+from gpuflow.isolation.decoding import Clip
 from gpuflow.media import Blob, Frames, TensorSpec, VideoMetadata, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.color import nv12_to_rgb
@@ -32,32 +33,27 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
         BackendUnavailable: a GPU was asked for by name and cannot decode this clip.
         DeadlineExceeded, SlabExhausted: no time, no room.
     """
-    with context.stage("probe"):
-        source = PacketSource.open(blob.data, kind, limits=context.limits, deadline=context.deadline)
-        indices = choose_indices(
-            options,
-            pts_seconds=source.pts_seconds,
-            duration_seconds=source.info.duration_seconds,
-            max_frames=context.limits.max_video_frames,
-        )
-        plan = source.plan(indices, limits=context.limits)
-        check_resize(displayed_size(source.info), _target_size(source.info, options), context.limits)
-        decoder, fallback = _choose_decoder(source.info, context)
-    specs = lay_out({"frames": (options.dtype or "uint8", _shape(source.info, options, len(indices)))})
-    with context.placing(specs) as lease, context.stage("decode"):
-        sink = _Placing(source.info, options, indices, lease, specs[0], on_host=decoder.device == "cpu")
-        decode_frames(source, plan, sink, decoder=decoder, deadline=context.deadline, pool=context.segment_pool)
-    metadata = _describe(source, indices)
-    return Frames(lease, specs, metadata, backend=decoder.name, fallback=fallback, content_hash=blob.content_hash)
-
-
-def displayed_size(info: VideoInfo) -> tuple[int, int]:
-    """``(height, width)`` after rotation."""
-    return (info.width, info.height) if info.rotation % 180 else (info.height, info.width)
+    with context.decoder(blob, kind, "video") as decoder, ExitStack() as stack:
+        with context.stage("probe"):
+            clip = stack.enter_context(decoder.clip())
+            indices = choose_indices(
+                options,
+                pts_seconds=clip.pts_seconds,
+                duration_seconds=clip.info.duration_seconds,
+                max_frames=context.limits.max_video_frames,
+            )
+            clip.plan(indices)
+            check_resize(clip.info.displayed_size, _target_size(clip.info, options), context.limits)
+            by, fallback = _choose_decoder(clip, context)
+        specs = lay_out({"frames": (options.dtype or "uint8", _shape(clip.info, options, len(indices)))})
+        with context.placing(specs) as lease, context.stage("decode"):
+            clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=by.device == "cpu"), by)
+        metadata = _describe(clip, indices)
+    return Frames(lease, specs, metadata, backend=by.name, fallback=fallback, content_hash=blob.content_hash)
 
 
 class _Placing:
-    """``FrameSink`` that writes each picture to all of its places in the result."""
+    """``ArraySink`` that writes each picture to all of its places in the result."""
 
     def __init__(
         self,
@@ -69,7 +65,7 @@ class _Placing:
         *,
         on_host: bool,
     ) -> None:
-        self._shown = displayed_size(info)
+        self._shown = info.displayed_size
         self._size = _target_size(info, options)
         self._options = options
         self._dtype = spec.dtype
@@ -84,38 +80,56 @@ class _Placing:
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, resize, lay out, copy."""
-        first, *repeats = self._places[index]
         if self._direct:
-            surface.rgb_into(self._frames[first])
-            for place in repeats:
-                self._frames[place] = self._frames[first]
+            surface.rgb_into(self._frames[self._places[index][0]])
+            self.repeat(index)
             return
         rgb = scratch((*self._shown, 3), self._scratch_like)
         surface.rgb_into(rgb)
+        self.take(index, rgb)
+
+    @property
+    def places(self) -> dict[int, int] | None:
+        """See ``ArraySink``."""
+        if not self._direct or self._lease.device != "cpu":
+            return None
+        frame_bytes = 3 * self._shown[0] * self._shown[1]
+        return {index: self._lease.offset + frame_bytes * places[0] for index, places in self._places.items()}
+
+    def take(self, index: int, rgb: Any) -> None:
+        """Resize, lay out, copy."""
         frame = finish(
             resize_rgb(rgb, self._size, self._options.resample),
             planar=self._options.layout == "TCHW",
             dtype=self._dtype,
         )
-        for place in (first, *repeats):
+        for place in self._places[index]:
             store(frame, self._frames[place], self._lease)
 
+    def repeat(self, index: int) -> None:
+        """See ``ArraySink``."""
+        first, *repeats = self._places[index]
+        for place in repeats:
+            self._frames[place] = self._frames[first]
 
-def _choose_decoder(info: VideoInfo, context: LoadContext) -> tuple[VideoDecoder, str | None]:
+
+def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[VideoDecoder, str | None]:
     """The GPU's decoder where the device is a GPU and it takes this clip; otherwise libavcodec, and why."""
     if not (ready := cpu_decoder.capability()):
         raise BackendUnavailable(ready.reason)
     if not context.device.is_cuda:
         return cpu_decoder, None
+    if clip.gpu_obstacle is not None:
+        return cpu_decoder, context.fall_back(clip.gpu_obstacle, modality="video")
     decoder = gpu_decoder(context.device.index, nv12_to_rgb)
-    if support := decoder.supports(info):
+    if support := decoder.supports(clip.info):
         return decoder, None
     return cpu_decoder, context.fall_back(support.reason, modality="video")
 
 
 def _target_size(info: VideoInfo, options: VideoOptions) -> tuple[int, int]:
     if options.size is None:
-        return displayed_size(info)
+        return info.displayed_size
     return (options.size, options.size) if isinstance(options.size, int) else options.size
 
 
@@ -124,9 +138,9 @@ def _shape(info: VideoInfo, options: VideoOptions, count: int) -> tuple[int, ...
     return (count, 3, height, width) if options.layout == "TCHW" else (count, height, width, 3)
 
 
-def _describe(source: PacketSource, indices: Sequence[int]) -> VideoMetadata:
-    info = source.info
-    height, width = displayed_size(info)
+def _describe(clip: Clip, indices: Sequence[int]) -> VideoMetadata:
+    info = clip.info
+    height, width = info.displayed_size
     return VideoMetadata(
         codec=info.codec,
         width=width,
@@ -135,7 +149,7 @@ def _describe(source: PacketSource, indices: Sequence[int]) -> VideoMetadata:
         source_fps=info.fps,
         duration_seconds=info.duration_seconds,
         frame_indices=tuple(indices),
-        timestamps_seconds=tuple(source.pts_seconds[index] for index in indices),
+        timestamps_seconds=tuple(clip.pts_seconds[index] for index in indices),
         rotation=info.rotation,
         color_matrix=info.matrix,
         color_range="full" if info.full_range else "limited",

@@ -38,17 +38,19 @@ class Backing(Protocol):
 
 class HostMemory:
     """An anonymous file in memory, mapped once. Other processes of this host can map it too, to read: the file is
-    sealed, so that nobody else can write to it, or cut it short under a reader."""
+    sealed, so that nobody else can write to it, or cut it short under a reader. ``shared``: decode workers that are given
+    its descriptor map it to write."""
 
     mem_type = "DRAM"
     device = "cpu"
 
-    def __init__(self, nbytes: int, *, name: str = "gpuflow-slab") -> None:
+    def __init__(self, nbytes: int, *, name: str = "gpuflow-slab", shared: bool = False) -> None:
         import numpy as np
 
         self.nbytes = nbytes
         self.file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.pinned = False
+        self.shared = shared
         self._close_file = weakref.finalize(self, os.close, self.file)
         try:
             os.ftruncate(self.file, nbytes)
@@ -57,7 +59,7 @@ class HostMemory:
             self._close_file()
             raise InvalidOptions(f"this machine does not give {nbytes} bytes of memory: {error}") from error
         with contextlib.suppress(OSError):  # before Linux 5.1; the descriptors we hand out are read-only anyway
-            fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, _SEALS)
+            fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, _SEALS & ~_F_SEAL_FUTURE_WRITE if shared else _SEALS)
         self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
 
     def array_interface(self, offset: int, nbytes: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Slab:
     Args:
         pin: page-lock host memory for a GPU. ``None``: where there is a GPU; then a failure is noted in
             ``pin_failure``, while with ``True`` it raises.
+        shared: decode workers may write to host memory (``gpuflow.isolation``).
 
     Raises:
         BackendUnavailable: the device, or pinning that was asked for, is not to be had.
@@ -46,10 +47,17 @@ class Slab:
     and nothing else.
     """
 
-    def __init__(self, nbytes: int | str = "1GiB", *, device: str | Device = "cpu", pin: bool | None = None) -> None:
+    def __init__(
+        self,
+        nbytes: int | str = "1GiB",
+        *,
+        device: str | Device = "cpu",
+        pin: bool | None = None,
+        shared: bool = False,
+    ) -> None:
         chosen = device if isinstance(device, Device) else choose(device)
         size = max(GRANULE_BYTES, parse_bytes(nbytes)) // GRANULE_BYTES * GRANULE_BYTES
-        self.backing: Backing = DeviceMemory(size, chosen) if chosen.is_cuda else HostMemory(size)
+        self.backing: Backing = DeviceMemory(size, chosen) if chosen.is_cuda else HostMemory(size, shared=shared)
         self.pin_failure = _pin(self.backing, wanted=pin)
         self.generations = Generations()
         self.nbytes = size

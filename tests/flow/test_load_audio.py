@@ -190,7 +190,7 @@ def test_features_equal_hugging_faces_pipeline(context: LoadContext) -> None:
         assert media.metadata.preset == "whisper-128"
         assert isinstance(media.metadata.source, AudioMetadata)
         assert media.metadata.source.sample_rate == 16_000
-    assert [stage.name for stage in context.stages] == ["decode", "resample", "features"]
+    assert [stage.name for stage in context.stages] == ["decode", "features"]
 
 
 def test_features_of_a_long_clip_are_those_of_its_first_30_seconds(context: LoadContext) -> None:

@@ -13,6 +13,8 @@ from PIL import Image as Picture
 
 from gpuflow.codecs._backends.nvimagecodec import NvImageCodecDecoder
 from gpuflow.codecs._backends.pillow import PillowDecoder
+from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
+from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import ImageDecoder, ImageInfo
 from gpuflow.codecs.images import capabilities, decode_image, gpu_decoder, gpu_obstacle, image_decoders
@@ -50,7 +52,10 @@ SAME: dict[str, bytes] = {
     "avif": encoded(scene(), "AVIF", speed=10),
     "avif alpha": encoded(with_alpha(), "AVIF", speed=10),
 }
-CPU_DECODERS: tuple[ImageDecoder, ...] = (TorchvisionDecoder(), PillowDecoder(), NvImageCodecDecoder(None))
+CPU_DECODERS: tuple[ImageDecoder, ...] = (
+    TorchvisionDecoder(), PillowDecoder(), NvImageCodecDecoder(None),
+    *([SimpleJpegDecoder()] if SimpleJpegDecoder().capability() else []),
+)  # fmt: skip
 
 
 def _info(data: bytes) -> ImageInfo:
@@ -101,7 +106,8 @@ def test_16_bit_levels_are_divided_by_257_and_rounded(color: int, channels: int)
     colors = expected[:, :, :3] if channels > 2 else np.repeat(expected[:, :, :1], 3, axis=2)
     if channels % 2 == 0:
         colors = np.dstack([colors, expected[:, :, -1]])
-    assert np.array_equal(TorchvisionDecoder().decode(data, _info(data)), colors)
+    for decoder in (TorchvisionDecoder(), PyAvPngDecoder()):
+        assert np.array_equal(decoder.decode(data, _info(data)), colors)
 
 
 def test_a_16_bit_gray_png_is_not_clipped_by_the_fallback() -> None:

@@ -75,4 +75,5 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip it at 255
         levels = (np.asarray(image).astype(np.uint32) + 128) // 257
         return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    return np.array(image if image.mode == wanted else image.convert(wanted))  # convert would copy it

@@ -1,0 +1,66 @@
+"""PNG of 16 bits a channel by libavcodec, which keeps them all: Pillow cuts colours to 8 bits before we see them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs._backends.pyav import capability
+from gpuflow.codecs.base import Capability, ImageInfo, Support
+from gpuflow.codecs.orientation import oriented
+from gpuflow.errors import CorruptMedia, UnsupportedFormat
+
+_CHANNELS = {"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4}
+
+
+class PyAvPngDecoder:
+    """``ImageDecoder`` on FFmpeg's PNG decoder, on the CPU."""
+
+    name = "pyav"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def capability(self) -> Capability:
+        """Whether PyAV loads."""
+        return capability()
+
+    def supports(self, info: ImageInfo) -> Support:
+        """16-bit PNG without a colour key."""
+        keyed = info.has_alpha and info.channels in (1, 3)
+        if info.format != "png" or info.bit_depth != 16 or keyed:
+            return Support(False, "only for 16-bit PNG without a colour key")
+        return Support(True)
+
+    def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
+        """See ``ImageDecoder``: levels divided by 257, rounded, as the other decoder of such files does."""
+        if frame:
+            raise UnsupportedFormat("only the first frame of a PNG is decoded")
+        levels = oriented(_levels(data), info.orientation)
+        if levels.shape[:2] != (info.height, info.width):
+            raise CorruptMedia(f"the png claims {info.width}x{info.height} and holds another size")
+        pixels = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if pixels.shape[2] < 3:  # gray, or gray and alpha
+            pixels = np.concatenate([np.repeat(pixels[:, :, :1], 3, axis=2), pixels[:, :, 1:]], axis=2)
+        if out is None:
+            return pixels
+        np.copyto(out, pixels)
+        return out
+
+
+def _levels(data: bytes) -> NDArray[np.uint16]:
+    """``(H, W, channels)`` as stored."""
+    import av
+
+    try:
+        context: Any = av.CodecContext.create("png", "r")
+        context.thread_count = 1
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except (av.error.FFmpegError, ValueError, MemoryError) as error:
+        raise CorruptMedia("FFmpeg cannot decode this png") from error
+    if not frames or frames[0].format.name not in _CHANNELS:
+        raise CorruptMedia("this png holds no picture of 16 bits a channel")
+    picture = frames[0]
+    channels, plane = _CHANNELS[picture.format.name], picture.planes[0]
+    rows = np.frombuffer(plane, ">u2").reshape(plane.height, plane.line_size // 2)
+    return rows[:, : channels * picture.width].reshape(picture.height, picture.width, channels).astype(np.uint16)

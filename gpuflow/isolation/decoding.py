@@ -1,0 +1,183 @@
+"""Where decoding runs, seen from a loader: the same calls whether it is this thread or a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.audio import decode_audio
+from gpuflow.codecs.base import FrameSink, ImageInfo, MediaType, VideoInfo
+from gpuflow.codecs.images import decode_image
+from gpuflow.codecs.probe import image_info
+from gpuflow.codecs.video.decode import VideoDecoder, decode_frames
+from gpuflow.codecs.video.plan import DecodePlan
+from gpuflow.codecs.video.source import PacketSource
+from gpuflow.config import Limits
+from gpuflow.isolation.wire import Clock
+from gpuflow.media import Blob, Modality
+from gpuflow.memory import Lease
+from gpuflow.ops.audio import to_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """``array``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8. ``lease``: the block that holds it and nothing else, if any."""
+
+    array: Any
+    backend: str
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioWanted:
+    """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's."""
+
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+    mono: bool = True
+    sample_rate: int | None = None
+    max_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """``samples``: ``(channels, n)`` float32 at ``sample_rate``; ``channels`` and ``source_rate`` are the file's."""
+
+    samples: NDArray[np.float32]
+    codec: str
+    channels: int
+    source_rate: int
+    sample_rate: int
+    backend: str
+    lease: Lease | None = None
+
+
+class Clip(Protocol):
+    """An opened clip: ``plan`` once, then ``decode``."""
+
+    info: VideoInfo
+    pts_seconds: Sequence[float]
+    gpu_obstacle: str | None  # why its packets cannot be given to a GPU; None where they can
+
+    def plan(self, indices: Sequence[int]) -> None:
+        """Choose frames. Raises ``LimitExceeded``."""
+        ...
+
+    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
+        """Decode them into ``sink``. When it ends, well or not, nobody writes to the sink's memory any more."""
+        ...
+
+
+class ArraySink(FrameSink, Protocol):
+    """A ``FrameSink`` that also takes pictures as arrays, and may show where they belong."""
+
+    @property
+    def places(self) -> dict[int, int] | None:
+        """Where frame ``n`` lies in the host slab, if it can be written there as ``(H, W, 3)`` uint8; else ``None``."""
+        ...
+
+    def take(self, index: int, rgb: NDArray[np.uint8]) -> None:
+        """A picture that is an array, valid inside the call."""
+        ...
+
+    def repeat(self, index: int) -> None:
+        """A picture was written to its place; copy it to where it is wanted again."""
+        ...
+
+
+class Decoder(Protocol):
+    """Decodes one input. What it yields is valid inside the block."""
+
+    def image_info(self) -> ImageInfo: ...
+    def image(self, info: ImageInfo, frame: int) -> AbstractContextManager[Pixels]: ...
+    def audio(self, wanted: AudioWanted) -> AbstractContextManager[Sound]: ...
+    def clip(self) -> AbstractContextManager[Clip]: ...
+
+
+class Decoding(Protocol):
+    """A place where inputs are decoded."""
+
+    def begin(
+        self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
+    ) -> AbstractContextManager[Decoder]:
+        """Everything that an input's decoding waits for before its own time runs. Raises what decoding raises."""
+        ...
+
+
+class InProcess:
+    """``Decoding`` on the calling thread; the parts of a clip side by side on ``pool``, where there is one."""
+
+    def __init__(self, pool: Executor | None = None) -> None:
+        self._pool = pool
+
+    @contextmanager
+    def begin(
+        self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
+    ) -> Iterator[Decoder]:
+        """See ``Decoding``."""
+        yield _InProcessDecoder(blob.data, kind, limits, deadline, self._pool)
+
+
+class _InProcessDecoder:
+    """``Decoder`` by the codecs themselves."""
+
+    def __init__(self, data: bytes, kind: MediaType, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
+        self._data = data
+        self._kind = kind
+        self._limits = limits
+        self._deadline = deadline
+        self._pool = pool
+
+    def image_info(self) -> ImageInfo:
+        return image_info(self._data, self._kind, self._limits)
+
+    @contextmanager
+    def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
+        decoded = decode_image(self._data, info, frame=frame)
+        yield Pixels(decoded.pixels, decoded.backend)
+
+    @contextmanager
+    def audio(self, wanted: AudioWanted) -> Iterator[Sound]:
+        pcm = decode_audio(
+            self._data, self._kind, limits=self._limits, deadline=self._deadline,
+            start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds,
+        )  # fmt: skip
+        samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=self._limits)
+        rate = wanted.sample_rate or pcm.sample_rate
+        yield Sound(samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend)
+
+    @contextmanager
+    def clip(self) -> Iterator[Clip]:
+        source = PacketSource.open(self._data, self._kind, limits=self._limits, deadline=self._deadline)
+        yield _InProcessClip(source, self._limits, self._deadline, self._pool)
+
+
+class _InProcessClip:
+    """``Clip`` whose packets lie here."""
+
+    gpu_obstacle: str | None = None
+
+    def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
+        self.info = source.info
+        self.pts_seconds: Sequence[float] = source.pts_seconds
+        self._source = source
+        self._limits = limits
+        self._deadline = deadline
+        self._pool = pool
+        self._plan: DecodePlan | None = None
+
+    def plan(self, indices: Sequence[int]) -> None:
+        """See ``Clip``."""
+        self._plan = self._source.plan(indices, limits=self._limits)
+
+    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
+        """See ``Clip``."""
+        if self._plan is None:
+            raise ValueError("plan comes before decode")
+        decode_frames(self._source, self._plan, sink, decoder=decoder, deadline=self._deadline, pool=self._pool)

@@ -1,0 +1,60 @@
+"""Whether what a worker says can be true: its types were checked when it was decoded, its values are here.
+
+A worker may have been taken over by what it decoded. Nothing is allocated, divided by, shown or used as a label before.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from gpuflow.codecs.base import ImageInfo, VideoInfo
+from gpuflow.config import Limits
+from gpuflow.isolation import wire
+from gpuflow.isolation.wire import Disconnected
+
+_BACKENDS = frozenset({"simplejpeg", "pillow", "pyav", "soundfile"})
+_MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
+_ROTATIONS = frozenset({0, 90, 180, 270})
+_MAX_NAME = 40
+
+
+def check_pixels(found: wire.Pixels, info: ImageInfo) -> None:
+    """Raise ``Disconnected`` unless this can be the decoded image, whose header is known."""
+    _require((found.height, found.width) == (info.height, info.width) and found.channels in (3, 4))
+    _require(found.backend in _BACKENDS)
+
+
+def check_sound(found: wire.Sound, wanted_rate: int | None, limits: Limits) -> None:
+    """Likewise of decoded audio."""
+    _require(min(found.shape) >= 1 and 4 * math.prod(found.shape) <= limits.max_pcm_bytes)
+    _require(found.backend in _BACKENDS and _is_name(found.codec))
+    _require(found.shape[0] in (1, found.channels) and 1 <= found.channels <= limits.max_audio_channels)
+    _require(limits.min_sample_rate_hz <= found.source_rate <= limits.max_sample_rate_hz)
+    _require(found.sample_rate == (wanted_rate or found.source_rate))
+
+
+def check_clip(found: wire.Opened, limits: Limits) -> None:
+    """Likewise of an opened clip."""
+    info, times = found.info, found.pts_seconds
+    _check_picture(info, limits)
+    _require(len(times) == info.num_frames >= 1 and times[0] == 0.0)
+    _require(all(earlier <= later for earlier, later in pairwise(times)))  # not true of NaN
+    _require(math.isfinite(info.fps) and info.fps >= 0.0 and times[-1] <= info.duration_seconds)
+    _require(info.duration_seconds <= limits.max_video_seconds)
+
+
+def _check_picture(info: VideoInfo, limits: Limits) -> None:
+    _require(min(info.width, info.height) >= 1 and max(info.width, info.height) <= limits.max_video_side)
+    _require(info.width * info.height <= limits.max_video_pixels)
+    _require(info.rotation in _ROTATIONS and info.matrix in _MATRICES and info.bit_depth in range(1, 17))
+    _require(_is_name(info.codec) and _is_name(info.chroma) and len(info.profile) <= _MAX_NAME)
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= _MAX_NAME and text.isascii() and text.isprintable()
+
+
+def _require(possible: bool) -> None:
+    if not possible:
+        raise Disconnected("the worker says what cannot be")

@@ -1,0 +1,278 @@
+"""Decoding in worker processes. A block that a worker writes to is given back only when that worker is done, or dead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from gpuflow.codecs.base import ImageInfo, MediaType
+from gpuflow.codecs.probe import image_info
+from gpuflow.codecs.video.decode import VideoDecoder
+from gpuflow.config import Limits
+from gpuflow.errors import DeadlineExceeded, DecoderCrashed
+from gpuflow.isolation import wire
+from gpuflow.isolation.decoding import ArraySink, AudioWanted, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.plausible import check_clip, check_pixels, check_sound
+from gpuflow.isolation.pool import DecoderPool
+from gpuflow.isolation.process import WorkerProcess
+from gpuflow.isolation.wire import Clock, Disconnected
+from gpuflow.media import Blob, Modality, TensorSpec, block_bytes, lay_out
+from gpuflow.memory import Lease, Slab
+from gpuflow.observe import log
+
+_GRACE_SECONDS = 0.5  # for a worker that was told to stop, until it is killed
+_SLOTS = 3  # one that is written, one that is read, one between
+_T = TypeVar("_T")
+
+
+class Isolated:
+    """``Decoding`` in the workers of a pool, into ``slab``."""
+
+    def __init__(self, pool: DecoderPool, slab: Slab) -> None:
+        self._pool = pool
+        self._slab = slab
+
+    @contextmanager
+    def begin(
+        self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
+    ) -> Iterator[Decoder]:
+        """See ``Decoding``: waits for a worker.
+
+        Raises:
+            DecoderCrashed: this input killed a worker not long ago, or does now.
+            Overloaded, BackendUnavailable, DeadlineExceeded, Closed: as ``DecoderPool.worker``.
+        """
+        self._pool.quarantine.check(blob.content_hash)
+        with self._pool.worker(deadline) as worker:
+            yield _RemoteDecoder(self._pool, worker, self._slab, blob, kind, limits, deadline, modality)
+
+
+class _RemoteDecoder:
+    """``Decoder`` by one worker: each call is a conversation with it."""
+
+    def __init__(
+        self,
+        pool: DecoderPool,
+        worker: WorkerProcess,
+        slab: Slab,
+        blob: Blob,
+        kind: MediaType,
+        limits: Limits,
+        deadline: Clock,
+        modality: Modality,
+    ) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._slab = slab
+        self._blob = blob
+        self._kind = kind
+        self._limits = limits
+        self._deadline = deadline
+        self._allowed_seconds = limits.decode_seconds(modality)
+        self._open = False  # a conversation is under way
+        self._started = 0.0
+
+    def image_info(self) -> ImageInfo:
+        """See ``Decoder``."""
+        return image_info(self._blob.data, self._kind, self._limits)  # our own scan, without a library
+
+    @contextmanager
+    def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
+        """See ``Decoder``. The pixels lie in a lease of their own."""
+        with self._conversation(wire.ImageJob(*self._common(), info, frame)):
+            found = self._answer(wire.Pixels)
+            check_pixels(found, info)
+            spec = lay_out({"pixels": ("uint8", (found.height, found.width, found.channels))})
+            with self._filled(spec) as lease:
+                self._finish()
+                yield Pixels(lease.array(spec[0]), found.backend, lease)
+
+    @contextmanager
+    def audio(self, wanted: AudioWanted) -> Iterator[Sound]:
+        """See ``Decoder``. The samples lie in a lease of their own."""
+        job = wire.AudioJob(
+            *self._common(), wanted.start_seconds, wanted.duration_seconds, wanted.mono, wanted.sample_rate,
+            wanted.max_samples,
+        )  # fmt: skip
+        with self._conversation(job):
+            found = self._answer(wire.Sound)
+            check_sound(found, wanted.sample_rate, self._limits)
+            spec = lay_out({"waveform": ("float32", found.shape)})
+            with self._filled(spec) as lease:
+                self._finish()
+                yield Sound(
+                    lease.array(spec[0]), found.codec, found.channels, found.source_rate, found.sample_rate,
+                    found.backend, lease,
+                )  # fmt: skip
+
+    @contextmanager
+    def clip(self) -> Iterator[Clip]:
+        """See ``Decoder``."""
+        with self._conversation(wire.VideoJob(*self._common())):
+            found = self._answer(wire.Opened)
+            check_clip(found, self._limits)
+            yield _RemoteClip(self, found, self._slab)
+
+    def ask(self, order: Any, kind: type[_T]) -> _T:
+        """Send an order and wait for its answer."""
+        self.send(order)
+        return self._answer(kind)
+
+    def send(self, order: Any) -> None:
+        """Send an order."""
+        self._worker.channel.send(order, self._deadline)
+
+    def receive(self) -> Any:
+        """The next answer; ``Done`` and ``Failed`` end the conversation.
+
+        Raises:
+            GpuflowError: the worker's own.
+        """
+        answer = self._worker.channel.receive(self._deadline)
+        if isinstance(answer, (wire.Done, wire.Failed)):
+            self._open = False
+        if isinstance(answer, wire.Failed):
+            raise answer.error()
+        return answer
+
+    def lease(self, specs: tuple[TensorSpec, ...]) -> AbstractContextManager[Lease]:
+        """A block of the shared slab."""
+        return self._slab.allocate(block_bytes(specs), timeout_seconds=self._deadline.remaining_seconds)
+
+    def end(self) -> None:
+        """Have nobody write any more: the worker ends its conversation, or is killed."""
+        if not self._open:
+            return
+        patience = _Grace(_GRACE_SECONDS)
+        try:
+            self._worker.channel.send(wire.Stop(), patience)
+            while not isinstance(self._worker.channel.receive(patience), (wire.Done, wire.Failed)):
+                pass
+        except Disconnected:
+            self._kill() if self._worker.channel.torn else self._worker.bury()
+        except DeadlineExceeded:
+            self._kill()
+        self._open = False
+
+    def _common(self) -> tuple[int, MediaType, Limits, float]:
+        return len(self._blob.data), self._kind, self._limits, self._deadline.remaining_seconds
+
+    @contextmanager
+    def _conversation(self, job: wire.Job) -> Iterator[None]:
+        """From a job to ``Done``; whatever happens in between, the worker writes nothing after it."""
+        self._open, self._started = True, time.monotonic()
+        try:
+            self._worker.channel.send(job, self._deadline, self._blob.data)
+            yield
+        except Disconnected as error:
+            how = self._worker.bury()
+            self._open = False
+            self._pool.quarantine.add(self._blob.content_hash)
+            self._pool.counters.add("gpuflow_decode_workers_crashed_total")
+            log.warning("a decode worker ended in its job (%s): %s", how, error)
+            raise DecoderCrashed(f"a decode worker ended on this input ({how})") from error
+        finally:
+            self.end()
+
+    def _answer(self, kind: type[_T]) -> _T:
+        answer = self.receive()
+        if not isinstance(answer, kind):
+            raise Disconnected(f"the worker answers with {type(answer).__name__}")
+        return answer
+
+    @contextmanager
+    def _filled(self, specs: tuple[TensorSpec, ...]) -> Iterator[Lease]:
+        """A lease that the worker is told to write to. It is kept until the worker cannot write any more."""
+        with self.lease(specs) as lease:
+            try:
+                self.send(wire.Put(lease.offset))
+                yield lease
+            finally:
+                self.end()
+
+    def _finish(self) -> None:
+        self._answer(wire.Done)
+
+    def _kill(self) -> None:
+        """It does not stop when told to. An input that had all of its time and did not end is not tried again."""
+        how = self._worker.kill()
+        self._pool.counters.add("gpuflow_decode_workers_killed_total")
+        log.warning("a decode worker did not stop in time and was ended (%s)", how)
+        if time.monotonic() - self._started >= self._allowed_seconds:
+            self._pool.quarantine.add(self._blob.content_hash)
+
+
+class _RemoteClip:
+    """``Clip`` whose packets lie in a worker."""
+
+    gpu_obstacle: str | None = "isolated workers hand no packets to a GPU yet"
+
+    def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
+        self.info = opened.info
+        self.pts_seconds: Sequence[float] = opened.pts_seconds
+        self._decoder = decoder
+        self._slab = slab
+        self._wanted: set[int] = set()
+
+    def plan(self, indices: Sequence[int]) -> None:
+        """See ``Clip``."""
+        self._wanted = set(indices)
+        self._decoder.ask(wire.Plan(tuple(indices)), wire.Planned)
+
+    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
+        """See ``Clip``: ``decoder`` is the worker's own."""
+        try:
+            if (places := sink.places) is not None:
+                self._direct(sink, places)
+            else:
+                self._through_slots(sink)
+        finally:
+            self._decoder.end()
+
+    def _direct(self, sink: ArraySink, places: dict[int, int]) -> None:
+        """Each frame straight to its place in the result."""
+        self._decoder.send(wire.Decode(places, ()))
+        for frame in self._frames():
+            sink.repeat(frame.index)
+
+    def _through_slots(self, sink: ArraySink) -> None:
+        """Frames by way of a few slots: what is done to one here is done while the next is decoded."""
+        spec = lay_out({f"frame {n}": ("uint8", (*self.info.displayed_size, 3)) for n in range(_SLOTS)})
+        with self._decoder.lease(spec) as lease:
+            try:
+                slots = {lease.offset + part.offset: lease.array(part) for part in spec}
+                self._decoder.send(wire.Decode({}, tuple(slots)))
+                for frame in self._frames():
+                    if frame.offset not in slots:
+                        raise Disconnected("the worker has written somewhere else")
+                    sink.take(frame.index, slots[frame.offset])
+                    self._decoder.send(wire.Free(frame.offset))
+            finally:
+                self._decoder.end()
+
+    def _frames(self) -> Iterator[wire.Frame]:
+        missing = set(self._wanted)
+        while not isinstance(answer := self._decoder.receive(), wire.Done):
+            if not isinstance(answer, wire.Frame) or answer.index not in missing:
+                raise Disconnected("the worker answers with a frame that nobody asked for")
+            missing.discard(answer.index)
+            yield answer
+        if missing:
+            raise Disconnected("the worker ends and leaves frames out")
+
+
+class _Grace:
+    """A clock of so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    @property
+    def remaining_seconds(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
+
+    def check(self) -> None:
+        if self.remaining_seconds == 0:
+            raise DeadlineExceeded("the worker did not stop")

@@ -1,0 +1,261 @@
+"""What a decode worker and its parent say to each other: typed messages with their length before them.
+
+The parent believes nothing: answers are decoded strictly, never unpickled, and their size is bounded. Encoded bytes
+follow their job over the socket: 0.09 ms for 1 MB, against 0.12 by a shared ring and 0.29 by an anonymous file each
+(two shared cores).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from typing import Any, Protocol
+
+import msgspec
+
+from gpuflow import errors
+from gpuflow.codecs.base import ImageInfo, MediaType, VideoInfo
+from gpuflow.config import Limits
+from gpuflow.errors import DecoderCrashed, GpuflowError
+
+MAX_MESSAGE_BYTES = 16 << 20  # the times of half a million frames
+MAX_TEXT = 500
+_LENGTH = struct.Struct("<I")
+_PART_BYTES = 1 << 16
+_POLL_SECONDS = 0.02  # how soon a cancelled wait ends
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """One message."""
+
+
+class Hello(_Message, frozen=True):
+    """To a new worker, with the slab's descriptor beside it."""
+
+    slab_bytes: int
+    memory_bytes: int
+    num_threads: int
+
+
+class Job(_Message, frozen=True):
+    """Begins a conversation; ``nbytes`` of encoded media follow. It ends with ``Done`` or ``Failed``."""
+
+    nbytes: int
+    kind: MediaType
+    limits: Limits
+    seconds: float
+
+
+class ImageJob(Job, frozen=True):
+    """Answered by ``Pixels``, which ``Put`` follows."""
+
+    info: ImageInfo
+    frame: int
+
+
+class AudioJob(Job, frozen=True):
+    """Answered by ``Sound``, which ``Put`` follows."""
+
+    start_seconds: float
+    duration_seconds: float | None
+    mono: bool
+    sample_rate: int | None
+    max_samples: int | None
+
+
+class VideoJob(Job, frozen=True):
+    """Answered by ``Opened``, which ``Plan`` and ``Decode`` follow."""
+
+
+class Plan(_Message, frozen=True):
+    """Which frames are wanted; answered by ``Planned``."""
+
+    indices: tuple[int, ...]
+
+
+class Decode(_Message, frozen=True):
+    """Where frames go: frame ``n`` to ``places[n]``, or, where that is empty, each to a free one of ``slots``, which
+    ``Free`` gives back. Answered by a ``Frame`` each."""
+
+    places: dict[int, int]
+    slots: tuple[int, ...]
+
+
+class Free(_Message, frozen=True):
+    """A slot may be written again."""
+
+    offset: int
+
+
+class Put(_Message, frozen=True):
+    """Write the result to this offset of the slab."""
+
+    offset: int
+
+
+class Stop(_Message, frozen=True):
+    """Nobody wants the rest; answered by ``Done`` or ``Failed``."""
+
+
+class Ready(_Message, frozen=True):
+    """The worker is sandboxed and waits for jobs."""
+
+
+class Pixels(_Message, frozen=True):
+    """An image was decoded."""
+
+    height: int
+    width: int
+    channels: int
+    backend: str
+
+
+class Sound(_Message, frozen=True):
+    """Audio was decoded and resampled; ``channels`` and ``source_rate`` are the file's, the rest the result's."""
+
+    codec: str
+    channels: int
+    source_rate: int
+    sample_rate: int
+    shape: tuple[int, int]
+    backend: str
+
+
+class Opened(_Message, frozen=True):
+    """A clip was read."""
+
+    info: VideoInfo
+    pts_seconds: tuple[float, ...]
+
+
+class Planned(_Message, frozen=True):
+    """The frames can be decoded."""
+
+
+class Frame(_Message, frozen=True):
+    """One frame lies at an offset of the slab."""
+
+    index: int
+    offset: int
+
+
+class Done(_Message, frozen=True):
+    """The end of a conversation; the worker writes nothing more."""
+
+
+class Failed(_Message, frozen=True):
+    """Likewise, with one of our errors."""
+
+    kind: str
+    text: str
+
+    def error(self) -> GpuflowError:
+        """The error, here."""
+        kind = getattr(errors, self.kind, None)
+        known = isinstance(kind, type) and issubclass(kind, GpuflowError)
+        shown = "".join(letter if letter.isprintable() else "?" for letter in self.text[:MAX_TEXT])  # it may be logged
+        return (kind if known else DecoderCrashed)(shown)  # type: ignore[misc]
+
+
+Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Free | Put | Stop
+Answer = Ready | Pixels | Sound | Opened | Planned | Frame | Done | Failed
+_encode = msgspec.msgpack.Encoder().encode
+decode_order = msgspec.msgpack.Decoder(Order).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Clock(Protocol):
+    """A deadline that says how much time is left."""
+
+    @property
+    def remaining_seconds(self) -> float: ...
+    def check(self) -> None: ...
+
+
+class Disconnected(Exception):
+    """The worker's end is closed, or what came is no answer."""
+
+
+def framed(message: _Message) -> bytes:
+    """A message with its length before it."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Channel:
+    """The parent's end. Every wait looks at the clock; a wait that ends early loses nothing that came."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(_POLL_SECONDS)
+        self.connection = connection
+        self.torn = False  # a message was sent in part
+        self._pending = bytearray()
+
+    def send(self, message: _Message, clock: Clock, data: bytes = b"") -> None:
+        """Send a message, and bytes behind it.
+
+        Raises:
+            DeadlineExceeded: the time is over.
+            Disconnected: the worker has ended, or stands within a message that was not sent to its end.
+        """
+        if self.torn:
+            raise Disconnected("the worker waits for the rest of a message")
+        self.torn = True
+        for part in (framed(message), data):
+            view = memoryview(part)
+            while view:
+                try:
+                    view = view[self.connection.send(view) :]
+                except TimeoutError:
+                    clock.check()
+                except OSError as error:
+                    raise Disconnected("the worker has ended") from error
+        self.torn = False
+
+    def receive(self, clock: Clock) -> Any:
+        """The next answer.
+
+        Raises:
+            DeadlineExceeded: the time is over.
+            Disconnected: the worker has ended, or has sent what is no answer.
+        """
+        (length,) = _LENGTH.unpack(self._first(_LENGTH.size, clock))
+        if length > MAX_MESSAGE_BYTES:
+            raise Disconnected(f"the worker announces an answer of {length} bytes")
+        frame = self._first(_LENGTH.size + length, clock)
+        del self._pending[: len(frame)]
+        try:
+            return decode_answer(frame[_LENGTH.size :])
+        except (msgspec.MsgspecError, ValueError, GpuflowError) as error:
+            raise Disconnected("the worker has sent what is no answer") from error
+
+    def ended(self) -> bool:
+        """Whether the worker has closed its end, or says something although it was asked nothing."""
+        if self._pending or self.connection.fileno() < 0:
+            return True
+        look = select.poll()  # a receive would wait as long as the socket's timeout
+        look.register(self.connection, select.POLLIN)
+        return bool(look.poll(0))
+
+    def close(self) -> None:
+        """Close this end."""
+        with contextlib.suppress(OSError):
+            self.connection.close()
+
+    def _first(self, count: int, clock: Clock) -> bytes:
+        while len(self._pending) < count:
+            try:
+                received = self.connection.recv(_PART_BYTES)
+            except TimeoutError:
+                clock.check()
+                continue
+            except OSError as error:
+                raise Disconnected("the worker has ended") from error
+            if not received:
+                raise Disconnected("the worker has ended")
+            self._pending += received
+            if len(self._pending) < count:
+                clock.check()  # a worker that sends a byte at a time waits for nothing
+        return bytes(self._pending[:count])
