@@ -252,7 +252,7 @@ def test_a_block_stays_leased_until_the_worker_that_writes_to_it_is_gone(shared:
 
 def test_a_memory_bomb_meets_the_workers_limit_and_fails_alone(shared: Slab) -> None:
     bomb = Blob(encoded(np.zeros((4_000, 4_000, 3), np.uint8), "JPEG"), "b" * 64)
-    with pool_of(shared, memory_bytes=48 * MIB) as (pool, isolated):
+    with pool_of(shared, memory_bytes=32 * MIB) as (pool, isolated):
         before = pool.pids
         with pytest.raises(GpuflowError) as caught:
             decode(isolated, bomb)
