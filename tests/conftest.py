@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
 from gpuflow.workers import worker_pool
+from tests.tally import Tally
 
+TABLE = Path(__file__).parent / "security" / "table.json"  # of the last run with --write-table: kept
+_ROWS = pytest.StashKey[dict[str, dict[str, float]]]()
 REAL_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
 
@@ -65,3 +69,40 @@ def real_media() -> Path:
     if not REAL_MEDIA.is_dir():
         pytest.skip("the folder of real media files is not here")
     return REAL_MEDIA
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What runs on record are asked for."""
+    parser.addoption("--write-table", action="store_true", help="keep the table of what was tried in the repository")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No row yet."""
+    config.stash[_ROWS] = {}
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """``tally("row", cases=1, refused=1)`` adds up in the table of what was tried against the library; of figures that
+    begin with ``worst`` the largest is kept."""
+
+    def add(row: str, **figures: float) -> None:
+        found = request.config.stash[_ROWS].setdefault(row, {})
+        for name, figure in figures.items():
+            before = found.get(name, 0)
+            found[name] = round(max(before, figure), 2) if name.startswith("worst") else before + figure
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table, and write it where that was asked for."""
+    rows = config.stash[_ROWS]
+    if not rows:
+        return
+    terminalreporter.section("what was tried against the library")
+    for row, figures in rows.items():
+        told = ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())
+        terminalreporter.line(f"{row:<52} {told}")
+    if config.getoption("--write-table"):
+        TABLE.write_text(json.dumps(rows, indent=1) + "\n")

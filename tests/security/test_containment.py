@@ -8,6 +8,7 @@ import io
 import os
 import random
 import resource
+import signal
 import threading
 import time
 
@@ -18,8 +19,10 @@ from PIL import Image as PillowImage
 from gpuflow import Flow
 from gpuflow.demo import samples
 from gpuflow.errors import GpuflowError, Overloaded
+from gpuflow.flow.flow import Isolation
+from gpuflow.isolation.pool import Quarantine
 from gpuflow.media import Outcome
-from tests.security.conftest import Tally
+from tests.tally import Tally
 
 NUM_GOOD = 8
 
@@ -61,11 +64,12 @@ async def _loaded(flow: Flow, sources: list[bytes]) -> list[bytes | None]:
     return _arrays([outcome async for outcome in flow.stream(sources, ordered=True, max_in_flight=8)])
 
 
+@pytest.mark.parametrize("isolation", ["none", "process"])
 @pytest.mark.parametrize("num_bad", range(1, NUM_GOOD + 1))
-def test_good_items_are_the_same_whatever_stands_between_them(num_bad: int, tally: Tally) -> None:
+def test_good_items_are_the_same_whatever_stands_between_them(num_bad: int, isolation: Isolation, tally: Tally) -> None:
     async def run() -> None:
         rng = random.Random(num_bad)
-        async with Flow(device="cpu", slab_bytes="128MiB") as flow:
+        async with Flow(device="cpu", slab_bytes="128MiB", isolation=isolation) as flow:
             clean = await _loaded(flow, GOOD)
             places = rng.sample(range(NUM_GOOD), num_bad)
             mixed = [rng.choice(BAD[:5] + BAD[6:]) if place in places else GOOD[place] for place in range(NUM_GOOD)]
@@ -134,6 +138,39 @@ def test_a_cancellation_at_every_step_of_a_load_leaves_nothing(tally: Tally) -> 
     for steps in range(30):
         asyncio.run(run(steps))
         tally("loads, cancelled at each step", cases=1, leases_left=0)
+
+
+def test_workers_that_are_killed_take_only_their_own_job(tally: Tally) -> None:
+    """A worker is killed every few loads, at any moment: its job fails, all others are as they were."""
+    pictures = [_picture(number) for number in range(NUM_GOOD)]
+    rng = random.Random(5)
+
+    async def run() -> tuple[int, int]:
+        async with Flow(device="cpu", slab_bytes="64MiB", workers=2, isolation="process") as flow:
+            expected = await _loaded(flow, pictures)
+            wrong = failed = 0
+            assert flow.decoders is not None
+            for _ in range(12):
+                loading = asyncio.create_task(_loaded(flow, [pictures[number % NUM_GOOD] for number in range(24)]))
+                for _ in range(rng.randrange(60)):
+                    await asyncio.sleep(0)
+                for pid in flow.decoders.pids[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                found = await loading
+                failed += found.count(None)
+                wrong += sum(one is not None and one != expected[at % NUM_GOOD] for at, one in enumerate(found))
+                flow.decoders.quarantine = Quarantine(0.0)
+            assert flow.slab.statistics().live_leases == 0
+            return wrong, failed
+
+    gc.collect()
+    files = len(os.listdir("/proc/self/fd"))
+    wrong, failed = asyncio.run(run())
+    gc.collect()
+    assert wrong == 0
+    assert failed <= 12 * 24 // 4
+    assert len(os.listdir("/proc/self/fd")) <= files
+    tally("workers killed while they decode", cases=12, loads=12 * 24, failed_with_them=failed, wrong_bytes=wrong)
 
 
 def test_ten_times_more_than_there_is_room_for_is_refused_at_once(tally: Tally) -> None:

@@ -24,7 +24,7 @@ from tests.flow.raw_server import (
     serving,
     stays_open,
 )
-from tests.security.conftest import Tally
+from tests.tally import Tally
 
 POLICY = FetchPolicy(**OPEN, timeout_ms=1_500, read_seconds=0.5)
 LAG_SECONDS = 0.05

@@ -15,7 +15,7 @@ from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import FetchFailed, GpuflowError, InvalidSource, UnsafeURL
 from gpuflow.fetch import Fetcher, resolve
 from gpuflow.media import Source
-from tests.security.conftest import Tally
+from tests.tally import Tally
 
 OPEN = {
     "allow_direct_ip": True,
