@@ -121,7 +121,8 @@ class Limits(_Value, frozen=True, kw_only=True):
     """What the operator allows. A request may ask for less, never for more.
 
     Source of the defaults: the anchors in DESIGN section 7 (OpenAI 20 MB images, vLLM 25 MB and 600 s audio, imgproxy
-    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them. ``max_tracks`` to
+    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them. ``max_pending_bytes`` is what one flow
+    holds of fetched media that are not decoded yet, of all its requests together. ``max_tracks`` to
     ``max_box_depth`` bound the structure of containers: samples and edits of one track, boxes (of Matroska: elements; of
     RIFF: chunks) outside of fragments, and how deep they are nested.
     """
@@ -159,6 +160,7 @@ class Limits(_Value, frozen=True, kw_only=True):
     max_videos: int = 4
     max_audios: int = 4
     max_request_bytes: int = 512 * MIB
+    max_pending_bytes: int = 2_048 * MIB
 
     def _check_together(self) -> None:
         for name, _ in _fields(type(self)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -113,6 +114,7 @@ class Flow:
         )
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
+        self._pending_bytes = 0
         self._deadlines: set[Deadline] = set()  # of the loads that are pending
         self._closed = False
 
@@ -250,12 +252,24 @@ class Flow:
         started = time.perf_counter()
         blob = await self._fetch(replace(source, modality=modality), bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
-        media = await self._decode(blob, modality, wanted, bounds)
+        with self._holding(len(blob.data)):
+            media = await self._decode(blob, modality, wanted, bounds)
         media.stages = (fetched, *media.stages)
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
             self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
         return media
+
+    @contextmanager
+    def _holding(self, nbytes: int) -> Iterator[None]:
+        """Fetched bytes that wait for a decoder; refused when there are too many already."""
+        if self._pending_bytes + nbytes > self.limits.max_pending_bytes:
+            raise Overloaded(f"{self._pending_bytes} bytes are fetched and not decoded (Limits.max_pending_bytes)")
+        self._pending_bytes += nbytes
+        try:
+            yield
+        finally:
+            self._pending_bytes -= nbytes
 
     async def _fetch(self, source: Source, bounds: Bounds) -> Blob:
         try:

@@ -21,7 +21,7 @@ from gpuflow.demo import samples
 from gpuflow.errors import GpuflowError, Overloaded
 from gpuflow.flow.flow import Isolation
 from gpuflow.isolation.pool import Quarantine
-from gpuflow.media import Outcome
+from gpuflow.media import Media, Outcome
 from tests.tally import Tally
 
 NUM_GOOD = 8
@@ -214,3 +214,24 @@ def test_ten_times_more_than_there_is_room_for_is_refused_at_once(tally: Tally) 
 
 def _peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_bytes_that_wait_for_a_decoder_are_bounded(tally: Tally) -> None:
+    picture = _picture(1, side=256)
+
+    async def run() -> tuple[int, int]:
+        most = 3 * len(picture)
+        async with Flow(device="cpu", slab_bytes="64MiB", workers=1, limits={"max_pending_bytes": most}) as flow:
+            ended = await asyncio.gather(*(flow.load(picture) for _ in range(100)), return_exceptions=True)
+            media = [one for one in ended if isinstance(one, Media)]
+            for medium in media:
+                medium.release()
+            assert {type(one) for one in ended if not isinstance(one, Media)} == {Overloaded}
+            assert flow._pending_bytes == 0
+            (await flow.load(picture)).release()
+        return len(media), len(ended) - len(media)
+
+    loaded, refused = asyncio.run(run())
+    assert loaded >= 3
+    assert refused > 0
+    tally("more bytes than may wait for a decoder", cases=100, admitted=loaded, refused=refused)
