@@ -74,6 +74,12 @@ def _add_load(commands: Any) -> None:
     load.add_argument(
         "--fetch", type=_mapping, metavar="JSON", help="""e.g. '{"allowed_media_domains": ["a.example"]}'"""
     )
+    load.add_argument(
+        "--isolation",
+        choices=("none", "process"),
+        default="none",
+        help="decode in this process (default) or in sandboxed ones",
+    )
     load.set_defaults(run=_load)
 
 
@@ -121,6 +127,7 @@ def _load(wanted: argparse.Namespace) -> int:
             options=wanted.options,
             limits=wanted.limits,
             fetch=wanted.fetch,
+            isolation=wanted.isolation,
         )
     except GpuflowError as error:
         return _complain(f"{error.code}: {error}")

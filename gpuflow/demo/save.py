@@ -10,6 +10,7 @@ from typing import Any
 
 from gpuflow.demo import picture
 from gpuflow.errors import GpuflowError
+from gpuflow.flow.flow import Isolation
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Media, Modality, Source
 from gpuflow.transfer.local import save
@@ -24,6 +25,7 @@ def save_all(
     options: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     fetch: Mapping[str, Any] | None = None,
+    isolation: Isolation = "none",
 ) -> int:
     """Load every source and write it below ``out``; 0 only if all of them could be.
 
@@ -31,7 +33,8 @@ def save_all(
         GpuflowError: the flow itself cannot be made (device, limits, policy).
     """
     failed = 0
-    with SyncFlow(device=device, limits=limits, fetch=fetch) as flow:
+    policy = {"allowed_schemes": ("http", "https"), **(fetch or {})}  # who names a URL here is the user
+    with SyncFlow(device=device, limits=limits, fetch=policy, isolation=isolation) as flow:
         wanted = (Source.of(text, modality=modality, trusted=True) for text in sources)
         for outcome in flow.stream(wanted, options=options, max_in_flight=4, ordered=True):
             name = sources[outcome.index]

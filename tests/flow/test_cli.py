@@ -52,6 +52,16 @@ def test_load_writes_tensors_and_pictures_that_other_libraries_read(tmp_path: Pa
             assert picture.size[0] > 10
 
 
+def test_media_are_loaded_alike_in_sandboxed_processes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(samples.picture("PNG"))
+    found = []
+    for isolation in ("none", "process"):
+        _run("load", "a.png", "--isolation", isolation, "--out", isolation, folder=tmp_path)
+        found.append(load_file(tmp_path / isolation / "000-a.png.safetensors"))
+    assert found[0].keys() == found[1].keys()
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_options_and_presets_reach_the_media(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
     _run("load", "a.png", "--options", json.dumps({"preset": "clip-224"}), folder=tmp_path)
