@@ -110,6 +110,13 @@ def test_sound_alone_has_no_video_stream(context: LoadContext) -> None:
         load(buffer.getvalue(), context)
 
 
+def test_four_letters_of_a_codec_that_are_no_letters_change_nothing(context: LoadContext) -> None:
+    """Found by fuzzing: PyAV's property raises where they are not ASCII."""
+    clip = make_clip("mpeg4", num_frames=12)
+    assert b"mp4v" in clip
+    assert load(clip.replace(b"mp4v", b"mp\xf4v"), context) == load(clip, context) == 12
+
+
 def test_one_frame_is_a_clip(context: LoadContext) -> None:
     assert load(make_clip(num_frames=1), context) == 1
 

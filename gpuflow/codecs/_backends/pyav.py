@@ -141,7 +141,7 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         codec=codec,
         decoder=context.name,
         extradata=context.extradata,
-        codec_tag=context.codec_tag,
+        codec_tag=_codec_tag(context),
         max_pixels=limits.max_video_pixels,
         container=container,
         stream=stream,
@@ -310,6 +310,14 @@ def _codec_name(stream: Any, kind: MediaType) -> str:
     return codec
 
 
+def _codec_tag(context: Any) -> str:
+    """The container's four letters for the codec; empty where they are none, which PyAV does not expect."""
+    try:
+        return str(context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
+
+
 def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -> list[Any]:
     """All packets; a file that breaks off ends there. Tables that name the same bytes again and again, and packets that
     are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file."""
@@ -414,7 +422,8 @@ def _new_context(demuxed: Demuxed) -> Any:
     with _translated("making a decoder"):
         context = av.CodecContext.create(demuxed.decoder, "r")
         context.extradata = demuxed.extradata
-        context.codec_tag = demuxed.codec_tag
+        if demuxed.codec_tag:
+            context.codec_tag = demuxed.codec_tag
         context.thread_count = 1
         context.options = {"max_pixels": str(demuxed.max_pixels)}
     return context
