@@ -48,6 +48,7 @@ from gpuflow.media import Blob, Media
 from gpuflow.memory import Slab
 from tests.flow.clips import make_clip
 from tests.unit.image_files import encoded, scene
+from tests.waiting import wait_until
 
 JPEG = MediaType("jpeg", "image")
 LIMITS = Limits(image_seconds=30.0)
@@ -98,7 +99,7 @@ def shared() -> Iterator[Slab]:
 @contextlib.contextmanager
 def pool_of(slab: Slab, **arguments: Any) -> Iterator[tuple[DecoderPool, Isolated]]:
     with DecoderPool(slab, **{"workers": 1, **arguments}) as pool:
-        _wait_until(lambda: len(pool.pids) == pool.workers)
+        wait_until(lambda: len(pool.pids) == pool.workers)
         yield pool, Isolated(pool, slab)
 
 
@@ -110,13 +111,6 @@ def _open_clip(isolated: Isolated, blob: Blob, kind: MediaType) -> None:
         pass
 
 
-def _wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        os.sched_yield()
-
-
 def _begun(pool: DecoderPool) -> int:
     """Jobs that a worker got."""
     return pool.counters.snapshot().get("gpuflow_decode_jobs_total", 0)
@@ -126,7 +120,7 @@ def _stop(pid: int) -> None:
     """SIGSTOP, and wait until every thread has stopped."""
     os.kill(pid, signal.SIGSTOP)
     tasks = Path(f"/proc/{pid}/task")
-    _wait_until(lambda: all(_state(task) in "Tt" for task in tasks.iterdir()))
+    wait_until(lambda: all(_state(task) in "Tt" for task in tasks.iterdir()))
 
 
 def _state(task: Path) -> str:
@@ -153,13 +147,13 @@ def test_a_worker_killed_in_its_job_fails_that_job_alone(shared: Slab) -> None:
         _stop(victim)
         _stop(other)
         doomed = [threads.submit(decode, isolated, blob) for blob in (bad, good[0])]
-        _wait_until(lambda: _begun(pool) == 2)
+        wait_until(lambda: _begun(pool) == 2)
         os.kill(victim, signal.SIGKILL)
         os.kill(other, signal.SIGCONT)
         ends = [future.exception(60) for future in doomed]
         assert [type(end) for end in ends if end] == [DecoderCrashed]
         assert all(np.array_equal(decode(isolated, blob), pixels_of(blob)) for blob in good[1:])
-        _wait_until(lambda: len(pool.pids) == 2)
+        wait_until(lambda: len(pool.pids) == 2)
         assert victim not in pool.pids
         assert pool.counters.snapshot()["gpuflow_decode_workers_crashed_total"] == 1
 
@@ -169,7 +163,7 @@ def test_an_input_that_killed_a_worker_is_refused_at_once_and_others_are_not(sha
         (victim,) = pool.pids
         _stop(victim)
         future = threads.submit(decode, isolated, picture(1))
-        _wait_until(lambda: _begun(pool) == 1)
+        wait_until(lambda: _begun(pool) == 1)
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(DecoderCrashed) as caught:
             future.result(60)
@@ -266,7 +260,7 @@ def test_a_worker_is_replaced_after_so_many_jobs(shared: Slab) -> None:
         (first,) = pool.pids
         for number in range(7):
             assert np.array_equal(decode(isolated, picture(number)), pixels_of(picture(number)))
-        _wait_until(lambda: len(pool.pids) == 1)
+        wait_until(lambda: len(pool.pids) == 1)
         assert not _alive(first)
         assert pool.counters.snapshot()['gpuflow_decode_workers_replaced_total{reason="jobs"}'] == 2
 
@@ -275,7 +269,7 @@ def test_a_worker_that_grew_is_replaced(shared: Slab) -> None:
     with pool_of(shared, max_resident_bytes=MIB) as (pool, isolated):
         (first,) = pool.pids
         assert decode(isolated, picture(1)).shape == (64, 64, 3)
-        _wait_until(lambda: bool(pool.pids) and pool.pids != [first])
+        wait_until(lambda: bool(pool.pids) and pool.pids != [first])
         assert 'gpuflow_decode_workers_replaced_total{reason="memory"}' in pool.counters.snapshot()
 
 
@@ -283,7 +277,7 @@ def test_a_worker_that_ends_while_it_is_idle_is_replaced_and_costs_no_job(shared
     with pool_of(shared) as (pool, isolated):
         (first,) = pool.pids
         os.kill(first, signal.SIGKILL)
-        _wait_until(lambda: not _alive(first))
+        wait_until(lambda: not _alive(first))
         assert np.array_equal(decode(isolated, picture(1)), pixels_of(picture(1)))
         assert pool.pids != [first]
         assert len(pool.quarantine) == 0
@@ -294,7 +288,7 @@ def test_more_jobs_than_may_wait_are_refused(shared: Slab) -> None:
         (pid,) = pool.pids
         _stop(pid)
         jobs = [threads.submit(decode, isolated, picture(number)) for number in (1, 2)]
-        _wait_until(lambda: pool.busy == 1 and pool.queued == 1)
+        wait_until(lambda: pool.busy == 1 and pool.queued == 1)
         with pytest.raises(Overloaded):
             decode(isolated, picture(3))
         os.kill(pid, signal.SIGCONT)
@@ -398,7 +392,7 @@ sys.stdin.read()
         assert len(pids) == 2
         _stop(pids[0])  # one that cannot notice by itself
         parent.kill()
-        _wait_until(lambda: not any(_alive(pid) for pid in pids))
+        wait_until(lambda: not any(_alive(pid) for pid in pids))
 
 
 def test_a_forked_child_has_no_workers_and_harms_none(shared: Slab) -> None:
@@ -570,11 +564,11 @@ def test_a_flow_that_isolates_survives_the_death_of_every_worker() -> None:
     with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation="process", limits=PATIENT) as flow:
         pool = _pool(flow)
         for _ in range(3):
-            _wait_until(lambda: len(pool.pids) == 2)
+            wait_until(lambda: len(pool.pids) == 2)
             killed = pool.pids
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
-            _wait_until(lambda: not any(_alive(pid) for pid in killed))  # noqa: B023
+            wait_until(lambda: not any(_alive(pid) for pid in killed))  # noqa: B023
             with flow.load(samples.recording(), options=AudioOptions(sample_rate=16_000)) as sound:
                 assert sound.shape == (1, 80_000)
         assert flow.slab.statistics().live_leases == 0
