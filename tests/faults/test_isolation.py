@@ -506,7 +506,7 @@ def test_cancelling_at_many_points_leaves_leases_files_and_threads_as_they_were(
                 media.release()
             assert flow.decoders is not None
             pool, slab = flow.decoders, flow.slab
-            await asyncio.to_thread(_wait_until, lambda: len(pool.pids) == 2)
+            await asyncio.to_thread(wait_until, lambda: len(pool.pids) == 2)
             gc.collect()
             files, threads = _files(), threading.active_count()
             for steps in (0, 1, 2, 3, 5, 8, 13, 30, 60, 100, 200, 400, 1_000, 3_000):
@@ -519,7 +519,7 @@ def test_cancelling_at_many_points_leaves_leases_files_and_threads_as_they_were(
             with await flow.load(samples.picture("PNG", width=64, height=48)) as image:
                 assert image.shape == (48, 64, 3)
             await asyncio.to_thread(
-                _wait_until, lambda: not (slab.statistics().live_leases or pool.busy or len(pool.pids) < 2)
+                wait_until, lambda: not (slab.statistics().live_leases or pool.busy or len(pool.pids) < 2)
             )
             gc.collect()
             assert _files() <= files
