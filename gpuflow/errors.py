@@ -43,6 +43,7 @@ class GpuflowError(Exception):
     http_status: ClassVar[int] = 500
     public_message: ClassVar[str] = "The media could not be processed."
     retryable: ClassVar[bool] = False
+    retry_after_seconds: ClassVar[float | None] = None  # for ``Retry-After``
 
     def to_dict(self) -> dict[str, object]:
         """What a server may answer: ``code``, ``message``, ``retryable``; never ``str(self)``."""
@@ -156,6 +157,7 @@ class Overloaded(GpuflowError):
     http_status = 429
     public_message = "The server is busy."
     retryable = True
+    retry_after_seconds = 1.0
 
 
 class SlabExhausted(Overloaded):
@@ -171,6 +173,7 @@ class BackendUnavailable(GpuflowError):
     http_status = 503
     public_message = "The service cannot decode this media now."
     retryable = True
+    retry_after_seconds = 30.0
 
 
 class LeaseExpired(GpuflowError):
@@ -186,6 +189,7 @@ class Closed(GpuflowError):
     http_status = 503
     public_message = "The service is shutting down."
     retryable = True
+    retry_after_seconds = 5.0
 
 
 class SlabClosed(Closed):

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
+from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
@@ -114,9 +115,10 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        asked = httpcore.Request(
-            request.method, self._address(target), headers=request.headers.raw, extensions=request.extensions
-        )
+        headers = request.headers.raw
+        if self._proxy is not None and target.scheme == b"http":
+            headers = [*headers, *self._proxy.login]
+        asked = httpcore.Request(request.method, self._address(target), headers=headers, extensions=request.extensions)
         connection, response = await self._ask(target.origin, asked)
         body = _Body(self, connection, response)
         return httpx.Response(
@@ -132,7 +134,12 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
                 return connection, await connection.http.handle_async_request(asked)
             except BaseException as error:
                 connection.stream.abort()
-                if last or connection.stream.answered or not isinstance(error, _HUNG_UP):
+                if (
+                    last
+                    or connection.stream.answered
+                    or not isinstance(error, _HUNG_UP)
+                    or isinstance(error, GpuflowError)
+                ):
                     raise
         raise AssertionError("the second try returns or raises")
 
@@ -145,8 +152,10 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
 
     def give_back(self, connection: _Connection) -> None:
         """Keep the connection if its response was read to the end; else close it."""
-        usable = connection.http.is_idle() and not connection.http.has_expired()  # expired: the server hung up
-        if usable and len(self._idle) < _IDLE_CONNECTIONS:
+        usable = (
+            connection.http.is_idle() and not connection.http.has_expired()
+        )  # expired: the server hung up, or goes on
+        if usable and not _has_more(connection) and len(self._idle) < _IDLE_CONNECTIONS:
             self._idle.append(connection)
         else:
             connection.stream.abort()
@@ -235,9 +244,11 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         async with asyncio.timeout(timeout):
             await self._writer.drain()
 
-    async def tunnel(self, host: str, port: int, login: str) -> None:
+    async def tunnel(self, host: str, port: int, login: list[tuple[bytes, bytes]]) -> None:
         """Have a proxy connect this stream to ``host``."""
-        self._writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n".encode("ascii"))
+        lines = [f"CONNECT {host}:{port} HTTP/1.1".encode("ascii"), f"Host: {host}:{port}".encode("ascii")]
+        lines += [name + b": " + value for name, value in login]
+        self._writer.write(b"\r\n".join(lines) + b"\r\n\r\n")
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
         status = head.split(b" ", 2)[1:2]
@@ -250,8 +261,11 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> object:
-        """``is_readable`` is what httpcore asks of an idle connection: true when the server has hung up."""
-        return self._reader.at_eof() if info == "is_readable" else self._writer.get_extra_info(info)
+        """``is_readable`` is what httpcore asks of an idle connection: true when the server has hung up, or sends
+        something that nobody asked for, which would be taken for the next answer."""
+        if info == "is_readable":
+            return self._reader.at_eof() or bool(self._reader._buffer)  # type: ignore[attr-defined]
+        return self._writer.get_extra_info(info)
 
     def abort(self) -> None:
         """Close at once, without a farewell and without waiting: no cancellation can come in between."""
@@ -270,8 +284,8 @@ class _Proxy:
         self._host, self._port = url.host, url.port or 80
         self._seconds = policy.connect_seconds
         self._resolver = resolver
-        login = base64.b64encode(url.userinfo).decode() if url.userinfo else ""
-        self._login = f"Proxy-Authorization: Basic {login}\r\n" if login else ""
+        login = base64.b64encode(unquote_to_bytes(url.userinfo))
+        self.login = [(b"Proxy-Authorization", b"Basic " + login)] if login else []
 
     async def dial(self, host: str, port: int, certificates: SSLContext | None) -> _MeteredStream:
         """A connection to ``host`` through the proxy; by ``CONNECT`` where it is to be encrypted."""
@@ -281,11 +295,17 @@ class _Proxy:
             return stream
         try:
             async with asyncio.timeout(self._seconds):
-                await stream.tunnel(f"[{host}]" if ":" in host else host, port, self._login)
+                await stream.tunnel(f"[{host}]" if ":" in host else host, port, self.login)
                 return await stream.encrypted(certificates, host)
         except BaseException:
             stream.abort()
             raise
+
+
+def _has_more(connection: _Connection) -> bool:
+    """Whether bytes came behind the answer: they would be taken for the next one's."""
+    state = getattr(connection.http, "_h11_state", None)  # httpcore tells nobody else
+    return state is None or bool(state.trailing_data[0])
 
 
 async def _dial(

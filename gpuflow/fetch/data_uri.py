@@ -53,6 +53,9 @@ def decode_base64(text: str, limit: int, *, start: int = 0) -> bytes:
     import pybase64
 
     try:
-        return pybase64.b64decode(text[start:] if start else text, validate=True)
+        data: bytes = pybase64.b64decode(text[start:] if start else text, validate=True)
     except ValueError as error:
         raise InvalidSource("not strict base64: A-Z a-z 0-9 + / with padding, and no white space") from error
+    if text.endswith("=") and pybase64.b64encode(data[len(data) // 3 * 3 :]).decode() != text[-4:]:
+        raise InvalidSource("base64 whose last character has bits that mean nothing: not canonical")
+    return data

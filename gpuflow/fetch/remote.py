@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gpuflow.config import FetchPolicy
-from gpuflow.errors import FetchFailed, Overloaded, TooLarge
+from gpuflow.errors import FetchFailed, GpuflowError, Overloaded, TooLarge
 from gpuflow.fetch.address import parse_networks
 from gpuflow.fetch.budget import ByteBudget
 from gpuflow.fetch.resolve import Resolver
@@ -61,14 +61,14 @@ class Remote:
         """
         checked = check_url(url, self._policy)
         seconds = self._policy.total_seconds(modality)
-        await self._admit(seconds)
+        client = await self._open()
         try:
-            async with asyncio.timeout(seconds):
-                return await self._follow(await self._open(), checked, limit, budget)
+            async with asyncio.timeout(None) as timer:
+                return await self._follow(client, checked, limit, budget, _Time(timer, seconds))
         except TimeoutError as error:
+            if isinstance(error, GpuflowError):
+                raise
             raise FetchFailed(f"{checked.host}: not done after {seconds:g} s") from error
-        finally:
-            self._permits.release()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -79,14 +79,20 @@ class Remote:
         """End the threads that look names up; blocking."""
         self._resolver.close()
 
-    async def _admit(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._permits.acquire()
-        except TimeoutError as error:
-            raise Overloaded(
-                f"{self._policy.max_connections} fetches are under way (FetchPolicy.max_connections)"
-            ) from error
+    @asynccontextmanager
+    async def _admitted(self, host: str, seconds: float) -> AsyncIterator[None]:
+        """A place among the host's requests, and then one among all: who waits for a slow host keeps no other waiting."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(seconds):
+                    await stack.enter_async_context(self._hosts.one_of(host))
+                    await stack.enter_async_context(self._permits)
+            except TimeoutError as error:
+                raise Overloaded(
+                    f"{self._policy.max_connections} fetches are under way, or {self._policy.max_connections_per_host} from "
+                    "this host (FetchPolicy.max_connections, max_connections_per_host)"
+                ) from error
+            yield
 
     async def _open(self) -> Client:
         async with self._opening:
@@ -96,13 +102,15 @@ class Remote:
             return self._client
 
     async def _follow(
-        self, client: Client, url: CheckedURL, limit: int, budget: ByteBudget
+        self, client: Client, url: CheckedURL, limit: int, budget: ByteBudget, time_left: _Time
     ) -> tuple[list[bytes], str | None]:
         for _ in range(self._policy.max_redirects + 1):
-            async with self._hosts.one_of(url.host), aclosing(await client.get(url)) as answer:
-                if answer.status not in REDIRECTS:
-                    return await self._read(answer, url.host, limit, budget), _media_type(answer)
-                location = answer.header("Location")
+            async with self._admitted(url.host, time_left.seconds):
+                time_left.begin()
+                async with aclosing(await client.get(url)) as answer:
+                    if answer.status not in REDIRECTS:
+                        return await self._read(answer, url.host, limit, budget), _media_type(answer)
+                    location = answer.header("Location")
             if location is None:
                 raise FetchFailed(f"{url.host} redirects without a Location")
             url = check_redirect(url, location, self._policy)
@@ -119,6 +127,19 @@ class Remote:
                 budget.take(len(chunk))
                 chunks.append(chunk)
         return chunks
+
+
+class _Time:
+    """What a fetch may take, from when it is first admitted."""
+
+    def __init__(self, timer: asyncio.Timeout, seconds: float) -> None:
+        self.seconds = seconds
+        self._timer = timer
+
+    def begin(self) -> None:
+        """It is admitted; harmless when repeated."""
+        if self._timer.when() is None:
+            self._timer.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
 
 class HostPermits:

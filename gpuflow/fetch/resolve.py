@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from gpuflow.errors import FetchFailed, UnsafeURL
 from gpuflow.fetch.address import Network, refusal
+from gpuflow.workers import call_soon
 
 _NUM_THREADS = 8
 _MAX_ADDRESSES = 4  # dialled one after another; a name may have hundreds
@@ -27,7 +28,7 @@ class Resolver:
         self._timeout_seconds = timeout_seconds
         self._allowed_networks = allowed_networks
         self._pool = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="gpuflow-dns")
-        self._running: set[Future[list[str]]] = set()
+        self._running: dict[Future[list[str]], str] = {}
 
     async def addresses(self, host: str) -> list[str]:
         """Addresses of a checked host name or IP literal, in the order to dial them.
@@ -53,16 +54,28 @@ class Resolver:
         self._pool.shutdown(wait=not self._running, cancel_futures=True)
 
     async def _look_up(self, host: str) -> list[str]:
-        future = self._pool.submit(_look_up, host)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
         try:
             async with asyncio.timeout(self._timeout_seconds):
+                domain = ".".join(host.split(".")[-2:])
+                await self._turn(domain)
+                future = self._pool.submit(_look_up, host)
+                self._running[future] = domain
+                future.add_done_callback(self._running.pop)
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise FetchFailed(f"{host} was not resolved in {self._timeout_seconds:g} s") from error
         except (OSError, UnicodeError) as error:
             raise FetchFailed(f"{host} cannot be resolved: {error}") from error
+
+    async def _turn(self, domain: str) -> None:
+        """Wait while names of one domain take half of the threads: a slow name server must not take them all. A thread
+        is taken until its look-up ends, however long ago nobody waits for it any more."""
+        loop = asyncio.get_running_loop()
+        while len(busy := [future for future, of in self._running.copy().items() if of == domain]) >= _NUM_THREADS // 2:
+            freed = asyncio.Event()
+            for future in busy:
+                future.add_done_callback(lambda _, freed=freed: call_soon(loop, freed.set))  # type: ignore[misc]
+            await freed.wait()
 
 
 def vetted(host: str, answers: Iterable[str], allowed_networks: Iterable[Network]) -> list[str]:

@@ -24,7 +24,7 @@ def sources_of(messages: object, limits: Limits) -> list[Source]:
     sources: list[Source] = []
     counts: Counter[Modality] = Counter()
     for part in _parts(messages):
-        if isinstance(part, Mapping) and part.get("type") in _NOT_MEDIA:
+        if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in _NOT_MEDIA:
             continue
         source = Source.of(part, position=len(sources)) if isinstance(part, Mapping) else None
         if source is None or source.modality is None:
@@ -44,6 +44,8 @@ def options_of(media_io_kwargs: Mapping[str, Any] | None) -> dict[Modality, Opti
     Raises:
         InvalidOptions: an unknown modality, or what is not an option of its.
     """
+    if media_io_kwargs is not None and not isinstance(media_io_kwargs, Mapping):
+        raise InvalidOptions(f"media_io_kwargs is a mapping by modality; got {shown(media_io_kwargs)}")
     wanted: dict[Modality, Options] = {modality: kind() for modality, kind in OPTIONS_BY_MODALITY.items()}  # type: ignore[misc]
     for name, values in (media_io_kwargs or {}).items():
         if name not in MODALITIES:

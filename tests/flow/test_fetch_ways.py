@@ -13,8 +13,21 @@ import pytest
 from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, InvalidOptions, UnsafeURL
 from gpuflow.fetch import Fetcher
+from gpuflow.fetch.resolve import Resolver
 from gpuflow.media import Source
-from tests.flow.raw_server import BODY, LIMITS, LOOPBACK, OK, OPEN, fetch, sends, serving, stays_open
+from tests.flow.raw_server import (
+    BODY,
+    BRIEF,
+    LIMITS,
+    LOOPBACK,
+    OK,
+    OPEN,
+    falls_silent,
+    fetch,
+    sends,
+    serving,
+    stays_open,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +48,7 @@ class Proxy:
     async def running(self) -> AsyncIterator[str]:
         listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         try:
-            yield f"http://user:secret@127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+            yield f"http://user:s%40cret@127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         finally:
             listener.close()
             for task in self._tasks:
@@ -88,6 +101,7 @@ class TestProxy:
         body, asked = asyncio.run(run())
         assert body == BODY
         assert asked.startswith(b"GET http://nowhere.invalid:80/a.png?s=1 HTTP/1.1\r\n")
+        assert b"\r\nproxy-authorization: basic dxnlcjpzqgnyzxq=\r\n" in asked.lower(), "user:s@cret"
         assert b"\r\nhost: nowhere.invalid\r\n" in asked.lower()
 
     def test_an_encrypted_request_goes_through_a_tunnel_and_proves_the_servers_name(
@@ -107,7 +121,7 @@ class TestProxy:
         assert body == BODY
         assert asked == (
             b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n"
-            b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n"
+            b"Proxy-Authorization: Basic dXNlcjpzQGNyZXQ=\r\n\r\n"
         )
         assert names == ["localhost"]
         with pytest.raises(FetchFailed, match="certificate"):
@@ -160,7 +174,7 @@ class TestHosts:
             writer.write(OK + b"Content-Length: 1\r\n\r\nx")
 
         async def run() -> None:
-            policy = FetchPolicy(**OPEN, max_connections_per_host=3, timeout_ms=10_000)
+            policy = FetchPolicy(**OPEN, max_connections=8, max_connections_per_host=3, timeout_ms=10_000)
             async with (
                 serving(slow) as busy,
                 serving(stays_open(BODY), host="127.0.0.2") as other,
@@ -200,6 +214,45 @@ class TestAgain:
 
         assert asyncio.run(run()) == (2, 4)
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_what_a_server_sends_beyond_its_answer_is_nobodys_answer(self, at_once: bool) -> None:
+        evil = OK + b"Content-Length: 4\r\n\r\nEVIL"
+        sent = asyncio.Event()
+
+        async def more(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            good = OK + b"Content-Length: 4\r\n\r\ngood"
+            writer.write(good + evil if at_once else good)
+            if not at_once:
+                await writer.drain()
+                await read.wait()
+                writer.write(evil)
+                await writer.drain()
+                sent.set()
+
+        read = asyncio.Event()
+
+        async def run() -> tuple[bytes, bytes, int]:
+            async with serving(more) as server, Fetcher(LOOPBACK, LIMITS) as fetcher:
+                first = await fetcher.fetch(Source.of(server.url))
+                read.set()
+                if not at_once:
+                    await sent.wait()
+                    for _ in range(20):  # until it lies in the client's buffer
+                        await asyncio.sleep(0)
+                second = await fetcher.fetch(Source.of(server.url))
+                return first.data, second.data, server.connections
+
+        assert asyncio.run(run()) == (b"good", b"good", 2)
+
+    def test_a_silent_server_is_asked_once(self) -> None:
+        async def run() -> int:
+            async with serving(falls_silent(b"")) as server:
+                with pytest.raises(FetchFailed):
+                    await fetch(server.url, BRIEF)
+                return server.connections
+
+        assert asyncio.run(run()) == 1
+
     def test_a_server_that_always_hangs_up_is_asked_twice_and_no_more(self) -> None:
         async def run() -> int:
             async with serving(sends()) as server:
@@ -218,3 +271,34 @@ class TestAgain:
                 return len(server.heads)
 
         assert asyncio.run(run()) == 1
+
+
+class TestNames:
+    """A slow name server holds up the names of its own domain."""
+
+    def test_names_of_one_domain_take_no_more_than_half_of_the_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        go_on, at_once, lock = threading.Event(), [0, 0], threading.Lock()
+
+        def answer(host: str) -> list[str]:
+            if host.endswith("slow.example"):
+                with lock:
+                    at_once[0] += 1
+                    at_once[1] = max(at_once)
+                go_on.wait(10.0)
+                with lock:
+                    at_once[0] -= 1
+            return ["93.184.215.14"]
+
+        monkeypatch.setattr("gpuflow.fetch.resolve._look_up", answer)
+
+        async def run() -> None:
+            resolver = Resolver(timeout_seconds=10.0, allowed_networks=())
+            slow = [asyncio.create_task(resolver.addresses(f"{n}.slow.example")) for n in range(12)]
+            for n in range(20):
+                assert await resolver.addresses(f"{n}.quick.example") == ["93.184.215.14"]
+            go_on.set()
+            assert await asyncio.gather(*slow) == [["93.184.215.14"]] * 12
+            resolver.close()
+
+        asyncio.run(run())
+        assert at_once == [0, 4]

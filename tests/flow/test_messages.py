@@ -94,6 +94,10 @@ def test_a_request_without_media_has_none() -> None:
         (["text"], InvalidSource),
         ([{"role": "user", "content": 5}], InvalidSource),
         ([{"role": "user", "content": ["part"]}], InvalidSource),
+        ([{"role": "user", "content": [{"type": ["x"]}]}], InvalidSource),
+        ([{"role": "user", "content": [{"type": {}}]}], InvalidSource),
+        ([{"role": "user", "content": [{"type": None}]}], InvalidSource),
+        ([None], InvalidSource),
         ([{"role": "user", "content": [{"type": "file", "file": {}}]}], InvalidSource),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/passwd"}}]}], InvalidSource),
     ],
@@ -103,8 +107,21 @@ def test_what_is_no_request_is_refused(messages: object, error: type[GpuflowErro
         _load(messages)
 
 
-@pytest.mark.parametrize("wanted", [{"text": {}}, {"image": {"colour": 1}}, {"video": {"fps": "fast"}}])
-def test_options_that_are_none_are_named(wanted: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "x",
+        [1],
+        5,
+        {"image": 3},
+        {"image": "x"},
+        {5: {}},
+        {"text": {}},
+        {"image": {"colour": 1}},
+        {"video": {"fps": "fast"}},
+    ],
+)
+def test_options_that_are_none_are_named(wanted: Any) -> None:
     with pytest.raises(InvalidOptions):
         _load([], media_io_kwargs=wanted)
 

@@ -61,6 +61,8 @@ def test_any_other_form_is_refused(uri: str) -> None:
 BAD_BASE64 = [
     "!!!!",
     "AA==AA==",
+    "AB==",
+    "AAB=",
     "AA= =",
     "AA\n==",
     "AAAA\n",
@@ -98,7 +100,7 @@ def test_base64_is_decoded_as_the_standard_library_does(data: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())
-def test_one_wrong_character_anywhere_is_refused_wherever_the_strict_standard_decoder_refuses(
+def test_one_wrong_character_is_refused_unless_it_is_how_the_standard_encoder_writes_some_bytes(
     data: bytes, draw: st.DataObject
 ) -> None:
     text = base64.b64encode(data).decode()
@@ -106,11 +108,14 @@ def test_one_wrong_character_anywhere_is_refused_wherever_the_strict_standard_de
     damaged = text[:position] + draw.draw(st.characters(codec="utf-8")) + text[position + 1 :]
     try:
         expected = binascii.a2b_base64(damaged, strict_mode=True)
+        canonical = base64.b64encode(expected).decode() == damaged
     except ValueError:
+        canonical = False
+    if canonical:
+        assert decode_base64(damaged, LIMIT) == expected
+    else:
         with pytest.raises(InvalidSource):
             decode_base64(damaged, LIMIT)
-    else:
-        assert decode_base64(damaged, LIMIT) == expected
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 1_000, 1_001, 1_002])
