@@ -7,6 +7,7 @@ import functools
 from gpuflow.codecs._backends import pynvvideocodec
 from gpuflow.codecs._backends.pyav import PyAvVideoDecoder
 from gpuflow.codecs.base import Capability
+from gpuflow.codecs.canary import canary
 from gpuflow.codecs.video.decode import VideoDecoder
 from gpuflow.codecs.video.stream import ElementaryStream
 
@@ -25,4 +26,4 @@ def gpu_decoder(device_index: int, convert: pynvvideocodec.Convert) -> PacketDec
 
     ``convert``: NV12 to RGB, ``gpuflow.ops.color.nv12_to_rgb``.
     """
-    return pynvvideocodec.NvdecVideoDecoder(device_index, convert)
+    return pynvvideocodec.NvdecVideoDecoder(device_index, convert, guard=canary(device_index).guard)

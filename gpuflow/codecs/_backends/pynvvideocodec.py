@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
-from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, Guard, Support, VideoInfo
 from gpuflow.codecs.video.plan import Segment
 from gpuflow.codecs.video.stream import ElementaryStream, targets_by_position
 from gpuflow.device import driver
-from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, GpuflowError, UnsupportedFormat
+from gpuflow.observe import log
 
 Convert = Callable[..., None]  # gpuflow.ops.color.nv12_to_rgb; handed in, because codecs do not import ops
 
@@ -57,10 +58,11 @@ class NvdecVideoDecoder:
     name = "pynvvideocodec"
     device: Literal["cuda"] = "cuda"
 
-    def __init__(self, device_index: int, convert: Convert, *, reuse: bool = True) -> None:
+    def __init__(self, device_index: int, convert: Convert, *, reuse: bool = True, guard: Guard = nullcontext) -> None:
         self._index = device_index
         self._convert = convert
         self._reuse = reuse
+        self._guard = guard
         self._idle: dict[tuple[object, ...], list[_Session]] = {}
         self._lock = threading.Lock()
 
@@ -86,6 +88,8 @@ class NvdecVideoDecoder:
 
         Raises:
             CorruptMedia: NVDEC refuses the packets.
+            UnsupportedFormat: a picture is smaller than the clip.
+            DeviceLost: the GPU's context has ended.
         """
         found: set[int] = set()
         with self._session(info) as session:
@@ -105,11 +109,11 @@ class NvdecVideoDecoder:
         with self._lock:
             idle = self._idle.setdefault(key, [])
             session = idle.pop() if idle else None
-        session = session or _Session(self._index, info)
+        session = session or _Session(self._index, info, self._guard)
         try:
             yield session
         except BaseException:
-            session.close()
+            session.abandon()
             raise
         if self._reuse:
             with self._lock:
@@ -121,16 +125,17 @@ class NvdecVideoDecoder:
 class _Session:
     """One NVDEC session and the stream that its surfaces are written and read on."""
 
-    def __init__(self, device_index: int, info: VideoInfo) -> None:
+    def __init__(self, device_index: int, info: VideoInfo, guard: Guard) -> None:
         import cupy
 
         nvc = _library()
 
         self._info = info
+        self._guard = guard
         self._device = cupy.cuda.Device(device_index)
         with self._device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
-        with _translated(info.codec):
+        with _translated(info.codec), guard():
             self._decoder: Any = nvc.CreateDecoder(
                 gpuid=device_index,
                 codec=getattr(nvc.cudaVideoCodec, _CODECS[info.codec]),
@@ -162,7 +167,7 @@ class _Session:
 
     def put(self, index: int, frame: Any, sink: FrameSink, convert: Convert) -> None:
         """Convert inside the sink, then wait: the surface belongs to the decoder again after this."""
-        with self._device, self.stream:
+        with self._device, self.stream, self._guard():
             sink.put(index, _Surface(frame, self._info, convert, self.stream))
             self.stream.synchronize()
 
@@ -171,8 +176,15 @@ class _Session:
         self.stream.synchronize()
         self._decoder = None
 
+    def abandon(self) -> None:
+        """Close one that failed, of which what failed says more than how it closes."""
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001 - the library raises several unrelated types
+            log.warning("an NVDEC session that failed did not close either", exc_info=True)
+
     def _decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
-        with self._device, _translated(self._info.codec):
+        with self._device, _translated(self._info.codec), self._guard():
             frames = self._decoder.Decode(packet)
         for frame in frames:
             yield int(frame.getPTS()), frame
@@ -251,5 +263,7 @@ def _library() -> Any:
 def _translated(codec: str) -> Iterator[None]:
     try:
         yield
+    except GpuflowError:
+        raise
     except Exception as error:
         raise CorruptMedia(f"NVDEC cannot decode this {codec} stream") from error
