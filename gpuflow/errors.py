@@ -17,6 +17,7 @@
     |- Overloaded                     overloaded                429
     |  `- SlabExhausted               slab_exhausted            429
     |- BackendUnavailable             decoder_unavailable       503
+    |  `- DeviceLost                  device_lost               503
     |- LeaseExpired                   lease_expired             500
     |- Closed                         closed                    503
     |  `- SlabClosed                  slab_closed               503
@@ -174,6 +175,12 @@ class BackendUnavailable(GpuflowError):
     public_message = "The service cannot decode this media now."
     retryable = True
     retry_after_seconds = 30.0
+
+
+class DeviceLost(BackendUnavailable):
+    """The GPU's context ended by a fault: no work is done on it until this process is restarted."""
+
+    code = "device_lost"
 
 
 class LeaseExpired(GpuflowError):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gpuflow.device import Capability as Capability
 from gpuflow.media import Modality
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""What calls of a GPU decoder run inside; ``gpuflow.codecs.canary``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import Capability, ImageDecoder, ImageInfo
+from gpuflow.codecs.canary import canary
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
 GPU_FORMATS = frozenset({"jpeg"})  # what a GPU decoder exists for at all
@@ -31,7 +32,7 @@ class Decoded:
 @functools.cache
 def gpu_decoder(device_index: int) -> ImageDecoder:
     """The GPU's JPEG decoder; its sessions are kept, because making one is slow."""
-    return NvImageCodecDecoder(device_index)
+    return NvImageCodecDecoder(device_index, guard=canary(device_index).guard)
 
 
 def capabilities() -> dict[str, Capability]:

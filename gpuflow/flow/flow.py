@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from gpuflow.codecs.canary import Canary, canary
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
@@ -90,6 +91,7 @@ class Flow:
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
         self.device: Device = choose(device)
         self.counters = Counters()
+        self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         shared = isolation == "process"
         # on the CPU no GPU reads it: not pinned, and so no CUDA context either
@@ -182,6 +184,8 @@ class Flow:
         deadline = Deadline(limits.deadline_seconds)
         self._deadlines.add(deadline)
         try:
+            if self._canary is not None:
+                self._canary.require_alive()
             media = await self._load(source, options, Bounds(limits, deadline, budget))
         except GpuflowError as error:
             self.counters.add("gpuflow_errors_total", code=error.code)
@@ -220,9 +224,11 @@ class Flow:
         return self.counters.snapshot(), self.slab.statistics()
 
     def metrics(self) -> Values:
-        """Counters and bytes by state under Prometheus names, for ``gpuflow.observe.exposition``."""
+        """Counters, bytes by state, and whether the GPU's context is lost, under Prometheus names, for ``gpuflow.observe.exposition``."""
         slabs = {self.slab.device: self.slab, self._host_slab.device: self._host_slab}
-        return merged([self.counters.snapshot(), *(slab.statistics().metrics() for slab in slabs.values())])
+        of_gpu = [self._canary.metrics()] if self._canary else []
+        of_slabs = [slab.statistics().metrics() for slab in slabs.values()]
+        return merged([self.counters.snapshot(), *of_gpu, *of_slabs])
 
     async def aclose(self) -> None:
         """Stop; harmless when repeated. Media that are still held stay valid until they are released."""
@@ -320,6 +326,8 @@ class Flow:
         except GpuflowError:
             raise
         except Exception as error:
+            if self._canary is not None:
+                self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
         media.stages = tuple(context.stages)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuflow.codecs.base import MediaType, Surface, VideoInfo
-from gpuflow.codecs.video.decode import VideoDecoder
-from gpuflow.codecs.videos import cpu_decoder, gpu_decoder
+from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable
 from gpuflow.flow.context import LoadContext, check_resize
@@ -44,12 +43,13 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
             )
             clip.plan(indices)
             check_resize(clip.info.displayed_size, _target_size(clip.info, options), context.limits)
-            by, fallback = _choose_decoder(clip, context)
+            on_gpu, fallback = _choose_decoder(clip, context)
         specs = lay_out({"frames": (options.dtype or "uint8", _shape(clip.info, options, len(indices)))})
         with context.placing(specs) as lease, context.stage("decode"):
-            clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=by.device == "cpu"), by)
+            clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=on_gpu is None), on_gpu)
         metadata = _describe(clip, indices)
-    return Frames(lease, specs, metadata, backend=by.name, fallback=fallback, content_hash=blob.content_hash)
+    backend = (on_gpu or cpu_decoder).name
+    return Frames(lease, specs, metadata, backend=backend, fallback=fallback, content_hash=blob.content_hash)
 
 
 class _Placing:
@@ -113,18 +113,16 @@ class _Placing:
             self._frames[place] = self._frames[first]
 
 
-def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[VideoDecoder, str | None]:
-    """The GPU's decoder where the device is a GPU and it takes this clip; otherwise libavcodec, and why."""
+def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | None, str | None]:
+    """The GPU's decoder where the device is a GPU and it takes this clip; otherwise none, and why."""
     if not (ready := cpu_decoder.capability()):
         raise BackendUnavailable(ready.reason)
     if not context.device.is_cuda:
-        return cpu_decoder, None
-    if clip.gpu_obstacle is not None:
-        return cpu_decoder, context.fall_back(clip.gpu_obstacle, modality="video")
+        return None, None
     decoder = gpu_decoder(context.device.index, nv12_to_rgb)
     if support := decoder.supports(clip.info):
         return decoder, None
-    return cpu_decoder, context.fall_back(support.reason, modality="video")
+    return None, context.fall_back(support.reason, modality="video")
 
 
 def _target_size(info: VideoInfo, options: VideoOptions) -> tuple[int, int]:

@@ -15,9 +15,10 @@ from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import FrameSink, ImageInfo, MediaType, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.probe import image_info
-from gpuflow.codecs.video.decode import VideoDecoder, decode_frames
+from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
 from gpuflow.isolation.wire import Clock
 from gpuflow.media import Blob, Modality
@@ -63,14 +64,13 @@ class Clip(Protocol):
 
     info: VideoInfo
     pts_seconds: Sequence[float]
-    gpu_obstacle: str | None  # why its packets cannot be given to a GPU; None where they can
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
         ...
 
-    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
-        """Decode them into ``sink``. When it ends, well or not, nobody writes to the sink's memory any more."""
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+        """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends, well or not, nobody writes to the sink's memory any more."""
         ...
 
 
@@ -161,8 +161,6 @@ class _InProcessDecoder:
 class _InProcessClip:
     """``Clip`` whose packets lie here."""
 
-    gpu_obstacle: str | None = None
-
     def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
@@ -176,8 +174,11 @@ class _InProcessClip:
         """See ``Clip``."""
         self._plan = self._source.plan(indices, limits=self._limits)
 
-    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
         """See ``Clip``."""
         if self._plan is None:
             raise ValueError("plan comes before decode")
-        decode_frames(self._source, self._plan, sink, decoder=decoder, deadline=self._deadline, pool=self._pool)
+        demuxed, info = self._source.demuxed, self._source.info
+        decode_frames(
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from gpuflow.codecs._backends.pyav import CODECS, MAX_PACKETS
 from gpuflow.codecs.base import ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
@@ -44,11 +45,39 @@ def check_clip(found: wire.Opened, limits: Limits) -> None:
     _require(info.duration_seconds <= limits.max_video_seconds)
 
 
+def check_plan(found: wire.Planned, wanted: set[int], limits: Limits) -> None:
+    """Likewise of what is to be decoded for the frames ``wanted``."""
+    segments = found.segments
+    _require(all(0 <= segment.first <= segment.last < MAX_PACKETS for segment in segments))
+    _require(all(earlier.last < later.first for earlier, later in pairwise(segments)))
+    _require(sum(segment.num_packets for segment in segments) <= limits.max_decoded_frames)
+    _require(sorted(index for segment in segments for index in segment.targets.values()) == sorted(wanted))
+
+
+def check_table(found: wire.Table, num_packets: int) -> None:
+    """Likewise of what the container says about so many packets."""
+    _require(len(found.rows) == num_packets)
+
+
+def check_pieces(found: wire.Payloads, span: tuple[int, int], room: int, *, begun: bool) -> int:
+    """Likewise of pieces of packets that lie in a block: no empty ones, in their order, whole at the end. ``span``: the
+    first and last position that may come; ``begun``: a piece of the first one came already. Returns their bytes."""
+    used = sum(piece.nbytes for piece in found.pieces)
+    _require(all(piece.nbytes > 0 for piece in found.pieces) and used <= room)
+    positions = [span[0], *(piece.position for piece in found.pieces), span[1]]
+    _require(all(earlier <= later for earlier, later in pairwise(positions)))
+    _require(not begun or not found.pieces or found.pieces[0].position == span[0])
+    _require(all(one.whole or one.position == other.position for one, other in pairwise(found.pieces)))
+    _require(found.ended or bool(found.pieces))
+    _require(not found.ended or (found.pieces[-1].whole if found.pieces else not begun))
+    return used
+
+
 def _check_picture(info: VideoInfo, limits: Limits) -> None:
     _require(min(info.width, info.height) >= 1 and max(info.width, info.height) <= limits.max_video_side)
     _require(info.width * info.height <= limits.max_video_pixels)
     _require(info.rotation in _ROTATIONS and info.matrix in _MATRICES and info.bit_depth in range(1, 17))
-    _require(_is_name(info.codec) and _is_name(info.chroma) and len(info.profile) <= _MAX_NAME)
+    _require(info.codec in CODECS and _is_name(info.chroma) and len(info.profile) <= _MAX_NAME)
 
 
 def _is_name(text: str) -> bool:

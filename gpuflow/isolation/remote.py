@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.probe import image_info
-from gpuflow.codecs.video.decode import VideoDecoder
+from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.plan import DecodePlan
+from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import ArraySink, AudioWanted, Clip, Decoder, Pixels, Sound
-from gpuflow.isolation.plausible import check_clip, check_pixels, check_sound
+from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
+from gpuflow.isolation.plausible import check_clip, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.process import WorkerProcess
 from gpuflow.isolation.wire import Clock, Disconnected
@@ -69,7 +72,7 @@ class _RemoteDecoder:
         self._blob = blob
         self._kind = kind
         self._limits = limits
-        self._deadline = deadline
+        self.deadline = deadline
         self._allowed_seconds = limits.decode_seconds(modality)
         self._open = False  # a conversation is under way
         self._started = 0.0
@@ -115,6 +118,22 @@ class _RemoteDecoder:
             check_clip(found, self._limits)
             yield _RemoteClip(self, found, self._slab)
 
+    def plan(self, indices: Sequence[int]) -> DecodePlan:
+        """What is to be decoded for these frames of an opened clip."""
+        found = self.ask(wire.Plan(tuple(indices)), wire.Planned)
+        check_plan(found, set(indices), self._limits)
+        return DecodePlan(found.segments)
+
+    @contextmanager
+    def handed(self) -> Iterator[HandedStream]:
+        """The packets of an opened clip, valid inside the block."""
+        spec = lay_out({"packets": ("uint8", (BLOCK_BYTES,))})
+        with self.lease(spec) as lease:
+            try:
+                yield HandedStream(self.ask, lease.array(spec[0]), lease.offset, len(self._blob.data))
+            finally:
+                self.end()
+
     def ask(self, order: Any, kind: type[_T]) -> _T:
         """Send an order and wait for its answer."""
         self.send(order)
@@ -122,7 +141,7 @@ class _RemoteDecoder:
 
     def send(self, order: Any) -> None:
         """Send an order."""
-        self._worker.channel.send(order, self._deadline)
+        self._worker.channel.send(order, self.deadline)
 
     def receive(self) -> Any:
         """The next answer; ``Done`` and ``Failed`` end the conversation.
@@ -130,7 +149,7 @@ class _RemoteDecoder:
         Raises:
             GpuflowError: the worker's own.
         """
-        answer = self._worker.channel.receive(self._deadline)
+        answer = self._worker.channel.receive(self.deadline)
         if isinstance(answer, (wire.Done, wire.Failed)):
             self._open = False
         if isinstance(answer, wire.Failed):
@@ -139,7 +158,7 @@ class _RemoteDecoder:
 
     def lease(self, specs: tuple[TensorSpec, ...]) -> AbstractContextManager[Lease]:
         """A block of the shared slab."""
-        return self._slab.allocate(block_bytes(specs), timeout_seconds=self._deadline.remaining_seconds)
+        return self._slab.allocate(block_bytes(specs), timeout_seconds=self.deadline.remaining_seconds)
 
     def end(self) -> None:
         """Have nobody write any more: the worker ends its conversation, or is killed."""
@@ -157,14 +176,14 @@ class _RemoteDecoder:
         self._open = False
 
     def _common(self) -> tuple[int, MediaType, Limits, float]:
-        return len(self._blob.data), self._kind, self._limits, self._deadline.remaining_seconds
+        return len(self._blob.data), self._kind, self._limits, self.deadline.remaining_seconds
 
     @contextmanager
     def _conversation(self, job: wire.Job) -> Iterator[None]:
         """From a job to ``Done``; whatever happens in between, the worker writes nothing after it."""
         self._open, self._started = True, time.monotonic()
         try:
-            self._worker.channel.send(job, self._deadline, self._blob.data)
+            self._worker.channel.send(job, self.deadline, self._blob.data)
             yield
         except Disconnected as error:
             how = self._worker.bury()
@@ -207,29 +226,37 @@ class _RemoteDecoder:
 class _RemoteClip:
     """``Clip`` whose packets lie in a worker."""
 
-    gpu_obstacle: str | None = "isolated workers hand no packets to a GPU yet"
-
     def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
         self.info = opened.info
         self.pts_seconds: Sequence[float] = opened.pts_seconds
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()
+        self._plan: DecodePlan | None = None
 
     def plan(self, indices: Sequence[int]) -> None:
         """See ``Clip``."""
         self._wanted = set(indices)
-        self._decoder.ask(wire.Plan(tuple(indices)), wire.Planned)
+        self._plan = self._decoder.plan(indices)
 
-    def decode(self, sink: ArraySink, decoder: VideoDecoder) -> None:
-        """See ``Clip``: ``decoder`` is the worker's own."""
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``: in the worker, or by a decoder here to which the worker hands packets."""
         try:
-            if (places := sink.places) is not None:
+            if decoder is not None:
+                self._here(sink, decoder)
+            elif (places := sink.places) is not None:
                 self._direct(sink, places)
             else:
                 self._through_slots(sink)
         finally:
             self._decoder.end()
+
+    def _here(self, sink: ArraySink, decoder: PacketDecoder) -> None:
+        """Packets by way of a block to a decoder of this process, which reads no container."""
+        if self._plan is None:
+            raise ValueError("plan comes before decode")
+        with self._decoder.handed() as stream:
+            decode_frames(stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline)
 
     def _direct(self, sink: ArraySink, places: dict[int, int]) -> None:
         """Each frame straight to its place in the result."""

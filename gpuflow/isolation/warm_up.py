@@ -71,7 +71,10 @@ def _sound_and_video(data: bytes) -> None:
 def _frames(data: bytes, kind: MediaType) -> None:
     source = PacketSource.open(data, kind, limits=Limits(), deadline=_NoDeadline())
     sink: FrameSink = _Nowhere()
-    decode_frames(source, source.plan([0], limits=Limits()), sink, decoder=cpu_decoder, deadline=_NoDeadline())
+    plan = source.plan([0], limits=Limits())
+    for _ in source.demuxed.payloads(0, 0):  # the bitstream filter
+        pass
+    decode_frames(source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=_NoDeadline())
 
 
 def _pictures() -> list[bytes]:

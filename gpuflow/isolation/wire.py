@@ -11,12 +11,13 @@ import contextlib
 import select
 import socket
 import struct
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from gpuflow import errors
 from gpuflow.codecs.base import ImageInfo, MediaType, VideoInfo
+from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.config import Limits
 from gpuflow.errors import DecoderCrashed, GpuflowError
 
@@ -66,7 +67,8 @@ class AudioJob(Job, frozen=True):
 
 
 class VideoJob(Job, frozen=True):
-    """Answered by ``Opened``, which ``Plan`` and ``Decode`` follow."""
+    """Answered by ``Opened``, which ``Plan`` follows, and then ``Decode``; or ``Describe`` and ``Packets``, until
+    ``Stop``."""
 
 
 class Plan(_Message, frozen=True):
@@ -81,6 +83,26 @@ class Decode(_Message, frozen=True):
 
     places: dict[int, int]
     slots: tuple[int, ...]
+
+
+class Describe(_Message, frozen=True):
+    """What the container says about these packets; answered by ``Table``."""
+
+    first: int
+    last: int
+
+
+class Packets(_Message, frozen=True):
+    """Write the bytes of these packets to a block of the slab, as much as it holds; answered by ``Payloads``."""
+
+    first: int
+    last: int
+    offset: int
+    nbytes: int
+
+
+class More(_Message, frozen=True):
+    """The block was read: write what comes next to it. Answered by ``Payloads``."""
 
 
 class Free(_Message, frozen=True):
@@ -131,7 +153,30 @@ class Opened(_Message, frozen=True):
 
 
 class Planned(_Message, frozen=True):
-    """The frames can be decoded."""
+    """The frames can be decoded, and how."""
+
+    segments: tuple[Segment, ...]
+
+
+class Table(_Message, frozen=True):
+    """A row for each packet that was asked for."""
+
+    rows: tuple[PacketRow, ...]
+
+
+class Piece(NamedTuple):
+    """Bytes of the packet at ``position``; ``whole``: its last ones."""
+
+    position: int
+    nbytes: int
+    whole: bool
+
+
+class Payloads(_Message, frozen=True):
+    """Pieces of packets lie in the block, one after another; ``ended``: there are no more."""
+
+    pieces: tuple[Piece, ...]
+    ended: bool
 
 
 class Frame(_Message, frozen=True):
@@ -159,8 +204,8 @@ class Failed(_Message, frozen=True):
         return (kind if known else DecoderCrashed)(shown)  # type: ignore[misc]
 
 
-Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Free | Put | Stop
-Answer = Ready | Pixels | Sound | Opened | Planned | Frame | Done | Failed
+Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Describe | Packets | More | Free | Put | Stop
+Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Done | Failed
 _encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
 from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
 from gpuflow.isolation import wire
+from gpuflow.isolation.packets import Handing
 from gpuflow.isolation.sandbox import die_with_parent, forbid_system_calls, limit_resources
 from gpuflow.isolation.warm_up import warm_up
 from gpuflow.ops.audio import to_rate
@@ -222,11 +224,28 @@ class Worker:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)
         self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds)))
         plan = source.plan(self._inbox.next().indices, limits=job.limits)
-        self._inbox.send(wire.Planned())
-        where = self._inbox.next()
-        self._inbox.give_slots(where.slots)
-        sink = _Writing(self, source.info, where.places)
-        decode_frames(source, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool)
+        self._inbox.send(wire.Planned(plan.segments))
+        order = self._inbox.next()
+        if not isinstance(order, wire.Decode):
+            self._hand_over(source.demuxed, order)
+        self._inbox.give_slots(order.slots)
+        sink = _Writing(self, source.info, order.places)
+        decode_frames(
+            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool
+        )
+
+    def _hand_over(self, stream: ElementaryStream, order: Any) -> NoReturn:
+        """Give packets until ``Stop``, which raises."""
+        while True:
+            if isinstance(order, wire.Describe):
+                self._inbox.send(wire.Table(tuple(stream.table(order.first, order.last))))
+            elif isinstance(order, wire.Packets):
+                block = self._view(order.offset, "uint8", (order.nbytes,))
+                handing = Handing(stream.payloads(order.first, order.last), block, self._inbox)
+                self._inbox.send(handing.fill())
+            else:
+                self._inbox.send(handing.fill())
+            order = self._inbox.next()
 
     def put(self, index: int, surface: Surface, shape: tuple[int, int, int], place: int | None) -> None:
         """Write a frame to its place, or to the next free slot, and say so."""

@@ -584,18 +584,28 @@ def test_parts_of_a_clip_are_decoded_side_by_side_in_a_worker() -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_workers_decode_clips_and_the_result_says_so() -> None:
-    with SyncFlow(device="auto", slab_bytes="64MiB", workers=2, isolation="process", limits=PATIENT) as flow:
-        with flow.load(CLIP, options=VideoOptions(num_frames=4)) as frames:
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_on_a_gpu_nvdec_decodes_what_workers_demux_and_this_process_opens_no_container(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = VideoOptions(num_frames=4)
+    with (
+        SyncFlow(device=device, slab_bytes="64MiB", limits=PATIENT) as flow,
+        flow.load(CLIP, options=options) as frames,
+    ):
+        expected = frames.numpy()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this process opened a container")
+
+    monkeypatch.setattr("av.open", refuse)
+    with SyncFlow(device=device, slab_bytes="64MiB", workers=2, isolation="process", limits=PATIENT) as flow:
+        with flow.load(CLIP, options=options) as frames:
             assert frames.device.startswith("cuda")
-            assert (frames.backend, "isolated workers" in (frames.fallback or "")) == ("pyav", True)
+            assert (frames.backend, frames.fallback) == ("pynvvideocodec", None)
+            np.testing.assert_array_equal(frames.numpy(), expected)
         with flow.load(picture(1).data) as image:
             assert image.device.startswith("cuda")
-    with (
-        SyncFlow(device="cuda", slab_bytes="64MiB", workers=1, isolation="process", limits=PATIENT) as flow,
-        pytest.raises(BackendUnavailable),
-    ):
-        flow.load(CLIP, options=VideoOptions(num_frames=4))
 
 
 def test_isolation_has_two_names() -> None:

@@ -16,7 +16,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from gpuflow import device as devices
-from gpuflow.codecs._backends.pyav import annexb
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import capabilities
@@ -298,7 +297,7 @@ def test_packets_for_nvdec_decode_without_their_container(name: str, raw: str) -
     for segment in source.plan([35, 58], limits=Limits()).segments:
         context = av.CodecContext.create(raw, "r")
         assert isinstance(context, av.VideoCodecContext)
-        payloads = [payload for _, payload in annexb(source.demuxed, segment.first, segment.last)]
+        payloads = [payload for _, payload in source.demuxed.payloads(segment.first, segment.last)]
         pictures = [frame for payload in payloads for frame in context.decode(av.Packet(payload))]
         pictures += context.decode(None)
         assert set(segment.targets.values()) <= {barcode(frame.to_ndarray(format="rgb24")) for frame in pictures}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 
-from gpuflow.codecs.base import Capability, ImageInfo, Support
+from gpuflow.codecs.base import Capability, Guard, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
 from gpuflow.device import driver
 from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
@@ -48,9 +49,10 @@ class NvImageCodecDecoder:
 
     name = "nvimagecodec"
 
-    def __init__(self, device_index: int | None = 0) -> None:
+    def __init__(self, device_index: int | None = 0, *, guard: Guard = nullcontext) -> None:
         self.device: Literal["cpu", "cuda"] = "cpu" if device_index is None else "cuda"
         self._index = device_index
+        self._guard = guard
         self._of_thread = threading.local()
 
     def capability(self) -> Capability:
@@ -80,9 +82,11 @@ class NvImageCodecDecoder:
         import cupy
 
         with out.device, cupy.cuda.Stream.ptds as stream:
-            stream.synchronize()
+            with self._guard():
+                stream.synchronize()
             self._decode(data, info, out, cupy.empty, stream.ptr)
-            stream.synchronize()
+            with self._guard():
+                stream.synchronize()
         return out
 
     def _decode(self, data: bytes, info: ImageInfo, out: Any, empty: Any, stream: int) -> Any:
@@ -98,13 +102,14 @@ class NvImageCodecDecoder:
         from nvidia import nvimgcodec
 
         try:
-            target = nvimgcodec.as_image(pixels, stream, sample_format=nvimgcodec.SampleFormat.I_RGB)
-            source = nvimgcodec.CodeStream(data)
-            decoded = self._decoder().decode(source, image=target, params=_parameters(), cuda_stream=stream)
+            with self._guard():
+                target = nvimgcodec.as_image(pixels, stream, sample_format=nvimgcodec.SampleFormat.I_RGB)
+                source = nvimgcodec.CodeStream(data)
+                decoded = self._decoder().decode(source, image=target, params=_parameters(), cuda_stream=stream)
+                if decoded is None:
+                    raise RuntimeError("no picture came out")
         except (RuntimeError, ValueError) as error:  # ValueError: the pixels need more room than the header claimed
-            raise CorruptMedia("nvImageCodec cannot read this JPEG") from error
-        if decoded is None:
-            raise CorruptMedia("nvImageCodec cannot decode this JPEG")
+            raise CorruptMedia("nvImageCodec cannot decode this JPEG") from error
         if tuple(decoded.shape) != pixels.shape:
             raise CorruptMedia(f"the JPEG claims {pixels.shape[1]}x{pixels.shape[0]} and holds another size")
 

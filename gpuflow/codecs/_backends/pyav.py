@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import PacketRow, Segment
+from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
 
@@ -42,6 +43,7 @@ _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
 _SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
+_VOL_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # ISO/IEC 14496-2: a video object layer
 _SEI_SEARCH_BYTES = 1_024
 _RECOVERY_POINT = 6
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -77,6 +79,24 @@ class Demuxed:
     max_pixels: int
     container: Any
     stream: Any
+
+    def table(self, first: int, last: int) -> tuple[PacketRow, ...]:
+        """See ``ElementaryStream``."""
+        return self.rows[first : last + 1]
+
+    def payloads(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """See ``ElementaryStream``.
+
+        Raises:
+            CorruptMedia: the bitstream filter cannot read a packet.
+            LimitExceeded: headers that are repeated make the packets larger than the file could hold.
+        """
+        room = max_payload_bytes(len(self.data), last - first + 1)
+        for position, payload in _payloads(self, first, last):
+            if (room := room - len(payload)) < 0:
+                raise LimitExceeded("the packets with their headers have far more bytes than the file")
+            if payload:  # NVDEC takes an empty one for the end
+                yield position, payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +218,27 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int 
     return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
 
 
-def annexb(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-    """``(position, bytes)`` of packets in the form that NVDEC's parser reads: start codes, and headers at keyframes."""
+def _payloads(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    name = _ANNEXB.get(demuxed.codec)
+    if name is not None:
+        yield from _filtered(demuxed, name, first, last)
+        return
+    for position in range(first, last + 1):
+        payload = bytes(demuxed.packets[position])
+        if position == first and demuxed.codec == "mpeg4" and _VOL_START.search(payload) is None:
+            payload = (demuxed.extradata or b"") + payload  # MP4 and Matroska keep the headers apart
+        yield position, payload
+
+
+def _filtered(demuxed: Demuxed, name: str, first: int, last: int) -> Iterator[tuple[int, bytes]]:
     import av
 
-    name = _ANNEXB.get(demuxed.codec)
-    if name is None:
-        yield from ((position, bytes(demuxed.packets[position])) for position in range(first, last + 1))
-        return
     with _translated("the bitstream filter"):
         filtering = av.BitStreamFilterContext(name, demuxed.stream)
         for position in range(first, last + 1):
-            copied = av.Packet(bytes(demuxed.packets[position]))
+            original = demuxed.packets[position]
+            copied = av.Packet(original.size)  # of bytes it would lack the padding that FFmpeg reads
+            copied.update(bytes(original))
             copied.is_keyframe = demuxed.rows[position].key
             for packet in filtering.filter(copied):
                 payload = bytes(packet)

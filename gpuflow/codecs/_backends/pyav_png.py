@@ -55,7 +55,9 @@ def _levels(data: bytes) -> NDArray[np.uint16]:
     try:
         context: Any = av.CodecContext.create("png", "r")
         context.thread_count = 1
-        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+        packet = av.Packet(len(data))  # of bytes it would lack the padding that FFmpeg reads
+        packet.update(data)
+        frames = [*context.decode(packet), *context.decode(None)]
     except (av.error.FFmpegError, ValueError, MemoryError) as error:
         raise CorruptMedia("FFmpeg cannot decode this png") from error
     if not frames or frames[0].format.name not in _CHANNELS:

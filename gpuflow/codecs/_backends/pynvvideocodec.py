@@ -8,24 +8,22 @@ output is not used: that keeps the colour matrix in one global of the process.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
-from gpuflow.codecs._backends import pyav
-from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, Guard, Support, VideoInfo
 from gpuflow.codecs.video.plan import Segment
+from gpuflow.codecs.video.stream import ElementaryStream, targets_by_position
 from gpuflow.device import driver
-from gpuflow.errors import CorruptMedia
+from gpuflow.errors import CorruptMedia, GpuflowError, UnsupportedFormat
+from gpuflow.observe import log
 
-Route = Literal["packets", "file"]
 Convert = Callable[..., None]  # gpuflow.ops.color.nv12_to_rgb; handed in, because codecs do not import ops
 
 _CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "mpeg4": "MPEG4", "mjpeg": "JPEG"}
 _MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
-_FRAMES_PER_CALL = 32  # the library bounds no memory of its own: this bounds one call of the "file" route
 _PIP = "pip install 'gpuflow[cu13]'"
 
 
@@ -55,20 +53,16 @@ def caps(device_index: int, codec: str, bit_depth: int) -> dict[str, int]:
 
 class NvdecVideoDecoder:
     """``VideoDecoder`` on one GPU. Drained sessions are kept for the next segment of the same shape; a session that
-    raised is dropped, because a failed one stays failed.
-
-    ``route="packets"`` feeds our packets to the core decoder. ``route="file"`` gives the whole file to
-    ``SimpleDecoder`` through an anonymous file, and is only for clips whose packets are all displayed.
-    """
+    raised is dropped, because a failed one stays failed."""
 
     name = "pynvvideocodec"
     device: Literal["cuda"] = "cuda"
 
-    def __init__(self, device_index: int, convert: Convert, *, route: Route = "packets", reuse: bool = True) -> None:
+    def __init__(self, device_index: int, convert: Convert, *, reuse: bool = True, guard: Guard = nullcontext) -> None:
         self._index = device_index
         self._convert = convert
-        self._route = route
         self._reuse = reuse
+        self._guard = guard
         self._idle: dict[tuple[object, ...], list[_Session]] = {}
         self._lock = threading.Lock()
 
@@ -88,42 +82,25 @@ class NvdecVideoDecoder:
             return Support(False, f"NVDEC does not answer for {info.codec} ({type(error).__name__})")
 
     def decode(
-        self, demuxed: pyav.Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+        self, stream: ElementaryStream, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
     ) -> set[int]:
         """See ``VideoDecoder``.
 
         Raises:
             CorruptMedia: NVDEC refuses the packets.
+            UnsupportedFormat: a picture is smaller than the clip.
+            DeviceLost: the GPU's context has ended.
         """
-        if self._route == "file":
-            return self._decode_file(demuxed, info, segment, sink, deadline)
         found: set[int] = set()
         with self._session(info) as session:
-            positions = _targets_by_position(demuxed, segment)
-            for number, (position, frame) in enumerate(session.pictures(demuxed, segment, deadline)):
+            positions = targets_by_position(stream, segment)
+            for number, (position, frame) in enumerate(session.pictures(stream, segment, deadline)):
                 index = segment.targets.get(number) if segment.counted else positions.get(position)
                 if index is None or index in found:
                     continue
                 session.put(index, frame, sink, self._convert)
                 found.add(index)
         return found
-
-    def _decode_file(
-        self, demuxed: pyav.Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
-    ) -> set[int]:
-        nvc = _library()
-
-        wanted = sorted(segment.targets.values())
-        with self._session(info) as session, _anonymous_file(demuxed.data) as path:
-            simple = nvc.SimpleDecoder(
-                path, gpu_id=self._index, cuda_stream=session.stream.ptr, use_device_memory=True, decoder_cache_size=1
-            )
-            for start in range(0, len(wanted), _FRAMES_PER_CALL):
-                deadline.check()
-                part = wanted[start : start + _FRAMES_PER_CALL]
-                for index, frame in zip(part, simple.get_batch_frames_by_index(part), strict=True):
-                    session.put(index, frame, sink, self._convert)
-        return set(wanted)
 
     @contextmanager
     def _session(self, info: VideoInfo) -> Iterator[_Session]:
@@ -132,11 +109,11 @@ class NvdecVideoDecoder:
         with self._lock:
             idle = self._idle.setdefault(key, [])
             session = idle.pop() if idle else None
-        session = session or _Session(self._index, info)
+        session = session or _Session(self._index, info, self._guard)
         try:
             yield session
         except BaseException:
-            session.close()
+            session.abandon()
             raise
         if self._reuse:
             with self._lock:
@@ -148,16 +125,17 @@ class NvdecVideoDecoder:
 class _Session:
     """One NVDEC session and the stream that its surfaces are written and read on."""
 
-    def __init__(self, device_index: int, info: VideoInfo) -> None:
+    def __init__(self, device_index: int, info: VideoInfo, guard: Guard) -> None:
         import cupy
 
         nvc = _library()
 
         self._info = info
+        self._guard = guard
         self._device = cupy.cuda.Device(device_index)
         with self._device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
-        with _translated(info.codec):
+        with _translated(info.codec), guard():
             self._decoder: Any = nvc.CreateDecoder(
                 gpuid=device_index,
                 codec=getattr(nvc.cudaVideoCodec, _CODECS[info.codec]),
@@ -168,7 +146,7 @@ class _Session:
                 outputColorType=nvc.OutputColorType.NATIVE,
             )
 
-    def pictures(self, demuxed: pyav.Demuxed, segment: Segment, deadline: Deadline) -> Iterator[tuple[int, Any]]:
+    def pictures(self, stream: ElementaryStream, segment: Segment, deadline: Deadline) -> Iterator[tuple[int, Any]]:
         """``(position of its packet, frame)`` in display order; a frame is valid until the next one is asked for.
 
         The position travels as the packet's timestamp, so that pictures are named exactly whatever their times are.
@@ -177,7 +155,7 @@ class _Session:
 
         nvc = _library()
 
-        for position, payload in pyav.annexb(demuxed, segment.first, segment.last):
+        for position, payload in stream.payloads(segment.first, segment.last):
             deadline.check()
             raw = np.frombuffer(payload, np.uint8)  # must live until Decode returns: the packet holds a bare address
             packet = nvc.PacketData()
@@ -189,7 +167,7 @@ class _Session:
 
     def put(self, index: int, frame: Any, sink: FrameSink, convert: Convert) -> None:
         """Convert inside the sink, then wait: the surface belongs to the decoder again after this."""
-        with self._device, self.stream:
+        with self._device, self.stream, self._guard():
             sink.put(index, _Surface(frame, self._info, convert, self.stream))
             self.stream.synchronize()
 
@@ -198,8 +176,15 @@ class _Session:
         self.stream.synchronize()
         self._decoder = None
 
+    def abandon(self) -> None:
+        """Close one that failed, of which what failed says more than how it closes."""
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001 - the library raises several unrelated types
+            log.warning("an NVDEC session that failed did not close either", exc_info=True)
+
     def _decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
-        with self._device, _translated(self._info.codec):
+        with self._device, _translated(self._info.codec), self._guard():
             frames = self._decoder.Decode(packet)
         for frame in frames:
             yield int(frame.getPTS()), frame
@@ -217,15 +202,32 @@ class _Surface:
         self._stream = stream
 
     def rgb_into(self, out: Any) -> None:
-        """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view."""
+        """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view.
+
+        Raises:
+            UnsupportedFormat: the surface is smaller than the clip; the kernel would read what lies behind it.
+        """
         info = self._info
-        (luma, luma_pitch), (chroma, chroma_pitch) = (_plane(view) for view in self._frame.cuda()[:2])
+        planes = self._frame.cuda()[:2]
+        _require_size(planes[0], info)
+        (luma, luma_pitch), (chroma, chroma_pitch) = (_plane(view) for view in planes)
         self._convert(
             luma, chroma, out,
             luma_pitch=luma_pitch, chroma_pitch=chroma_pitch, width=info.width, height=info.height,
             matrix=info.matrix, full_range=info.full_range, bit_depth=info.bit_depth, rotation=info.rotation,
             stream=self._stream,
         )  # fmt: skip
+
+
+def _require_size(luma: Any, info: VideoInfo) -> None:
+    """Packets may hold other pictures than the first one of the clip, whose facts ``info`` has."""
+    interface = luma.__cuda_array_interface__
+    rows, samples = interface["shape"][:2]
+    row_bytes = max(int(interface["typestr"][2:]) * samples, (interface.get("strides") or [0])[0])
+    if rows < info.height or samples < info.width or row_bytes < info.width * (2 if info.bit_depth > 8 else 1):
+        raise UnsupportedFormat(
+            f"the picture changes from {info.width}x{info.height}, {info.bit_depth} bits, to {samples}x{rows} within the clip"
+        )
 
 
 def _plane(view: Any) -> tuple[int, int]:
@@ -235,18 +237,6 @@ def _plane(view: Any) -> tuple[int, int]:
     item = int(interface["typestr"][2:])
     pitch = strides[0] if strides else item * shape[1] * (shape[2] if len(shape) > 2 else 1)
     return int(interface["data"][0]), int(pitch)
-
-
-def _targets_by_position(demuxed: pyav.Demuxed, segment: Segment) -> dict[int, int]:
-    """Wanted pictures by the packet that holds them; the plan names them by time."""
-    if segment.counted:
-        return {}
-    rows = demuxed.rows
-    return {
-        position: segment.targets[rows[position].pts or 0]
-        for position in range(segment.first, segment.last + 1)
-        if rows[position].shown and (rows[position].pts or 0) in segment.targets
-    }
 
 
 def _within(info: VideoInfo, answer: dict[str, int]) -> Support:
@@ -263,18 +253,6 @@ def _within(info: VideoInfo, answer: dict[str, int]) -> Support:
     return Support(True)
 
 
-@contextmanager
-def _anonymous_file(data: bytes) -> Iterator[str]:
-    """A path to the bytes that no other file of this host can be reached through."""
-    file = os.memfd_create("gpuflow-clip", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(file), "wb") as writing:
-            writing.write(data)
-        yield f"/proc/self/fd/{file}"
-    finally:
-        os.close(file)
-
-
 def _library() -> Any:
     import PyNvVideoCodec
 
@@ -285,5 +263,7 @@ def _library() -> Any:
 def _translated(codec: str) -> Iterator[None]:
     try:
         yield
+    except GpuflowError:
+        raise
     except Exception as error:
         raise CorruptMedia(f"NVDEC cannot decode this {codec} stream") from error

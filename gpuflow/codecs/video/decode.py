@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Executor, Future, wait
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
 
-from gpuflow.codecs._backends.pyav import Demuxed
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo
 from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
-from gpuflow.codecs.video.source import PacketSource
 from gpuflow.errors import CorruptMedia, DeadlineExceeded
 
+_Stream = TypeVar("_Stream")
+_Stream_contra = TypeVar("_Stream_contra", contravariant=True)
 
-class VideoDecoder(Protocol):
-    """Segments to pictures; safe from any thread."""
+
+class VideoDecoder(Protocol[_Stream_contra]):
+    """Segments of one kind of stream to pictures; safe from any thread."""
 
     name: str
 
@@ -26,18 +28,19 @@ class VideoDecoder(Protocol):
     def supports(self, info: VideoInfo) -> Support: ...
 
     def decode(
-        self, demuxed: Demuxed, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
+        self, stream: _Stream_contra, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
     ) -> set[int]:
         """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out."""
         ...
 
 
 def decode_frames(
-    source: PacketSource,
+    stream: _Stream,
+    info: VideoInfo,
     plan: DecodePlan,
     sink: FrameSink,
     *,
-    decoder: VideoDecoder,
+    decoder: VideoDecoder[_Stream],
     deadline: Deadline,
     pool: Executor | None = None,
 ) -> None:
@@ -50,7 +53,7 @@ def decode_frames(
         CorruptMedia: wanted pictures do not come out; says how many of how many did.
         DeadlineExceeded: the time is over.
     """
-    found = _run(source, plan.segments, sink, decoder, deadline, pool)
+    found = _run(_Job(stream, info, sink, decoder), plan.segments, deadline, pool)
     wanted = sum(len(segment.targets) for segment in plan.segments)
     if len(found) < wanted:
         again = [
@@ -59,38 +62,39 @@ def decode_frames(
         for segment in again[-1:]:  # it covers what the earlier ones lack
             lacking = {key: index for part in again for key, index in part.targets.items() if index not in found}
             whole = from_the_start(Segment(segment.first, segment.last, lacking, segment.counted))
-            found |= decoder.decode(source.demuxed, source.info, whole, sink, deadline)
+            found |= decoder.decode(stream, info, whole, sink, deadline)
     if len(found) < wanted:
         raise CorruptMedia(f"{len(found)} of {wanted} wanted frames were decoded; the rest of the clip is damaged")
 
 
-def _run(
-    source: PacketSource,
-    segments: tuple[Segment, ...],
-    sink: FrameSink,
-    decoder: VideoDecoder,
-    deadline: Deadline,
-    pool: Executor | None,
-) -> set[int]:
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[_Stream]):
+    """What is the same for all segments of a plan."""
+
+    stream: _Stream
+    info: VideoInfo
+    sink: FrameSink
+    decoder: VideoDecoder[_Stream]
+
+    def decode(self, segment: Segment, deadline: Deadline) -> set[int]:
+        return self.decoder.decode(self.stream, self.info, segment, self.sink, deadline)
+
+    def decode_one_of_many(self, segment: Segment, stopping: _Stopping) -> set[int]:
+        try:
+            stopping.check()
+            return self.decode(segment, stopping)
+        except BaseException:
+            stopping.stop()
+            raise
+
+
+def _run(job: _Job[_Stream], segments: tuple[Segment, ...], deadline: Deadline, pool: Executor | None) -> set[int]:
     if pool is None or len(segments) == 1:
-        return set().union(
-            *(decoder.decode(source.demuxed, source.info, segment, sink, deadline) for segment in segments)
-        )
+        return set().union(*(job.decode(segment, deadline) for segment in segments))
     stopping = _Stopping(deadline)
-    jobs = [pool.submit(_one, source, segment, sink, decoder, stopping) for segment in segments]
+    jobs = [pool.submit(job.decode_one_of_many, segment, stopping) for segment in segments]
     wait(jobs)
     return set().union(*_results(jobs))
-
-
-def _one(
-    source: PacketSource, segment: Segment, sink: FrameSink, decoder: VideoDecoder, stopping: _Stopping
-) -> set[int]:
-    try:
-        stopping.check()
-        return decoder.decode(source.demuxed, source.info, segment, sink, stopping)
-    except BaseException:
-        stopping.stop()
-        raise
 
 
 def _results(jobs: list[Future[set[int]]]) -> list[set[int]]:
