@@ -112,7 +112,9 @@ class Flow:
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
         self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
         self._decoding: Decoding = (
-            Isolated(self.decoders, self._host_slab) if self.decoders else InProcess(self._segment_pool)
+            Isolated(self.decoders, self._host_slab, limits=self.limits)
+            if self.decoders
+            else InProcess(self._segment_pool)
         )
         self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending

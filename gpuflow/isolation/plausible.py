@@ -12,12 +12,14 @@ from gpuflow.codecs._backends.pyav import CODECS, MAX_PACKETS
 from gpuflow.codecs.base import ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
+from gpuflow.isolation.decoding import AudioWanted
 from gpuflow.isolation.wire import Disconnected
 
 _BACKENDS = frozenset({"simplejpeg", "pillow", "pyav", "soundfile"})
 _MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
 _ROTATIONS = frozenset({0, 90, 180, 270})
 _MAX_NAME = 40
+_MORE_SECONDS = 1.0  # a section ends with a whole frame of the codec's
 
 
 def check_pixels(found: wire.Pixels, info: ImageInfo) -> None:
@@ -26,13 +28,17 @@ def check_pixels(found: wire.Pixels, info: ImageInfo) -> None:
     _require(found.backend in _BACKENDS)
 
 
-def check_sound(found: wire.Sound, wanted_rate: int | None, limits: Limits) -> None:
+def check_sound(found: wire.Sound, wanted: AudioWanted, limits: Limits) -> None:
     """Likewise of decoded audio."""
+    seconds = min(limits.max_audio_seconds, wanted.duration_seconds or math.inf)
     _require(min(found.shape) >= 1 and 4 * math.prod(found.shape) <= limits.max_pcm_bytes)
     _require(found.backend in _BACKENDS and _is_name(found.codec))
-    _require(found.shape[0] in (1, found.channels) and 1 <= found.channels <= limits.max_audio_channels)
+    _require(found.shape[0] == (1 if wanted.mono else found.channels))
+    _require(1 <= found.channels <= limits.max_audio_channels)
+    _require(found.shape[1] <= math.ceil((seconds + _MORE_SECONDS) * found.sample_rate))
+    _require(wanted.max_samples is None or found.shape[1] <= wanted.max_samples)
     _require(limits.min_sample_rate_hz <= found.source_rate <= limits.max_sample_rate_hz)
-    _require(found.sample_rate == (wanted_rate or found.source_rate))
+    _require(found.sample_rate == (wanted.sample_rate or found.source_rate))
 
 
 def check_clip(found: wire.Opened, limits: Limits) -> None:

@@ -120,7 +120,7 @@ class DecoderPool:
             self._give_back(worker)
 
     def close(self) -> None:
-        """End every worker and wait for that; harmless when repeated. Jobs under way fail."""
+        """End every worker and wait for that, and for jobs under way; harmless when repeated."""
         with self._changed:
             if self._closed:
                 return
@@ -197,8 +197,12 @@ class DecoderPool:
     def _keep(self) -> None:
         try:
             while not self._closed:
-                self._start_missing()
-                self._look(self._pause())
+                try:
+                    self._start_missing()
+                    self._look(self._pause())
+                except OSError as error:  # say no descriptor is left: that passes
+                    self._note_failure(str(error))
+                    time.sleep(_FIRST_PAUSE_SECONDS)
         except Exception:  # noqa: BLE001 - the pool cannot go on: say so, and let nobody wait
             log.exception("the keeper of the decode workers failed")
         finally:
@@ -312,17 +316,23 @@ class DecoderPool:
 
 
 class Quarantine:
-    """Inputs, by content hash, that killed a worker not long ago. Bounded: the oldest goes first."""
+    """Inputs, by content hash, that killed a worker not long ago. Bounded: the oldest goes first.
+
+    A worker that had done other jobs before may have been damaged by those, or killed by somebody: then the input is
+    refused only after the second time.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._until: OrderedDict[str, tuple[float, bool]] = OrderedDict()  # and whether it is refused
 
-    def add(self, content_hash: str) -> None:
-        """Refuse this input from now on."""
+    def add(self, content_hash: str, *, certain: bool = True) -> None:
+        """Refuse this input from now on; if it is not ``certain`` that it was its doing, from the second time on."""
         with self._lock:
-            self._until[content_hash] = time.monotonic() + self._seconds
+            until, _ = self._until.get(content_hash, (0.0, False))
+            again = until > time.monotonic()
+            self._until[content_hash] = time.monotonic() + self._seconds, certain or again
             self._until.move_to_end(content_hash)
             while len(self._until) > _MAX_QUARANTINED:
                 self._until.popitem(last=False)
@@ -330,12 +340,12 @@ class Quarantine:
     def check(self, content_hash: str) -> None:
         """Raise ``DecoderCrashed`` where this input is refused."""
         with self._lock:
-            until = self._until.get(content_hash)
-            if until is None:
+            until, refused = self._until.get(content_hash, (0.0, False))
+            if not refused and until > time.monotonic():
                 return
             if until > time.monotonic():
                 raise DecoderCrashed("this input ended a decode worker not long ago: it is not tried again yet")
-            del self._until[content_hash]
+            self._until.pop(content_hash, None)
 
     def __len__(self) -> int:
         return len(self._until)

@@ -36,8 +36,9 @@ class WorkerProcess:
     def __init__(self, slab_file: int, hello: wire.Hello) -> None:
         if not sys.executable:
             raise BackendUnavailable("decode workers need a Python interpreter, and sys.executable names none")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours: socket.socket | None = None
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _BOOT, str(os.getpid()), str(theirs.fileno()), "--", *_path()],
@@ -50,13 +51,14 @@ class WorkerProcess:
                 )
             socket.send_fds(ours, [b"\0"], [slab_file])
             ours.sendall(wire.framed(hello))
+            self.file = os.pidfd_open(self._process.pid)  # readable once it has ended
         except OSError as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             if hasattr(self, "_process"):
                 self._process.kill()
                 self._process.wait()
             raise BackendUnavailable(f"no decode worker can be started: {error}") from error
-        self.file = os.pidfd_open(self._process.pid)  # readable once it has ended
         self.started = time.monotonic()
         self.channel = wire.Channel(ours)
         self.jobs = 0

@@ -13,7 +13,7 @@ from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
-from gpuflow.errors import DeadlineExceeded, DecoderCrashed
+from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import ArraySink, AudioWanted, Clip, Decoder, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
@@ -31,11 +31,13 @@ _T = TypeVar("_T")
 
 
 class Isolated:
-    """``Decoding`` in the workers of a pool, into ``slab``."""
+    """``Decoding`` in the workers of a pool, into ``slab``. ``limits`` are the operator's: a request's own may be lower,
+    and an input is not to blame for those."""
 
-    def __init__(self, pool: DecoderPool, slab: Slab) -> None:
+    def __init__(self, pool: DecoderPool, slab: Slab, *, limits: Limits | None = None) -> None:
         self._pool = pool
         self._slab = slab
+        self._limits = limits or Limits()
 
     @contextmanager
     def begin(
@@ -49,7 +51,8 @@ class Isolated:
         """
         self._pool.quarantine.check(blob.content_hash)
         with self._pool.worker(deadline) as worker:
-            yield _RemoteDecoder(self._pool, worker, self._slab, blob, kind, limits, deadline, modality)
+            full_seconds = self._limits.decode_seconds(modality)
+            yield _RemoteDecoder(self._pool, worker, self._slab, blob, kind, limits, deadline, full_seconds)
 
 
 class _RemoteDecoder:
@@ -64,7 +67,7 @@ class _RemoteDecoder:
         kind: MediaType,
         limits: Limits,
         deadline: Clock,
-        modality: Modality,
+        full_seconds: float,
     ) -> None:
         self._pool = pool
         self._worker = worker
@@ -73,7 +76,7 @@ class _RemoteDecoder:
         self._kind = kind
         self._limits = limits
         self.deadline = deadline
-        self._allowed_seconds = limits.decode_seconds(modality)
+        self._full_seconds = full_seconds
         self._open = False  # a conversation is under way
         self._started = 0.0
 
@@ -101,7 +104,7 @@ class _RemoteDecoder:
         )  # fmt: skip
         with self._conversation(job):
             found = self._answer(wire.Sound)
-            check_sound(found, wanted.sample_rate, self._limits)
+            check_sound(found, wanted, self._limits)
             spec = lay_out({"waveform": ("float32", found.shape)})
             with self._filled(spec) as lease:
                 self._finish()
@@ -157,7 +160,13 @@ class _RemoteDecoder:
         return answer
 
     def lease(self, specs: tuple[TensorSpec, ...]) -> AbstractContextManager[Lease]:
-        """A block of the shared slab."""
+        """A block of the shared slab.
+
+        Raises:
+            LimitExceeded: it is larger than the slab, so that waiting does not help.
+        """
+        if block_bytes(specs) > self._slab.nbytes:
+            raise LimitExceeded(f"decoding takes {block_bytes(specs)} bytes; the slab has {self._slab.nbytes}")
         return self._slab.allocate(block_bytes(specs), timeout_seconds=self.deadline.remaining_seconds)
 
     def end(self) -> None:
@@ -188,7 +197,7 @@ class _RemoteDecoder:
         except Disconnected as error:
             how = self._worker.bury()
             self._open = False
-            self._pool.quarantine.add(self._blob.content_hash)
+            self._pool.quarantine.add(self._blob.content_hash, certain=self._worker.jobs == 0)
             self._pool.counters.add("gpuflow_decode_workers_crashed_total")
             log.warning("a decode worker ended in its job (%s): %s", how, error)
             raise DecoderCrashed(f"a decode worker ended on this input ({how})") from error
@@ -219,7 +228,7 @@ class _RemoteDecoder:
         how = self._worker.kill()
         self._pool.counters.add("gpuflow_decode_workers_killed_total")
         log.warning("a decode worker did not stop in time and was ended (%s)", how)
-        if time.monotonic() - self._started >= self._allowed_seconds:
+        if time.monotonic() - self._started >= self._full_seconds:
             self._pool.quarantine.add(self._blob.content_hash)
 
 

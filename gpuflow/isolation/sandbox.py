@@ -23,7 +23,7 @@ MAX_FILES = 16
 MAX_CPU_SECONDS = 3_600
 _ALLOWED = {  # name: (x86_64, aarch64); -1 where the machine has no such call
     "read": (0, 63), "write": (1, 64), "recvfrom": (45, 207), "sendto": (44, 206), "futex": (202, 98),
-    "brk": (12, 214), "munmap": (11, 215), "mremap": (25, 216), "madvise": (28, 233),
+    "brk": (12, 214), "munmap": (11, 215), "mremap": (25, 216),
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "nanosleep": (35, 101),
     "gettimeofday": (96, 169), "times": (100, 153), "poll": (7, -1), "ppoll": (271, 73), "select": (23, -1),
     "pselect6": (270, 72), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "getcpu": (309, 168),
@@ -36,10 +36,12 @@ _ALLOWED = {  # name: (x86_64, aarch64); -1 where the machine has no such call
 }  # fmt: skip
 _CHECKED = {
     "clone": (56, 220), "clone3": (435, 435), "tgkill": (234, 131), "prctl": (157, 167), "prlimit64": (302, 261),
-    "mmap": (9, 222), "mprotect": (10, 226), "fcntl": (72, 25), "seccomp": (317, 277),
+    "mmap": (9, 222), "madvise": (28, 233), "mprotect": (10, 226), "fcntl": (72, 25), "seccomp": (317, 277),
 }  # fmt: skip
 _CLONE_THREAD = 0x10000
 _PROT_EXEC = 4
+_MAP_SHARED = 1  # also a bit of MAP_SHARED_VALIDATE; such memory counts for no limit
+_ADVICE = (0, 4, 8, 14, 15)  # NORMAL, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE: what allocators give
 _FCNTL = (1, 2, 3, 4)  # F_GETFD, F_SETFD, F_GETFL, F_SETFL: none names another process
 _PRCTL = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and of memory
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -101,9 +103,16 @@ def forbid_system_calls() -> None:
     header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(holder))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     libc = ctypes.CDLL(None, use_errno=True)
+    _drop_capabilities(libc)
     call = ctypes.c_long(_CHECKED["seccomp"][machine.column])
     if libc.syscall(call, ctypes.c_ulong(_SET_MODE_FILTER), ctypes.c_ulong(_ALL_THREADS), header) != 0:
         raise BackendUnavailable(f"this kernel filters no system calls: {os.strerror(ctypes.get_errno())}")
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Root without any of root's rights (``capset``, version 3: three sets of 64 bits, all empty)."""
+    if libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) != 0:
+        raise BackendUnavailable(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
 
 
 def program(column: int, audit: int, process: int) -> bytes:
@@ -120,7 +129,8 @@ def program(column: int, audit: int, process: int) -> bytes:
     allowed = [columns[column] for columns in _ALLOWED.values() if columns[column] >= 0]
     parts += [_when(call, [_instruction(_RETURN, _ALLOW)]) for call in allowed]
     parts += [
-        _when(number["mmap"], _unless_bits(2, _PROT_EXEC)),
+        _when(number["mmap"], _if_private_data()),
+        _when(number["madvise"], _if_one_of(2, _ADVICE)),
         _when(number["mprotect"], _unless_bits(2, _PROT_EXEC)),
         _when(number["clone"], _if_bits(0, _CLONE_THREAD)),
         _when(number["clone3"], [_instruction(_RETURN, _ERRNO | errno.ENOSYS)]),  # glibc then takes clone
@@ -144,6 +154,15 @@ def _if_bits(argument: int, bits: int) -> list[bytes]:
 
 def _unless_bits(argument: int, bits: int) -> list[bytes]:
     return [_argument(argument), _instruction(_JUMP_BITS, bits, 0, 1), _verdict(False), _verdict(True)]
+
+
+def _if_private_data() -> list[bytes]:
+    """Of ``mmap``: nothing that can be executed, and nothing shared."""
+    return [
+        _argument(2), _instruction(_JUMP_BITS, _PROT_EXEC, 3, 0),
+        _argument(3), _instruction(_JUMP_BITS, _MAP_SHARED, 1, 0),
+        _verdict(True), _verdict(False),
+    ]  # fmt: skip
 
 
 def _if_one_of(argument: int, values: Sequence[int]) -> list[bytes]:

@@ -199,11 +199,17 @@ class Failed(_Message, frozen=True):
     def error(self) -> GpuflowError:
         """The error, here."""
         kind = getattr(errors, self.kind, None)
-        known = isinstance(kind, type) and issubclass(kind, GpuflowError)
+        known = self.kind in _DECODING_RAISES
         shown = "".join(letter if letter.isprintable() else "?" for letter in self.text[:MAX_TEXT])  # it may be logged
         return (kind if known else DecoderCrashed)(shown)  # type: ignore[misc]
 
 
+_DECODING_RAISES = frozenset(
+    {
+        "BackendUnavailable", "CorruptMedia", "DeadlineExceeded", "GpuflowError", "InvalidOptions", "LimitExceeded",
+        "NoSuchStream", "UnsupportedFormat",
+    }
+)  # fmt: skip
 Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Describe | Packets | More | Free | Put | Stop
 Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Done | Failed
 _encode = msgspec.msgpack.Encoder().encode

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from gpuflow.errors import (
     DecoderCrashed,
     GpuflowError,
     InvalidOptions,
+    LimitExceeded,
     NoSuchStream,
     Overloaded,
     UnsupportedFormat,
@@ -38,7 +40,7 @@ from gpuflow.errors import (
 from gpuflow.flow.context import Deadline
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
-from gpuflow.isolation.decoding import InProcess
+from gpuflow.isolation.decoding import AudioWanted, InProcess
 from gpuflow.isolation.plausible import check_clip, check_pixels, check_sound
 from gpuflow.isolation.pool import DecoderPool, Quarantine
 from gpuflow.isolation.process import environment
@@ -204,13 +206,63 @@ def test_a_job_that_hangs_ends_at_its_deadline_and_its_block_comes_back(shared: 
 
 def test_an_input_that_hangs_for_all_of_its_time_is_not_tried_again(shared: Slab) -> None:
     limits = Limits(image_seconds=0.3)
-    with pool_of(shared) as (pool, isolated):
+    with pool_of(shared) as (pool, _):
+        isolated = Isolated(pool, shared, limits=limits)
         _stop(pool.pids[0])
         deadline = Deadline(60.0)
         with pytest.raises(DeadlineExceeded):
             decode(isolated, picture(1), seconds=0.3, deadline=deadline, limits=limits)
         with pytest.raises(DecoderCrashed, match="not tried again"):
             decode(isolated, picture(1))
+
+
+def test_a_request_that_gives_an_input_too_little_time_has_it_refused_to_nobody(shared: Slab) -> None:
+    with pool_of(shared) as (pool, isolated):
+        _stop(pool.pids[0])
+        with pytest.raises(DeadlineExceeded):
+            decode(isolated, picture(1), seconds=0.3, deadline=Deadline(60.0), limits=Limits(image_seconds=0.3))
+        assert np.array_equal(decode(isolated, picture(1)), pixels_of(picture(1)))
+
+
+def test_an_input_is_not_to_blame_at_once_for_a_worker_that_had_done_other_jobs(shared: Slab) -> None:
+    with pool_of(shared) as (pool, isolated):
+        for _ in range(2):
+            decode(isolated, picture(2))
+            with isolated.begin(picture(1), JPEG, "image", limits=LIMITS, deadline=Deadline(60.0)) as decoder:
+                info = decoder.image_info()
+                os.kill(pool.pids[0], signal.SIGKILL)
+                with pytest.raises(DecoderCrashed), decoder.image(info, 0):
+                    pass
+            if len(pool.quarantine) and pool.counters.snapshot()["gpuflow_decode_workers_crashed_total"] == 1:
+                assert np.array_equal(decode(isolated, picture(1)), pixels_of(picture(1)))
+        with pytest.raises(DecoderCrashed, match="not tried again"):
+            decode(isolated, picture(1))
+
+
+def test_a_process_without_descriptors_for_a_while_gets_its_workers_back(shared: Slab) -> None:
+    with pool_of(shared) as (pool, isolated):
+        taken: list[int] = []
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, limit[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            os.kill(pool.pids[0], signal.SIGKILL)
+            wait_until(lambda: pool.counters.snapshot().get("gpuflow_decode_starts_failed_total", 0) > 0)
+        finally:
+            for file in taken:
+                os.close(file)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        assert np.array_equal(_eventually(lambda: decode(isolated, picture(1))), pixels_of(picture(1)))
+
+
+def test_a_picture_larger_than_the_slab_is_no_reason_to_come_again() -> None:
+    blob = Blob(encoded(np.zeros((900, 900, 3), np.uint8), "JPEG"), "c" * 64)
+    with Slab("1MiB", shared=True) as small, pool_of(small) as (_, isolated):
+        with pytest.raises(LimitExceeded, match="the slab has 1048576") as caught:
+            decode(isolated, blob)
+        assert not caught.value.retryable
 
 
 def test_a_block_stays_leased_until_the_worker_that_writes_to_it_is_gone(shared: Slab) -> None:
@@ -469,12 +521,15 @@ def test_pixels_that_cannot_be_are_not_believed(said: Pixels) -> None:
         Sound("mp3", 2, 44_100, 16_000, (1, 10**12), "pyav"),
         Sound("mp3", 2, 1, 16_000, (1, 100), "pyav"),
         Sound("mp3", 2, 44_100, 16_000, (0, 100), "pyav"),
+        Sound("mp3", 2, 44_100, 16_000, (2, 100), "pyav"),
+        Sound("mp3", 2, 44_100, 16_000, (1, 48_001), "pyav"),
     ],
 )
 def test_sound_that_cannot_be_is_not_believed(said: Sound) -> None:
-    check_sound(Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav"), 16_000, LIMITS)
+    wanted = AudioWanted(duration_seconds=2.0, sample_rate=16_000)
+    check_sound(Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav"), wanted, LIMITS)
     with pytest.raises(Disconnected):
-        check_sound(said, 16_000, LIMITS)
+        check_sound(said, wanted, LIMITS)
 
 
 def test_a_workers_text_cannot_break_a_log_nor_name_an_error_of_its_own() -> None:

@@ -35,7 +35,8 @@ NUMBERS = {  # x86_64, aarch64; None: the machine has no such call
     "setns": (308, 268), "io_uring_setup": (425, 425), "bpf": (321, 280), "perf_event_open": (298, 241),
     "keyctl": (250, 219), "add_key": (248, 217), "userfaultfd": (323, 282), "setuid": (105, 146), "chroot": (161, 51),
     "init_module": (175, 105), "seccomp again": (317, 277), "ioctl": (16, 29), "executable memory": (9, 222),
-    "make memory executable": (10, 226), "dumpable": (157, 167),
+    "make memory executable": (10, 226), "shared memory": (9, 222), "shared and validated": (9, 222),
+    "punch a hole": (28, 233), "poison a page": (28, 233), "dumpable": (157, 167),
 }  # fmt: skip
 PAGE = mmap.mmap(-1, mmap.PAGESIZE)
 ADDRESS = ctypes.addressof(ctypes.c_char.from_buffer(PAGE))
@@ -64,6 +65,8 @@ def calls() -> dict[str, tuple[Any, ...]]:
         "setns": (99, 0), "io_uring_setup": (1, block), "bpf": (0, block, 8), "perf_event_open": (block, 0, -1, -1, 0),
         "keyctl": (0, 0), "add_key": (path, path, 0, 0, 0), "userfaultfd": (0,), "setuid": (os.getuid(),),
         "chroot": (path,), "init_module": (0, 0, path), "seccomp again": (2, 0, block), "ioctl": (0, 0x5401, block),
+        "shared memory": (0, 4096, 3, 0x21, -1, 0), "shared and validated": (0, 4096, 3, 0x23, -1, 0),
+        "punch a hole": (ADDRESS, 4096, 9), "poison a page": (ADDRESS, 4096, 100),
         "executable memory": (0, 4096, 7, 0x22, -1, 0), "make memory executable": (ADDRESS, 4096, 7),
         "dumpable": (4, 0, 0, 0, 0),
     }  # fmt: skip
@@ -118,7 +121,7 @@ def main() -> None:
     """Try, give up, try again, print."""
     older = ThreadPoolExecutor(1)
     older.submit(int).result()
-    harmless = [name for name in NUMBERS if name not in ("fork", "vfork", "clone without thread", "setuid", "mkdir", "unlink", "creat", "dumpable", "raise own limit", "seccomp again", "fcntl owner", "recvmsg")]  # fmt: skip
+    harmless = [name for name in NUMBERS if name not in ("fork", "vfork", "clone without thread", "setuid", "mkdir", "unlink", "creat", "dumpable", "raise own limit", "seccomp again", "fcntl owner", "recvmsg", "poison a page", "punch a hole")]  # fmt: skip
     before = {name: call(name) for name in harmless}
     status = open("/proc/self/status")  # noqa: SIM115 - read from inside
     limit_resources(256 * MIB)
@@ -144,9 +147,9 @@ def main() -> None:
         for name in ("core", "fsize", "nofile", "cpu")
     }
     status.seek(0)
-    limits |= {
-        name: int(value) for name, value in (line.split(":") for line in status) if name in ("NoNewPrivs", "Seccomp")
-    }
+    told = dict(line.split(":", 1) for line in status)
+    limits |= {name: int(told[name]) for name in ("NoNewPrivs", "Seccomp")}
+    limits["capabilities"] = int(told["CapEff"], 16) | int(told["CapPrm"], 16) | int(told["CapInh"], 16)
     sys.stdout.write(json.dumps({"before": before, "after": after, "limits": limits}))
     sys.stdout.flush()
     os._exit(0)

@@ -25,7 +25,7 @@ TOUCH = {
 KERNEL = {
     "mount", "unshare", "setns", "io_uring_setup", "bpf", "perf_event_open", "keyctl", "add_key", "userfaultfd",
     "setuid", "chroot", "init_module", "raise own limit", "seccomp again", "ioctl", "executable memory",
-    "make memory executable", "dumpable",
+    "make memory executable", "dumpable", "shared memory", "shared and validated", "punch a hole", "poison a page",
 }  # fmt: skip
 FORBIDDEN = sorted(OPEN | REACH | START | TOUCH | KERNEL)
 
@@ -75,7 +75,8 @@ def test_limits_of_the_process_are_set(tried: dict[str, Any]) -> None:
     limits = tried["limits"]
     assert limits["core"] == limits["fsize"] == 0
     assert 0 < limits["nofile"] <= 16
-    assert limits["cpu"] <= 3_600
+    assert 0 < limits["cpu"] <= 3_600
+    assert limits["capabilities"] == 0
     assert limits["NoNewPrivs"] == 1
     assert limits["Seccomp"] == 2
 
@@ -93,3 +94,7 @@ def test_the_filter_of_each_machine_is_a_program_that_linux_takes(column: int, a
     jumps = [(at, code[8 * at : 8 * at + 8]) for at in range(len(code) // 8) if code[8 * at] & 0x07 == 0x05]
     assert all(at + 1 + max(part[2], part[3]) < len(code) // 8 for at, part in jumps)
     assert code[-8] == 0x06  # it ends with a return
+    load, test, kill = (code[8 * at : 8 * at + 8] for at in range(3))
+    assert (load[0], int.from_bytes(load[4:], "little")) == (0x20, 4), "the architecture comes first"
+    assert (test[0], test[2], test[3], int.from_bytes(test[4:], "little")) == (0x15, 1, 0, audit)
+    assert (kill[0], int.from_bytes(kill[4:], "little")) == (0x06, 0x80000000), "and any other one ends the process"
