@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -16,15 +19,25 @@ from gpuflow.codecs._backends import pynvvideocodec
 from gpuflow.codecs.base import VideoInfo
 from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.codecs.video.stream import max_payload_bytes
-from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, DeadlineExceeded, DecoderCrashed, LimitExceeded, UnsupportedFormat
+from gpuflow.config import Limits, VideoOptions
+from gpuflow.errors import (
+    CorruptMedia,
+    DeadlineExceeded,
+    DecoderCrashed,
+    GpuflowError,
+    LimitExceeded,
+    UnsupportedFormat,
+)
+from gpuflow.flow import video
 from gpuflow.flow.context import Deadline
+from gpuflow.flow.flow import Flow
+from gpuflow.isolation.decoding import InProcess
 from gpuflow.isolation.packets import HandedStream, Handing
 from gpuflow.isolation.plausible import check_pieces, check_plan, check_table
 from gpuflow.isolation.pool import DecoderPool, Quarantine
 from gpuflow.isolation.remote import Isolated
 from gpuflow.isolation.wire import Disconnected, Payloads, Piece, Planned, Table
-from gpuflow.media import Blob
+from gpuflow.media import Blob, Frames
 from gpuflow.memory import Slab
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.elementary import FromPackets, Kept
@@ -147,6 +160,65 @@ def test_headers_that_make_packets_far_larger_than_the_file_are_refused() -> Non
     assert list(replace(demuxed, extradata=bytes(room // 2)).payloads(0, 0))
     with pytest.raises(LimitExceeded, match="far more bytes"):
         list(replace(demuxed, extradata=bytes(room)).payloads(0, 0))
+
+
+@pytest.mark.parametrize("container", ["matroska", "mpegts"])
+def test_damaged_clips_end_as_they_do_in_this_process(container: str, pool: tuple[DecoderPool, Isolated]) -> None:
+    made, isolated = pool
+    before, random = made.pids, np.random.default_rng(11)
+    clip = make_clip(num_frames=40, gop=10, container=container)
+    ends: list[str] = []
+    for number in range(60):
+        data = bytearray(clip[: random.integers(len(clip) // 2, len(clip) + 1)])
+        for at in random.integers(400, len(data), 1 + number % 5):
+            data[at] = random.integers(0, 256)
+        here, there = (_end(place, bytes(data), container, number) for place in (InProcess(), isolated))
+        assert here == there
+        ends.append(here[0])
+    assert "frames" in ends
+    assert made.pids == before
+
+
+def _end(place: Any, data: bytes, container: str, number: int) -> tuple[str, ...]:
+    """How a clip ends: its error's name, or its packets and frames."""
+    deadline = Deadline(60.0)
+    decoder = FromPackets()
+    try:
+        with place.begin(
+            Blob(data, f"{number:064d}"), kind_of(container), "video", limits=LIMITS, deadline=deadline
+        ) as opened, opened.clip() as clip:  # fmt: skip
+            clip.plan([min(index, clip.info.num_frames - 1) for index in (0, 5, 35)])
+            kept = Kept(clip.info)
+            clip.decode(kept, decoder)
+    except (GpuflowError, av.error.FFmpegError, ValueError) as error:
+        return (type(error).__name__,)
+    return ("frames", repr(decoder.given), *(str(hash(frame.tobytes())) for frame in kept.frames.values()))
+
+
+def test_cancelling_loads_with_handed_packets_at_many_points_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "_choose_decoder", lambda clip, context: (FromPackets(), None))
+    options = VideoOptions(num_frames=4)
+
+    async def run() -> None:
+        async with Flow(device="cpu", slab_bytes="64MiB", workers=2, isolation="process") as flow:
+            for steps in (0, 1, 3, 8, 20, 60, 150, 400, 1_000, 3_000):
+                task = asyncio.ensure_future(flow.load(CLIP, options=options))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    (await task).release()
+            with await flow.load(CLIP, options=options) as frames:
+                assert frames.backend == "from-packets"
+                expected = decode_all(CLIP)
+                assert isinstance(frames, Frames)
+                for place, index in enumerate(frames.metadata.frame_indices):
+                    np.testing.assert_array_equal(frames.numpy()[place], expected[index])
+            pool, slab = flow.decoders, flow.slab
+            assert pool is not None
+            await asyncio.to_thread(wait_until, lambda: not (slab.statistics().live_leases or pool.busy))
+
+    asyncio.run(run())
 
 
 # Workers that lie
