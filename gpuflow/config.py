@@ -16,6 +16,7 @@ import msgspec
 from gpuflow.errors import InvalidOptions
 
 MIB = 1 << 20
+MIN_RANGE_BYTES = 4_096
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
@@ -204,7 +205,8 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     ``"*.a.example"`` its subdomains. Addresses are checked even for allowed names; ``allow_private_networks`` opens
     networks (CIDR). ``local_roots``: folders whose files a request's ``file://`` URLs may name (default: none).
     ``proxy``: the only way out, ``"http://[user:password@]host:port"``; it looks names up and has to refuse private
-    addresses itself (say smokescreen). Proxies that the environment names are never used.
+    addresses itself (say smokescreen). Proxies that the environment names are never used. ``range_bytes``: bodies that
+    are larger come in parts of that size, four at once, from servers that serve parts and name versions (strong ETag).
     """
 
     user_agent: str = "gpuflow"
@@ -226,6 +228,7 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     max_connections: int = 64
     max_connections_per_host: int = 8
     proxy: str | None = None
+    range_bytes: int | None = None
 
     def _check_together(self) -> None:
         for name, value in ((name, getattr(self, name)) for name, _ in _fields(type(self))):
@@ -235,6 +238,8 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
                     raise InvalidOptions(f"{name} must be {'0 or more' if least == 0 else 'above 0'}; got {value!r}")
         if not (self.user_agent.isascii() and self.user_agent.isprintable()):
             raise InvalidOptions(f"user_agent is printable ASCII; got {shown(self.user_agent)}")
+        if self.range_bytes is not None and self.range_bytes < MIN_RANGE_BYTES:
+            raise InvalidOptions(f"range_bytes is {MIN_RANGE_BYTES} or more; got {self.range_bytes}")
         if self.proxy is not None and not _PROXY.fullmatch(self.proxy):
             raise InvalidOptions("proxy has the form 'http://[user:password@]host:port'")
 

@@ -39,8 +39,9 @@ class Client:
         self._headers = {"User-Agent": policy.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._timeouts = {"read": policy.read_seconds, "write": policy.read_seconds}
 
-    async def get(self, url: CheckedURL) -> Answer:
-        """The head of the response; ``aclose()`` the answer in every case.
+    async def get(self, url: CheckedURL, *, part: tuple[int, int] | None = None, version: str | None = None) -> Answer:
+        """The head of the response; ``aclose()`` the answer in every case. ``part``: the first and last byte that are
+        wanted, of the ``version`` with that ETag.
 
         Raises:
             FetchFailed: connection, TLS or protocol failed, or the head is longer than 64 KiB.
@@ -49,7 +50,9 @@ class Client:
         request = httpx.Request(
             "GET",
             httpx.URL(scheme=url.scheme, host=url.host, port=url.port, raw_path=url.target.encode("ascii")),
-            headers=self._headers,
+            headers=self._headers
+            | ({"Range": f"bytes={part[0]}-{part[1]}"} if part else {})
+            | ({"If-Range": version} if version else {}),
             extensions={"timeout": self._timeouts},
         )
         with _translated(url.host):

@@ -14,6 +14,7 @@ from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, GpuflowError, Overloaded, TooLarge
 from gpuflow.fetch.address import parse_networks
 from gpuflow.fetch.budget import ByteBudget
+from gpuflow.fetch.ranges import AT_ONCE, Part
 from gpuflow.fetch.resolve import Resolver
 from gpuflow.fetch.url import CheckedURL, check_redirect, check_url, domain_allowed
 from gpuflow.media import Modality
@@ -104,20 +105,61 @@ class Remote:
     async def _follow(
         self, client: Client, url: CheckedURL, limit: int, budget: ByteBudget, time_left: _Time
     ) -> tuple[list[bytes], str | None]:
-        for _ in range(self._policy.max_redirects + 1):
+        size = self._policy.range_bytes
+        wanted = (0, size - 1) if size else None
+        redirects = 0
+        while redirects <= self._policy.max_redirects:
+            location, found = None, None
             async with self._admitted(url.host, time_left.seconds):
                 time_left.begin()
-                async with aclosing(await client.get(url)) as answer:
-                    if answer.status not in REDIRECTS:
+                async with aclosing(await client.get(url, part=wanted)) as answer:
+                    if answer.status in REDIRECTS:
+                        location = answer.header("Location")
+                    elif wanted is None or answer.status != 206:
                         return await self._read(answer, url.host, limit, budget), _media_type(answer)
-                    location = answer.header("Location")
+                    else:
+                        found = _part(answer, url.host)
+                        if not found.is_first(size or 0, limit, host=url.host):
+                            raise FetchFailed(f"{url.host} answers with another part than was asked for")
+                        if not found.rest(size or 0) or found.version:
+                            chunks = await self._read(answer, url.host, found.nbytes, budget, part=found)
+                            media_type = _media_type(answer)
+            if found is not None and (rest := found.rest(size or 0)) and not found.version:
+                wanted = None  # parts of different versions could not be told apart: all at once, then
+                continue
+            if found is not None:
+                return chunks + await self._parts(client, url, rest, budget, time_left), media_type
             if location is None:
                 raise FetchFailed(f"{url.host} redirects without a Location")
-            url = check_redirect(url, location, self._policy)
+            url, redirects = check_redirect(url, location, self._policy), redirects + 1
         raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
 
-    async def _read(self, answer: Answer, host: str, limit: int, budget: ByteBudget) -> list[bytes]:
-        _check_head(answer, host, limit)
+    async def _parts(
+        self, client: Client, url: CheckedURL, parts: list[Part], budget: ByteBudget, time_left: _Time
+    ) -> list[bytes]:
+        """The parts, a few at once; each is of the same version, or none is taken."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def fetch(part: Part) -> list[bytes]:
+            async with places, self._admitted(url.host, time_left.seconds):
+                answering = client.get(url, part=(part.first, part.last), version=part.version)
+                async with aclosing(await answering) as answer:
+                    if answer.status != 206 or _part(answer, url.host) != part:
+                        raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
+                    return await self._read(answer, url.host, part.nbytes, budget, part=part)
+
+        tasks = [asyncio.create_task(fetch(part)) for part in parts]
+        try:
+            return [chunk for chunks in await asyncio.gather(*tasks) for chunk in chunks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(
+        self, answer: Answer, host: str, limit: int, budget: ByteBudget, *, part: Part | None = None
+    ) -> list[bytes]:
+        _check_head(answer, host, limit, status=206 if part else 200)
         answer.expect(limit + limit // 8 + _FRAMING_BYTES)
         meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
         chunks = []
@@ -126,6 +168,8 @@ class Remote:
                 meter.add(len(chunk), time.monotonic())
                 budget.take(len(chunk))
                 chunks.append(chunk)
+        if part is not None and sum(map(len, chunks)) != part.nbytes:
+            raise FetchFailed(f"{host} sends fewer bytes than the part has")
         return chunks
 
 
@@ -197,8 +241,12 @@ class Meter:
             )
 
 
-def _check_head(answer: Answer, host: str, limit: int) -> None:
-    if answer.status != 200:
+def _part(answer: Answer, host: str) -> Part:
+    return Part.of(answer.header("Content-Range"), answer.header("ETag"), host=host)
+
+
+def _check_head(answer: Answer, host: str, limit: int, *, status: int = 200) -> None:
+    if answer.status != status:
         raise FetchFailed(f"{host} answers with status {answer.status}")
     encoding = answer.header("Content-Encoding")
     if encoding and encoding.strip().lower() != "identity":
