@@ -203,7 +203,7 @@ def test_a_pressure_callback_frees_what_an_allocation_needs(small: Slab) -> None
     asked: list[int] = []
 
     def relieve(nbytes: int, deadline: float) -> None:
-        assert 0.2 < deadline - time.monotonic() < 0.3, "also an allocation that does not wait gives it a moment"
+        assert 0 < deadline - time.monotonic() < 0.26, "also an allocation that does not wait gives it a moment"
         asked.append(nbytes)
         while cached and small.statistics().largest_free_bytes < nbytes:
             cached.pop().release()
