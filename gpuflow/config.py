@@ -122,10 +122,12 @@ class Limits(_Value, frozen=True, kw_only=True):
     """What the operator allows. A request may ask for less, never for more.
 
     Source of the defaults: the anchors in DESIGN section 7 (OpenAI 20 MB images, vLLM 25 MB and 600 s audio, imgproxy
-    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them. ``max_pending_bytes`` is what one flow
-    holds of fetched media that are not decoded yet, of all its requests together. ``max_tracks`` to
-    ``max_box_depth`` bound the structure of containers: samples and edits of one track, boxes (of Matroska: elements; of
-    RIFF: chunks) outside of fragments, and how deep they are nested.
+    50 MP, Dynamo 128 frames), and measurements of what decoders do with claims beyond them.
+
+    ``max_tracks`` to ``max_box_depth`` bound the structure of containers: samples and edits of one track, boxes (of
+    Matroska: elements; of RIFF: chunks) outside of fragments, and how deep they are nested. ``max_images`` to
+    ``max_request_bytes`` are of one request; ``max_pending_bytes`` is what a flow holds, of all its requests together, of
+    fetched media that are not decoded yet.
     """
 
     max_image_bytes: int = 20 * MIB
@@ -168,18 +170,17 @@ class Limits(_Value, frozen=True, kw_only=True):
             if not getattr(self, name) > 0:
                 raise InvalidOptions(f"{name} must be above 0; got {getattr(self, name)!r}")
 
-    def lowered(self, wanted: Limits | Mapping[str, Any] | None) -> Limits:
-        """These limits, and where ``wanted`` asks for less, less: what it asks for beyond them it does not get. Of a
-        mapping only the fields that it names count.
+    def lowered(self, wanted: Mapping[str, Any] | None) -> Limits:
+        """These limits, and where a field that ``wanted`` names asks for less, less: what it asks for beyond them it
+        does not get.
 
         Raises:
             InvalidOptions: an unknown field, a wrong type, or a value that is not above 0.
         """
         if wanted is None:
             return self
-        asked = wanted if isinstance(wanted, Limits) else Limits.from_mapping(wanted)
-        names = wanted if isinstance(wanted, Mapping) else [name for name, _ in _fields(Limits)]
-        stricter = {name: max if name.startswith("min_") else min for name in names}
+        asked = Limits.from_mapping(wanted)
+        stricter = {name: max if name.startswith("min_") else min for name in wanted}
         values = {name: choose(getattr(self, name), getattr(asked, name)) for name, choose in stricter.items()}
         return msgspec.structs.replace(self, **values)
 

@@ -41,11 +41,13 @@ class Part:
         """Bytes of this part."""
         return self.last - self.first + 1
 
-    def is_first(self, nbytes: int, limit: int, *, host: str) -> bool:
-        """Whether it is the beginning that was asked for; ``TooLarge`` if the whole has more than ``limit`` bytes."""
+    def require_first(self, nbytes: int, limit: int, *, host: str) -> None:
+        """Raise ``TooLarge`` if the whole has more than ``limit`` bytes, ``FetchFailed`` unless this is the beginning of
+        ``nbytes`` that was asked for."""
         if self.total > limit:
             raise TooLarge(f"{host} announces {self.total} bytes; {limit} are allowed")
-        return self.first == 0 and self.last == min(nbytes, self.total) - 1
+        if self.first != 0 or self.last != min(nbytes, self.total) - 1:
+            raise FetchFailed(f"{host} answers with another part than was asked for")
 
     def rest(self, nbytes: int) -> list[Part]:
         """What is left, in parts of ``nbytes``."""

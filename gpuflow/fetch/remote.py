@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpuflow.config import FetchPolicy
@@ -65,7 +66,7 @@ class Remote:
         client = await self._open()
         try:
             async with asyncio.timeout(None) as timer:
-                return await self._follow(client, checked, limit, budget, _Time(timer, seconds))
+                return await self._follow(checked, _Fetch(client, limit, budget, timer, seconds))
         except TimeoutError as error:
             if isinstance(error, GpuflowError):
                 raise
@@ -102,53 +103,54 @@ class Remote:
                 self._client = await loop.run_in_executor(self._threads, _make_client, self._policy, self._resolver)
             return self._client
 
-    async def _follow(
-        self, client: Client, url: CheckedURL, limit: int, budget: ByteBudget, time_left: _Time
-    ) -> tuple[list[bytes], str | None]:
+    async def _follow(self, url: CheckedURL, fetch: _Fetch) -> tuple[list[bytes], str | None]:
         size = self._policy.range_bytes
-        wanted = (0, size - 1) if size else None
-        redirects = 0
-        while redirects <= self._policy.max_redirects:
-            location, found = None, None
-            async with self._admitted(url.host, time_left.seconds):
-                time_left.begin()
-                async with aclosing(await client.get(url, part=wanted)) as answer:
-                    if answer.status in REDIRECTS:
-                        location = answer.header("Location")
-                    elif wanted is None or answer.status != 206:
-                        return await self._read(answer, url.host, limit, budget), _media_type(answer)
-                    else:
-                        found = _part(answer, url.host)
-                        if not found.is_first(size or 0, limit, host=url.host):
-                            raise FetchFailed(f"{url.host} answers with another part than was asked for")
-                        if not found.rest(size or 0) or found.version:
-                            chunks = await self._read(answer, url.host, found.nbytes, budget, part=found)
-                            media_type = _media_type(answer)
-            if found is not None and (rest := found.rest(size or 0)) and not found.version:
-                wanted = None  # parts of different versions could not be told apart: all at once, then
+        first = None if size is None else (0, size - 1)
+        for _ in range(self._policy.max_redirects + 1):
+            found = await self._ask(url, fetch, first)
+            if isinstance(found, str):
+                url = check_redirect(url, found, self._policy)
                 continue
-            if found is not None:
-                return chunks + await self._parts(client, url, rest, budget, time_left), media_type
-            if location is None:
-                raise FetchFailed(f"{url.host} redirects without a Location")
-            url, redirects = check_redirect(url, location, self._policy), redirects + 1
+            if found.chunks is None:  # parts that could not be told from those of another version: all at once, then
+                found = await self._ask(url, fetch, None)
+                if isinstance(found, str) or found.chunks is None:
+                    raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
+            rest = found.part.rest(size) if found.part is not None and size is not None else []
+            return found.chunks + await self._parts(url, fetch, rest), found.media_type
         raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
 
-    async def _parts(
-        self, client: Client, url: CheckedURL, parts: list[Part], budget: ByteBudget, time_left: _Time
-    ) -> list[bytes]:
+    async def _ask(self, url: CheckedURL, fetch: _Fetch, wanted: tuple[int, int] | None) -> _Body | str:
+        """The body, or its first part; or where the server sends us."""
+        async with self._admitted(url.host, fetch.seconds):
+            fetch.begin()
+            async with aclosing(await fetch.client.get(url, part=wanted)) as answer:
+                if answer.status in REDIRECTS:
+                    location = answer.header("Location")
+                    if location is None:
+                        raise FetchFailed(f"{url.host} redirects without a Location")
+                    return location
+                if wanted is None or answer.status != 206:
+                    return _Body(await self._read(answer, url.host, fetch.limit, fetch.budget), _media_type(answer))
+                part = _part(answer, url.host)
+                part.require_first(wanted[1] + 1, fetch.limit, host=url.host)
+                if part.version is None and part.last + 1 < part.total:
+                    return _Body(None, None)
+                chunks = await self._read(answer, url.host, part.nbytes, fetch.budget, part=part)
+                return _Body(chunks, _media_type(answer), part)
+
+    async def _parts(self, url: CheckedURL, fetch: _Fetch, parts: list[Part]) -> list[bytes]:
         """The parts, a few at once; each is of the same version, or none is taken."""
         places = asyncio.Semaphore(AT_ONCE)
 
-        async def fetch(part: Part) -> list[bytes]:
-            async with places, self._admitted(url.host, time_left.seconds):
-                answering = client.get(url, part=(part.first, part.last), version=part.version)
-                async with aclosing(await answering) as answer:
+        async def one(part: Part) -> list[bytes]:
+            async with places, self._admitted(url.host, fetch.seconds):
+                asking = fetch.client.get(url, part=(part.first, part.last), version=part.version)
+                async with aclosing(await asking) as answer:
                     if answer.status != 206 or _part(answer, url.host) != part:
                         raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
-                    return await self._read(answer, url.host, part.nbytes, budget, part=part)
+                    return await self._read(answer, url.host, part.nbytes, fetch.budget, part=part)
 
-        tasks = [asyncio.create_task(fetch(part)) for part in parts]
+        tasks = [asyncio.create_task(one(part)) for part in parts]
         try:
             return [chunk for chunks in await asyncio.gather(*tasks) for chunk in chunks]
         finally:
@@ -173,17 +175,29 @@ class Remote:
         return chunks
 
 
-class _Time:
-    """What a fetch may take, from when it is first admitted."""
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """What one fetch may take. Its ``seconds`` run from when it is first admitted."""
 
-    def __init__(self, timer: asyncio.Timeout, seconds: float) -> None:
-        self.seconds = seconds
-        self._timer = timer
+    client: Client
+    limit: int
+    budget: ByteBudget
+    timer: asyncio.Timeout
+    seconds: float
 
     def begin(self) -> None:
         """It is admitted; harmless when repeated."""
-        if self._timer.when() is None:
-            self._timer.reschedule(asyncio.get_running_loop().time() + self.seconds)
+        if self.timer.when() is None:
+            self.timer.reschedule(asyncio.get_running_loop().time() + self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A body, or its first ``part``; ``chunks`` is ``None`` where that part is of no use alone."""
+
+    chunks: list[bytes] | None
+    media_type: str | None
+    part: Part | None = None
 
 
 class HostPermits:

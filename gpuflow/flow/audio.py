@@ -9,7 +9,8 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.config import AudioOptions, Limits
 from gpuflow.errors import InvalidOptions
 from gpuflow.flow.context import LoadContext
-from gpuflow.isolation.decoding import AudioWanted, Decoder, Sound
+from gpuflow.isolation.decoding import Decoder, Sound
+from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
 from gpuflow.ops.audio import place
 from gpuflow.ops.mel import place_log_mel

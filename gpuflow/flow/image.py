@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.images import GPU_FORMATS, gpu_decoder, gpu_obstacle
-from gpuflow.codecs.probe import check_image
+from gpuflow.codecs.probe import check_image, image_info
 from gpuflow.config import ImageOptions
 from gpuflow.errors import CorruptMedia, InvalidOptions, UnsupportedFormat
 from gpuflow.flow.context import LoadContext, check_resize
@@ -48,15 +48,8 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
         GpuflowError: whatever ``LoadContext`` raises.
     """
     preset = _preset_of(options)
-    with context.decoder(blob, kind, "image") as decoder:
-        return _load(blob, decoder, options, preset, context)
-
-
-def _load(
-    blob: Blob, decoder: Decoder, options: ImageOptions, preset: Preset | None, context: LoadContext
-) -> Image | Features:
-    with context.stage("probe"):
-        info = decoder.image_info()
+    with context.stage("probe"):  # our own scan, before a decoder is waited for
+        info = image_info(blob.data, kind, context.limits)
         check_image(info, context.limits)
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
@@ -65,7 +58,10 @@ def _load(
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
     )
-    with _decoded(blob.data, decoder, info, options.frame, context) as pixels:
+    with (
+        context.decoder(blob, kind, "image") as decoder,
+        _decoded(blob.data, decoder, info, options.frame, context) as pixels,
+    ):
         lease, specs, engine = _placed(pixels, wanted, options, context)
     backend = f"{pixels.backend}+{engine}" if engine else pixels.backend
     if preset is None:

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.audio import decode_audio
-from gpuflow.codecs.base import FrameSink, ImageInfo, MediaType, VideoInfo
+from gpuflow.codecs.base import Deadline, FrameSink, ImageInfo, MediaType, VideoInfo
 from gpuflow.codecs.images import decode_image
-from gpuflow.codecs.probe import image_info
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
-from gpuflow.isolation.wire import Clock
+from gpuflow.isolation.wire import AudioWanted, Clock
 from gpuflow.media import Blob, Modality
 from gpuflow.memory import Lease
 from gpuflow.ops.audio import to_rate
@@ -36,17 +35,6 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioWanted:
-    """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's."""
-
-    start_seconds: float = 0.0
-    duration_seconds: float | None = None
-    mono: bool = True
-    sample_rate: int | None = None
-    max_samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Sound:
     """``samples``: ``(channels, n)`` float32 at ``sample_rate``; ``channels`` and ``source_rate`` are the file's."""
 
@@ -57,6 +45,18 @@ class Sound:
     sample_rate: int
     backend: str
     lease: Lease | None = None
+
+
+def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: Limits, deadline: Deadline) -> Sound:
+    """Decode a section and bring it into the form that is wanted, wherever this runs; raises what ``decode_audio`` and
+    ``to_rate`` do."""
+    pcm = decode_audio(
+        data, kind, limits=limits, deadline=deadline,
+        start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds,
+    )  # fmt: skip
+    samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
+    rate = wanted.sample_rate or pcm.sample_rate
+    return Sound(samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend)
 
 
 class Clip(Protocol):
@@ -94,7 +94,6 @@ class ArraySink(FrameSink, Protocol):
 class Decoder(Protocol):
     """Decodes one input. What it yields is valid inside the block."""
 
-    def image_info(self) -> ImageInfo: ...
     def image(self, info: ImageInfo, frame: int) -> AbstractContextManager[Pixels]: ...
     def audio(self, wanted: AudioWanted) -> AbstractContextManager[Sound]: ...
     def clip(self) -> AbstractContextManager[Clip]: ...
@@ -134,9 +133,6 @@ class _InProcessDecoder:
         self._deadline = deadline
         self._pool = pool
 
-    def image_info(self) -> ImageInfo:
-        return image_info(self._data, self._kind, self._limits)
-
     @contextmanager
     def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
         decoded = decode_image(self._data, info, frame=frame)
@@ -144,13 +140,7 @@ class _InProcessDecoder:
 
     @contextmanager
     def audio(self, wanted: AudioWanted) -> Iterator[Sound]:
-        pcm = decode_audio(
-            self._data, self._kind, limits=self._limits, deadline=self._deadline,
-            start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds,
-        )  # fmt: skip
-        samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=self._limits)
-        rate = wanted.sample_rate or pcm.sample_rate
-        yield Sound(samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend)
+        yield decode_sound(self._data, self._kind, wanted, limits=self._limits, deadline=self._deadline)
 
     @contextmanager
     def clip(self) -> Iterator[Clip]:

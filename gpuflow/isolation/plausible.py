@@ -12,8 +12,7 @@ from gpuflow.codecs._backends.pyav import CODECS, MAX_PACKETS
 from gpuflow.codecs.base import ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
-from gpuflow.isolation.decoding import AudioWanted
-from gpuflow.isolation.wire import Disconnected
+from gpuflow.isolation.wire import AudioWanted, Disconnected
 
 _BACKENDS = frozenset({"simplejpeg", "pillow", "pyav", "soundfile"})
 _MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})

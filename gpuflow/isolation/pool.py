@@ -11,12 +11,12 @@ import selectors
 import socket
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Self
 
 from gpuflow.errors import BackendUnavailable, Closed, DecoderCrashed, GpuflowError, Overloaded
+from gpuflow.forks import disown_in_children
 from gpuflow.isolation.process import WorkerProcess
 from gpuflow.isolation.wire import Clock, Disconnected, Failed, Hello, Ready
 from gpuflow.memory import Slab
@@ -80,7 +80,7 @@ class DecoderPool:
         self._closed = self._foreign = False
         self._wake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
-        _pools.add(self)
+        disown_in_children(self)
         self._keeper = threading.Thread(target=self._keep, name="gpuflow-keeper", daemon=True)
         self._keeper.start()
 
@@ -303,7 +303,7 @@ class DecoderPool:
             part.close()
         os.close(self._slab_file)
 
-    def _disown(self) -> None:
+    def disown(self) -> None:
         """In a forked child: the workers are the parent's."""
         self._changed = threading.Condition()
         self._closed = self._foreign = True
@@ -341,11 +341,10 @@ class Quarantine:
         """Raise ``DecoderCrashed`` where this input is refused."""
         with self._lock:
             until, refused = self._until.get(content_hash, (0.0, False))
-            if not refused and until > time.monotonic():
-                return
-            if until > time.monotonic():
+            if until <= time.monotonic():
+                self._until.pop(content_hash, None)
+            elif refused:
                 raise DecoderCrashed("this input ended a decode worker not long ago: it is not tried again yet")
-            self._until.pop(content_hash, None)
 
     def __len__(self) -> int:
         return len(self._until)
@@ -364,14 +363,3 @@ class _Patience:
     def check(self) -> None:
         if self.remaining_seconds == 0:
             raise BackendUnavailable("the worker did not get ready in time")
-
-
-_pools: weakref.WeakSet[DecoderPool] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for pool in _pools:
-        pool._disown()
-
-
-os.register_at_fork(after_in_child=_after_fork)

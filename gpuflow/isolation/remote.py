@@ -8,19 +8,18 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuflow.codecs.base import ImageInfo, MediaType
-from gpuflow.codecs.probe import image_info
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
-from gpuflow.isolation.decoding import ArraySink, AudioWanted, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
 from gpuflow.isolation.plausible import check_clip, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.process import WorkerProcess
-from gpuflow.isolation.wire import Clock, Disconnected
+from gpuflow.isolation.wire import AudioWanted, Clock, Disconnected
 from gpuflow.media import Blob, Modality, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Lease, Slab
 from gpuflow.observe import log
@@ -80,10 +79,6 @@ class _RemoteDecoder:
         self._open = False  # a conversation is under way
         self._started = 0.0
 
-    def image_info(self) -> ImageInfo:
-        """See ``Decoder``."""
-        return image_info(self._blob.data, self._kind, self._limits)  # our own scan, without a library
-
     @contextmanager
     def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
         """See ``Decoder``. The pixels lie in a lease of their own."""
@@ -98,11 +93,7 @@ class _RemoteDecoder:
     @contextmanager
     def audio(self, wanted: AudioWanted) -> Iterator[Sound]:
         """See ``Decoder``. The samples lie in a lease of their own."""
-        job = wire.AudioJob(
-            *self._common(), wanted.start_seconds, wanted.duration_seconds, wanted.mono, wanted.sample_rate,
-            wanted.max_samples,
-        )  # fmt: skip
-        with self._conversation(job):
+        with self._conversation(wire.AudioJob(*self._common(), wanted)):
             found = self._answer(wire.Sound)
             check_sound(found, wanted, self._limits)
             spec = lay_out({"waveform": ("float32", found.shape)})

@@ -8,9 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import resource
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
@@ -28,10 +25,10 @@ from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
 from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
 from gpuflow.isolation import wire
+from gpuflow.isolation.decoding import decode_sound
 from gpuflow.isolation.packets import Handing
 from gpuflow.isolation.sandbox import die_with_parent, forbid_system_calls, limit_resources
 from gpuflow.isolation.warm_up import warm_up
-from gpuflow.ops.audio import to_rate
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -209,15 +206,12 @@ class Worker:
         self._view(self._inbox.next().offset, "uint8", (height, width, channels))[...] = decoded.pixels
 
     def _audio(self, job: wire.AudioJob, data: bytes) -> None:
-        pcm = decode_audio(
-            data, job.kind, limits=job.limits, deadline=self._inbox,
-            start_seconds=job.start_seconds, duration_seconds=job.duration_seconds,
-        )  # fmt: skip
-        samples = to_rate(pcm.samples, pcm.sample_rate, job.sample_rate, mono=job.mono, limits=job.limits)
-        samples = samples[:, : job.max_samples]
-        rate = job.sample_rate or pcm.sample_rate
+        sound = decode_sound(data, job.kind, job.wanted, limits=job.limits, deadline=self._inbox)
+        samples = sound.samples
         shape = (samples.shape[0], samples.shape[1])
-        self._inbox.send(wire.Sound(pcm.codec, pcm.channels, pcm.sample_rate, rate, shape, pcm.backend))
+        self._inbox.send(
+            wire.Sound(sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend)
+        )
         self._view(self._inbox.next().offset, "float32", shape)[...] = samples
 
     def _video(self, job: wire.VideoJob, data: bytes) -> None:
@@ -286,8 +280,3 @@ def silence() -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     os.close(nothing)
-
-
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -15,6 +13,7 @@ from typing import Any, Self
 from gpuflow.config import parse_bytes
 from gpuflow.device import Device, choose, driver
 from gpuflow.errors import BackendUnavailable, SlabClosed, SlabExhausted
+from gpuflow.forks import disown_in_children
 from gpuflow.memory.arbiter import Arbiter, Request
 from gpuflow.memory.backing import Backing, DeviceMemory, HostMemory
 from gpuflow.memory.extents import GRANULE_BYTES, Extents
@@ -72,7 +71,7 @@ class Slab:
         self._holds = self._live = self._peak = 0
         self._allocations = self._failed = self._leaked = self._waits = 0
         self._waited_seconds = 0.0
-        _slabs.add(self)
+        disown_in_children(self)
 
     @property
     def device(self) -> str:
@@ -390,7 +389,7 @@ class Slab:
         if self.closed:
             raise SlabClosed("the slab is closed")
 
-    def _disown(self) -> None:
+    def disown(self) -> None:
         """In a forked child: the table is shared with the parent, whose blocks must not change."""
         self._lock = threading.RLock()  # another thread of the parent may have held it
         self.closed = self.foreign = True
@@ -417,14 +416,3 @@ def _pin(backing: Backing, *, wanted: bool | None) -> str | None:
             raise BackendUnavailable(f"host memory cannot be pinned: {error}") from error
         return str(error)
     return None
-
-
-_slabs: weakref.WeakSet[Slab] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for slab in _slabs:
-        slab._disown()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from gpuflow.errors import Closed, DeadlineExceeded, LeaseExpired, SpillError
+from gpuflow.forks import disown_in_children
 from gpuflow.media import Media
 from gpuflow.memory.cascade import Cascade, Stay
 from gpuflow.memory.entry import Entry
@@ -50,7 +49,7 @@ class TieredMemory:
         self._spilling = threading.Lock()  # one job at a time
         self._closed = False
         self.foreign = False  # true in a forked child
-        _memories.add(self)
+        disown_in_children(self)
         self._stop_relief: Callable[[], None] = slab.on_pressure(self._relieve)
         self._thread = threading.Thread(target=self._keep_room, name="gpuflow-spill", daemon=True)
         self._thread.start()
@@ -154,7 +153,7 @@ class TieredMemory:
     def __reduce__(self) -> Any:
         raise TypeError("a TieredMemory is memory of this process and cannot be pickled")
 
-    def _disown(self) -> None:
+    def disown(self) -> None:
         """In a forked child, which has neither the spilling thread nor anybody who gives the locks back."""
         self.foreign = True
         self._changed = threading.Condition()
@@ -296,14 +295,3 @@ class TieredMemory:
             raise Closed("this memory was made before a fork and belongs to the parent: make one in this process")
         if self._closed:
             raise Closed("the memory is closed")
-
-
-_memories: weakref.WeakSet[TieredMemory] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for memory in _memories:
-        memory._disown()
-
-
-os.register_at_fork(after_in_child=_after_fork)

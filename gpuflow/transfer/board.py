@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gpuflow.errors import Closed, StaleDescriptor
+from gpuflow.forks import disown_in_children
 from gpuflow.memory import Lease
 from gpuflow.observe import log
 from gpuflow.transfer.descriptor import Descriptor
@@ -52,7 +53,7 @@ class Board:
         self._ending = 0  # publications that are closed, and whose blocks are not yet given back
         self._closed = False
         self._foreign = False  # true in a forked child
-        _boards.add(self)
+        disown_in_children(self)
         self._poller = threading.Thread(target=self._poll, name="gpuflow-publisher", daemon=True)
         self._poller.start()
 
@@ -259,14 +260,3 @@ class Board:
 def _check_ttl(ttl_seconds: float) -> None:
     if not 0 < ttl_seconds <= MAX_TTL_SECONDS:
         raise ValueError(f"ttl_seconds lies in (0, {MAX_TTL_SECONDS:g}]; got {ttl_seconds!r}")
-
-
-_boards: weakref.WeakSet[Board] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for board in _boards:
-        board.disown()
-
-
-os.register_at_fork(after_in_child=_after_fork)

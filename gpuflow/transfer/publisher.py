@@ -66,7 +66,7 @@ class Publisher(Offering):
     def publish(self, media: Media, *, reads: int | None = 1, ttl_seconds: float = 5.0) -> Descriptor:
         """Offer a medium to ``reads`` readers (``None``: to any number) for ``ttl_seconds`` (at most 300).
 
-        Waits for work that a GPU still does on the block; takes some 30 us otherwise. ``reads`` says when the block is
+        Waits for work that a GPU still does on the block; takes some 10 us otherwise. ``reads`` says when the block is
         free, not who may read: as long as its owner keeps it too, a reader that comes later still finds it.
 
         Raises:

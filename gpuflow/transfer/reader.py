@@ -189,7 +189,7 @@ class Reader:
 
     def renew(self, descriptor: Descriptor, *, timeout_seconds: float = 5.0) -> bool:
         """Ask the publisher for as much time again as the medium had at first, say while it is mapped; false if the
-        publisher is gone. Whether the medium is still on offer it does not tell: the read or the end of ``map`` does.
+        publisher is gone, or takes no more messages now. Whether the medium is still on offer it does not tell: the read or the end of ``map`` does.
 
         Raises:
             PeerUnavailable: there is no way to the publisher, or the medium lies in a file.

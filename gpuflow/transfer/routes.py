@@ -115,7 +115,7 @@ class Routes:
                 self._counts["unacknowledged"] += 1
 
     def renew(self, peer: Peer, descriptor: Descriptor, deadline: float) -> bool:
-        """Ask the publisher for more time; false if it is gone.
+        """Ask the publisher for more time; false if it is gone, or takes no message now.
 
         Raises:
             PeerUnavailable: there is no way to it.

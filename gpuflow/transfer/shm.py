@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import msgspec
 
 from gpuflow.errors import GpuflowError, InvalidDescriptor, PeerUnavailable, TransferTimeout
+from gpuflow.forks import disown_in_children
 from gpuflow.memory import Slab
 from gpuflow.memory.backing import HostMemory
 from gpuflow.observe import log
@@ -78,7 +78,7 @@ class ShmServer:
             self._selector.register(source, selectors.EVENT_READ)
         self._strangers: dict[socket.socket, float] = {}
         self._readers: set[socket.socket] = set()
-        _servers.add(self)
+        disown_in_children(self)
         self._thread = threading.Thread(target=self._serve, name="gpuflow-shm", daemon=True)
         self._thread.start()
 
@@ -98,7 +98,7 @@ class ShmServer:
         with contextlib.suppress(OSError):  # a message, because a child that was forked may hold the other end
             self._waker.send(b"x", socket.MSG_DONTWAIT)
 
-    def abandon(self) -> None:
+    def disown(self) -> None:
         """In a forked child: let go of every socket, so that the parent's end is the end of its connections."""
         for source in (self._listener, self._wake, self._waker, *self._strangers, *self._readers):
             source.close()
@@ -174,17 +174,6 @@ class ShmServer:
         for connection, since in list(self._strangers.items()):
             if now - since >= HELLO_SECONDS:
                 self._drop(connection)
-
-
-_servers: weakref.WeakSet[ShmServer] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for server in _servers:
-        server.abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class ShmConnection:

@@ -37,7 +37,6 @@ _DECODERS = (  # FFmpeg's names of what decodes all of these
 )  # fmt: skip
 MAX_PACKETS = 500_000
 MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
-_PACKETS_TO_FILE, _PACKETS_MORE_BYTES = 2, 1 << 20  # how much larger packets may be: libavformat adds headers to some
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
@@ -353,14 +352,14 @@ def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -
     import av
 
     packets: list[Any] = []
-    nbytes = 0
+    nbytes, most_bytes = 0, max_payload_bytes(file_bytes, 0)
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
             packets.append(packet)
             nbytes += packet.size
-            if nbytes > _PACKETS_TO_FILE * file_bytes + _PACKETS_MORE_BYTES:
+            if nbytes > most_bytes:
                 raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
             if len(packets) > MAX_PACKETS:
                 raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
