@@ -17,6 +17,7 @@ from gpuflow.errors import InvalidOptions
 
 MIB = 1 << 20
 MIN_RANGE_BYTES = 4_096
+MAX_NVDEC_SESSIONS = 64
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
@@ -252,6 +253,21 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
         return times[modality] if modality in times else max(times.values())
 
 
+class NvdecPolicy(_Value, frozen=True, kw_only=True):
+    """How NVDEC is used. ``route``: ``"packets"`` feeds it what our own demuxer read; ``"simple"`` has PyNvVideoCodec's
+    ``SimpleDecoder`` read the file (clips whose frames it counts as we do); ``"auto"`` is the first, and the second
+    where the library takes no packets. ``max_sessions``: decoder sessions of one GPU (``None``: one an engine); each
+    takes some 100 MiB of its memory.
+    """
+
+    route: Literal["auto", "packets", "simple"] = "auto"
+    max_sessions: int | None = None
+
+    def _check_together(self) -> None:
+        if self.max_sessions is not None and not 1 <= self.max_sessions <= MAX_NVDEC_SESSIONS:
+            raise InvalidOptions(f"max_sessions lies in 1..{MAX_NVDEC_SESSIONS}; got {self.max_sessions}")
+
+
 class ImageOptions(_Value, frozen=True, kw_only=True):
     """What is wanted of an image. Without ``preset`` the result is an ``Image``, with it ``Features``.
 
@@ -286,7 +302,8 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
 
     ``num_frames``: at most so many, evenly spaced; exactly so many with ``strict``. ``fps``: that rate, capped by
     ``max_frames``. ``indices`` and ``timestamps_seconds``: any order, repeats allowed. ``start_seconds`` and
-    ``end_seconds`` narrow the clip first. With none given: ``num_frames=32``.
+    ``end_seconds`` narrow the clip first. With none given: ``num_frames=32``. ``engine="dali"`` decodes and resizes in
+    one DALI pipeline where that gives the right frames and colours; elsewhere ``exact`` does, and the result says why.
     """
 
     num_frames: int | None = None
@@ -301,6 +318,7 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
     resample: Resample = "bicubic"
     layout: Literal["THWC", "TCHW"] = "THWC"
     dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
+    engine: Literal["auto", "exact", "dali"] = "auto"
 
     def _check_together(self) -> None:
         _check_size(self.size)

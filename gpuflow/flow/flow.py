@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
+from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
+from gpuflow.config import (
+    OPTIONS_BY_MODALITY,
+    AudioOptions,
+    FetchPolicy,
+    ImageOptions,
+    Limits,
+    NvdecPolicy,
+    Options,
+    VideoOptions,
+)
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import ByteBudget, Fetcher
@@ -65,6 +75,7 @@ class Flow:
         max_pending: loads admitted at once; further ones raise ``Overloaded``. ``None``: they wait for their deadline.
         isolation: where containers are read and media decoded on the CPU: ``"none"``, on this process's threads, or
             ``"process"``, in as many sandboxed processes (``gpuflow.isolation``), which a service wants.
+        nvdec: how a GPU's video decoder is used.
 
     Raises:
         BackendUnavailable: ``cuda`` was asked for and cannot be used.
@@ -81,6 +92,7 @@ class Flow:
         workers: int | None = None,
         max_pending: int | None = None,
         isolation: Isolation = "none",
+        nvdec: NvdecPolicy | Mapping[str, Any] | None = None,
     ) -> None:
         if isolation not in ("none", "process"):
             raise InvalidOptions(f"isolation is 'none' or 'process'; got {isolation!r}")
@@ -89,6 +101,7 @@ class Flow:
                 raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
         self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
+        self.nvdec = nvdec if isinstance(nvdec, NvdecPolicy) else NvdecPolicy.from_mapping(nvdec)
         self.device: Device = choose(device)
         self.counters = Counters()
         self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
@@ -110,7 +123,8 @@ class Flow:
             else None
         )
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
-        self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
+        segment_threads = max(self._num_workers, SEGMENT_THREADS if self.device.is_cuda else 1)
+        self._segment_pool = worker_pool(segment_threads, "gpuflow-segment")
         self._decoding: Decoding = (
             Isolated(self.decoders, self._host_slab, limits=self.limits)
             if self.decoders
@@ -246,6 +260,8 @@ class Flow:
             await self._permits.acquire()
         self._pool.shutdown()
         self._segment_pool.shutdown()
+        if self.device.is_cuda:
+            close_idle()
         if self.decoders is not None:
             await asyncio.to_thread(self.decoders.close)
 
@@ -322,6 +338,7 @@ class Flow:
             counters=self.counters,
             device_asked=self._asked,
             decoding=self._decoding,
+            nvdec=self.nvdec,
         )
         try:
             media = load_blob(blob, modality, options, context)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
-from gpuflow.config import FetchPolicy, Limits
+from gpuflow.config import FetchPolicy, Limits, NvdecPolicy
 from gpuflow.errors import Closed
 from gpuflow.flow.flow import Flow, Isolation, OptionsLike
 from gpuflow.media import Media, Modality, Outcome, Source
@@ -31,6 +31,7 @@ class SyncFlow:
         workers: int | None = None,
         max_pending: int | None = None,
         isolation: Isolation = "none",
+        nvdec: NvdecPolicy | Mapping[str, Any] | None = None,
     ) -> None:
         async def make() -> Flow:
             return Flow(
@@ -41,6 +42,7 @@ class SyncFlow:
                 workers=workers,
                 max_pending=max_pending,
                 isolation=isolation,
+                nvdec=nvdec,
             )
 
         self._process = os.getpid()

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpuflow.codecs.base import MediaType, Surface, VideoInfo
-from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
+from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder, gpu_support
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable
 from gpuflow.flow.context import LoadContext, check_resize
+from gpuflow.flow.video_dali import choose_dali, place_by_dali
 from gpuflow.isolation.decoding import Clip
 from gpuflow.media import Blob, Frames, TensorSpec, VideoMetadata, lay_out
 from gpuflow.memory import Lease
@@ -43,13 +44,17 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
             )
             clip.plan(indices)
             check_resize(clip.info.displayed_size, _target_size(clip.info, options), context.limits)
-            on_gpu, fallback = _choose_decoder(clip, context)
+            dali, refused = choose_dali(clip, options, context)
+            on_gpu, fallback = (None, None) if dali else _choose_decoder(clip, context)
         specs = lay_out({"frames": (options.dtype or "uint8", _shape(clip.info, options, len(indices)))})
         with context.placing(specs) as lease, context.stage("decode"):
-            clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=on_gpu is None), on_gpu)
+            if dali and (refused := place_by_dali(dali, clip, indices, options, lease, specs[0], context)):
+                dali, (on_gpu, fallback) = None, _choose_decoder(clip, context)
+            if not dali:
+                clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=on_gpu is None), on_gpu)
         metadata = _describe(clip, indices)
-    backend = (on_gpu or cpu_decoder).name
-    return Frames(lease, specs, metadata, backend=backend, fallback=fallback, content_hash=blob.content_hash)
+    backend = (dali or on_gpu or cpu_decoder).name
+    return Frames(lease, specs, metadata, backend=backend, fallback=refused or fallback, content_hash=blob.content_hash)
 
 
 class _Placing:
@@ -119,8 +124,8 @@ def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | N
         raise BackendUnavailable(ready.reason)
     if not context.device.is_cuda:
         return None, None
-    decoder = gpu_decoder(context.device.index, nv12_to_rgb)
-    if support := decoder.supports(clip.info):
+    decoder = gpu_decoder(context.device.index, nv12_to_rgb, context.nvdec)
+    if support := gpu_support(decoder, clip.info, clip.file):
         return decoder, None
     return None, context.fall_back(support.reason, modality="video")
 

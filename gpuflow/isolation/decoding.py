@@ -17,6 +17,7 @@ from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.video.wholefile import WholeFile
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
 from gpuflow.isolation.wire import AudioWanted, Clock
@@ -64,6 +65,8 @@ class Clip(Protocol):
 
     info: VideoInfo
     pts_seconds: Sequence[float]
+    file: WholeFile | None
+    """The file, where this process may read it."""
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
@@ -154,6 +157,7 @@ class _InProcessClip:
     def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
+        self.file: WholeFile | None = source.demuxed
         self._source = source
         self._limits = limits
         self._deadline = deadline

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.plan import DecodePlan
+from gpuflow.codecs.video.wholefile import WholeFile
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
@@ -229,6 +230,7 @@ class _RemoteClip:
     def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
         self.info = opened.info
         self.pts_seconds: Sequence[float] = opened.pts_seconds
+        self.file: WholeFile | None = None
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()

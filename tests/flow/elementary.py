@@ -22,6 +22,8 @@ class FromPackets:
 
     name = "from-packets"
     device: Literal["cpu"] = "cpu"
+    lanes = None
+    restart_packets = 0
 
     def __init__(self, before: Callable[[int], None] = lambda position: None) -> None:
         self.given: dict[tuple[int, int], list[tuple[int, bytes]]] = {}

@@ -79,6 +79,11 @@ class Demuxed:
     container: Any
     stream: Any
 
+    @property
+    def format(self) -> str:
+        """See ``WholeFile``."""
+        return str(self.container.format.name)
+
     def table(self, first: int, last: int) -> tuple[PacketRow, ...]:
         """See ``ElementaryStream``."""
         return self.rows[first : last + 1]
@@ -251,6 +256,8 @@ class PyAvVideoDecoder:
 
     name = "pyav"
     device: Literal["cpu"] = "cpu"
+    lanes = None
+    restart_packets = 0
 
     def capability(self) -> Capability:
         """Whether PyAV loads."""

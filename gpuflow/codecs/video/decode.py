@@ -23,6 +23,16 @@ class VideoDecoder(Protocol[_Stream_contra]):
     @property
     def device(self) -> Literal["cpu", "cuda"]: ...
 
+    @property
+    def lanes(self) -> int | None:
+        """Segments of one clip that it decodes side by side; ``None``: as many as there are threads."""
+        ...
+
+    @property
+    def restart_packets(self) -> int:
+        """How many packets it could decode in the time that it takes to end a segment and begin another."""
+        ...
+
     def capability(self) -> Capability: ...
 
     def supports(self, info: VideoInfo) -> Support: ...
@@ -30,7 +40,11 @@ class VideoDecoder(Protocol[_Stream_contra]):
     def decode(
         self, stream: _Stream_contra, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
     ) -> set[int]:
-        """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out."""
+        """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out.
+
+        A surface is valid only inside ``sink.put``, which converts and turns it into its place: on a GPU it queues that
+        on the surface's stream, and the decoder waits for it before it touches the surface again, and before it returns.
+        """
         ...
 
 
