@@ -242,7 +242,7 @@ def test_a_change_of_size_that_fails_late_costs_the_clip_nothing_wiring_only(nvd
     clips = [make_clip(num_frames=8, gop=8, size=size) for size in SIZES[:2]]
     decoder = NvdecVideoDecoder(0, convert)
     check(load(decoder, open_source(clips[0]), [5]), decode_all(clips[0]), [5])
-    failing = []
+    failing: list[Any] = []
 
     def fail_first(session: Any, pts: int) -> None:
         failing.append(session) if not failing else None
@@ -253,7 +253,12 @@ def test_a_change_of_size_that_fails_late_costs_the_clip_nothing_wiring_only(nvd
     check(load(decoder, open_source(clips[1]), [5]), decode_all(clips[1]), [5])
     assert (nvdec.num_made, decoder.pool.num_idle, decoder.pool.num_busy) == (2, 1, 0)
     failing.clear()
-    nvdec.before = lambda session, pts: failing.append(session) or (_ for _ in ()).throw(RuntimeError("999"))
+
+    def fail(session: Any, pts: int) -> None:
+        failing.append(session)
+        raise RuntimeError("cuvidDecodePicture returned error 999")
+
+    nvdec.before = fail
     with pytest.raises(CorruptMedia):
         load(decoder, open_source(clips[1]), [5])
     assert len(failing) == 1  # the clip's own fault is not tried twice
@@ -458,7 +463,7 @@ def test_simple_decoder_that_counts_otherwise_is_not_believed_wiring_only(nvdec:
         made._frames.pop()
         return made
 
-    nvdec.SimpleDecoder = fewer  # type: ignore[method-assign]
+    nvdec.SimpleDecoder = fewer
     with pytest.raises(UnsupportedFormat, match="frames"):
         load(decoder, source, [3])
     assert (decoder.pool.num_busy, decoder.pool.num_idle) == (0, 0)
