@@ -372,6 +372,39 @@ class Frames(Media):
         return self.shape[0]
 
 
+class FrameChunk(Frames):
+    """Some of a clip's wanted frames, in the order in which they are wanted; ``index`` counts chunks from 0.
+
+    ``metadata`` are those of ``Frames``: the clip's facts, and the numbers and times of the frames in this chunk.
+    """
+
+    __slots__ = ("index", "is_last")
+
+    def __init__(
+        self,
+        lease: Storage,
+        specs: tuple[TensorSpec, ...],
+        metadata: VideoMetadata,
+        *,
+        index: int,
+        is_last: bool,
+        backend: str,
+        fallback: str | None = None,
+        stages: tuple[Stage, ...] = (),
+        content_hash: str | None = None,
+    ) -> None:
+        super().__init__(
+            lease, specs, metadata, backend=backend, fallback=fallback, stages=stages, content_hash=content_hash
+        )
+        self.index = index
+        self.is_last = is_last
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it begins the clip's wanted frames."""
+        return self.index == 0
+
+
 class Waveform(Media):
     """``(channels, samples)`` float32 in -1..1."""
 

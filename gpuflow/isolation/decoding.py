@@ -15,6 +15,7 @@ from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import Deadline, FrameSink, ImageInfo, MediaType, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import OrderedSink, decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
@@ -73,6 +74,10 @@ class Clip(Protocol):
         """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends, well or not, nobody writes to the sink's memory any more."""
         ...
 
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """Likewise, in the order of display: the sink may have the decoding wait."""
+        ...
+
 
 class ArraySink(FrameSink, Protocol):
     """A ``FrameSink`` that also takes pictures as arrays, and may show where they belong."""
@@ -91,6 +96,10 @@ class ArraySink(FrameSink, Protocol):
         ...
 
 
+class OrderedArraySink(ArraySink, OrderedSink, Protocol):
+    """An ``ArraySink`` whose ``put`` and ``take`` may wait."""
+
+
 class Decoder(Protocol):
     """Decodes one input. What it yields is valid inside the block."""
 
@@ -101,6 +110,11 @@ class Decoder(Protocol):
 
 class Decoding(Protocol):
     """A place where inputs are decoded."""
+
+    @property
+    def contended(self) -> bool:
+        """Whether others wait for what a ``Decoder`` holds while it is not at work."""
+        ...
 
     def begin(
         self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
@@ -114,6 +128,11 @@ class InProcess:
 
     def __init__(self, pool: Executor | None = None) -> None:
         self._pool = pool
+
+    @property
+    def contended(self) -> bool:
+        """Never: an open clip keeps nobody waiting."""
+        return False
 
     @contextmanager
     def begin(
@@ -170,5 +189,14 @@ class _InProcessClip:
             raise ValueError("plan comes before decode")
         demuxed, info = self._source.demuxed, self._source.info
         decode_frames(
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
+        )
+
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``."""
+        if self._plan is None:
+            raise ValueError("plan comes before decode")
+        demuxed, info = self._source.demuxed, self._source.info
+        decode_in_order(
             demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
         )

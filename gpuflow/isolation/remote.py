@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
-from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, OrderedArraySink, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
 from gpuflow.isolation.plausible import check_clip, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
@@ -37,6 +38,11 @@ class Isolated:
         self._pool = pool
         self._slab = slab
         self._limits = limits or Limits()
+
+    @property
+    def contended(self) -> bool:
+        """See ``Decoding``: jobs wait for a worker."""
+        return self._pool.queued > 0
 
     @contextmanager
     def begin(
@@ -251,6 +257,19 @@ class _RemoteClip:
         finally:
             self._decoder.end()
 
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``. Each frame goes through a slot: the block that it belongs to may not be there yet."""
+        try:
+            if decoder is None:
+                self._through_slots(sink, in_order=True)
+                return
+            if self._plan is None:
+                raise ValueError("plan comes before decode")
+            with self._decoder.handed() as stream:
+                decode_in_order(stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline)
+        finally:
+            self._decoder.end()
+
     def _here(self, sink: ArraySink, decoder: PacketDecoder) -> None:
         """Packets by way of a block to a decoder of this process, which reads no container."""
         if self._plan is None:
@@ -264,13 +283,13 @@ class _RemoteClip:
         for frame in self._frames():
             sink.repeat(frame.index)
 
-    def _through_slots(self, sink: ArraySink) -> None:
+    def _through_slots(self, sink: ArraySink, *, in_order: bool = False) -> None:
         """Frames by way of a few slots: what is done to one here is done while the next is decoded."""
         spec = lay_out({f"frame {n}": ("uint8", (*self.info.displayed_size, 3)) for n in range(_SLOTS)})
         with self._decoder.lease(spec) as lease:
             try:
                 slots = {lease.offset + part.offset: lease.array(part) for part in spec}
-                self._decoder.send(wire.Decode({}, tuple(slots)))
+                self._decoder.send(wire.Decode({}, tuple(slots), in_order))
                 for frame in self._frames():
                     if frame.offset not in slots:
                         raise Disconnected("the worker has written somewhere else")

@@ -96,10 +96,11 @@ class Plan(_Message, frozen=True):
 
 class Decode(_Message, frozen=True):
     """Where frames go: frame ``n`` to ``places[n]``, or, where that is empty, each to a free one of ``slots``, which
-    ``Free`` gives back. Answered by a ``Frame`` each."""
+    ``Free`` gives back. Answered by a ``Frame`` each, in the order of display with ``in_order``."""
 
     places: dict[int, int]
     slots: tuple[int, ...]
+    in_order: bool = False
 
 
 class Describe(_Message, frozen=True):

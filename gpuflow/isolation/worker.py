@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
@@ -224,9 +226,11 @@ class Worker:
             self._hand_over(source.demuxed, order)
         self._inbox.give_slots(order.slots)
         sink = _Writing(self, source.info, order.places)
-        decode_frames(
-            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool
-        )
+        demuxed, info = source.demuxed, source.info
+        if order.in_order:  # one segment after another: frames of a later one would fill the slots
+            decode_in_order(demuxed, info, plan, sink, decoder=cpu_decoder, deadline=self._inbox)
+        else:
+            decode_frames(demuxed, info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool)
 
     def _hand_over(self, stream: ElementaryStream, order: Any) -> NoReturn:
         """Give packets until ``Stop``, which raises."""
@@ -263,6 +267,10 @@ class _Writing:
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
         self._worker.put(index, surface, self._shape, self._places.get(index))
+
+    def make_room(self, indices: Collection[int]) -> bool:
+        """Never: slots become free one at a time."""
+        return False
 
 
 def keep_memory() -> None:

@@ -33,6 +33,14 @@ def store(frame: Any, target: Any, lease: Lease) -> None:
         lease.record_stream(stream)
 
 
+def settle(lease: Lease) -> None:
+    """Wait for what this thread has queued on its current stream, where the lease lies on a GPU."""
+    if lease.device != "cpu":
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
+
+
 def scratch(shape: tuple[int, ...], like: Any) -> Any:
     """An uninitialised uint8 array beside ``like``: numpy for numpy, CuPy for CuPy."""
     if isinstance(like, np.ndarray):
