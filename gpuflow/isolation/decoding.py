@@ -64,6 +64,7 @@ class Clip(Protocol):
 
     info: VideoInfo
     pts_seconds: Sequence[float]
+    key_indices: Sequence[int]
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
@@ -154,6 +155,7 @@ class _InProcessClip:
     def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
+        self.key_indices: Sequence[int] = source.key_indices
         self._source = source
         self._limits = limits
         self._deadline = deadline

@@ -229,6 +229,7 @@ class _RemoteClip:
     def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
         self.info = opened.info
         self.pts_seconds: Sequence[float] = opened.pts_seconds
+        self.key_indices: Sequence[int] = opened.key_indices
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()

@@ -167,6 +167,7 @@ class Opened(_Message, frozen=True):
 
     info: VideoInfo
     pts_seconds: tuple[float, ...]
+    key_indices: tuple[int, ...] = ()
 
 
 class Planned(_Message, frozen=True):

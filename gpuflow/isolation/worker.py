@@ -216,7 +216,7 @@ class Worker:
 
     def _video(self, job: wire.VideoJob, data: bytes) -> None:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)
-        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds)))
+        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds), source.key_indices))
         plan = source.plan(self._inbox.next().indices, limits=job.limits)
         self._inbox.send(wire.Planned(plan.segments))
         order = self._inbox.next()

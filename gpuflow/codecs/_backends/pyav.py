@@ -204,8 +204,9 @@ def first_picture(demuxed: Demuxed) -> PictureFacts:
     raise CorruptMedia(f"no picture of this {demuxed.codec} stream can be decoded")
 
 
-def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int | None]:
-    """Decode everything and keep nothing but each picture's pts, in the order in which pictures come out.
+def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[tuple[int | None, bool]]:
+    """Decode everything and keep nothing but each picture's pts and whether it is a key picture, in the order in which
+    pictures come out.
 
     Raises:
         LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -214,7 +215,8 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int 
         raise LimitExceeded(
             f"{len(demuxed.packets)} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
         )
-    return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
+    everything = Segment(0, len(demuxed.packets) - 1, {}, True)
+    return [(frame.pts, bool(frame.key_frame)) for frame in _pictures(demuxed, everything, deadline)]
 
 
 def _payloads(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
