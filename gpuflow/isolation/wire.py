@@ -110,10 +110,12 @@ class Describe(_Message, frozen=True):
 
 
 class Packets(_Message, frozen=True):
-    """Write the bytes of these packets to a block of the slab, as much as it holds; answered by ``Payloads``."""
+    """Write the bytes of these packets without those ``skipped`` to a block of the slab, as much as it holds; answered
+    by ``Payloads``."""
 
     first: int
     last: int
+    skipped: tuple[int, ...]
     offset: int
     nbytes: int
 

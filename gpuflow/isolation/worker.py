@@ -235,7 +235,7 @@ class Worker:
                 self._inbox.send(wire.Table(tuple(stream.table(order.first, order.last))))
             elif isinstance(order, wire.Packets):
                 block = self._view(order.offset, "uint8", (order.nbytes,))
-                handing = Handing(stream.payloads(order.first, order.last), block, self._inbox)
+                handing = Handing(stream.payloads(order.first, order.last, order.skipped), block, self._inbox)
                 self._inbox.send(handing.fill())
             else:
                 self._inbox.send(handing.fill())
