@@ -11,7 +11,7 @@ import numpy as np
 from gpuflow.codecs.base import MediaType, Surface, VideoInfo
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
-from gpuflow.errors import BackendUnavailable
+from gpuflow.errors import BackendUnavailable, CorruptMedia
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.isolation.decoding import Clip
 from gpuflow.media import Blob, Frames, TensorSpec, VideoMetadata, lay_out
@@ -20,6 +20,8 @@ from gpuflow.ops.color import nv12_to_rgb
 from gpuflow.ops.frames import finish, scratch, store
 from gpuflow.ops.resize import resize_rgb
 from gpuflow.sampling import choose_indices
+
+_NAMED = 8  # missing frames in a message
 
 
 def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames:
@@ -46,10 +48,18 @@ def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: Load
             on_gpu, fallback = _choose_decoder(clip, context)
         specs = lay_out({"frames": (options.dtype or "uint8", _shape(clip.info, options, len(indices)))})
         with context.placing(specs) as lease, context.stage("decode"):
-            clip.decode(_Placing(clip.info, options, indices, lease, specs[0], on_host=on_gpu is None), on_gpu)
+            placing = _Placing(clip.info, options, indices, lease, specs[0], on_host=on_gpu is None)
+            _require_all(clip.decode(placing, on_gpu), indices)
         metadata = _describe(clip, indices)
     backend = (on_gpu or cpu_decoder).name
     return Frames(lease, specs, metadata, backend=backend, fallback=fallback, content_hash=blob.content_hash)
+
+
+def _require_all(missing: Sequence[int], wanted: Sequence[int]) -> None:
+    if missing:
+        count = len(set(wanted))
+        named = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+        raise CorruptMedia(f"{count - len(missing)} of {count} wanted frames were decoded; damaged: {named}")
 
 
 class _Placing:

@@ -206,7 +206,9 @@ class Frame(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """The end of a conversation; the worker writes nothing more."""
+    """The end of a conversation; the worker writes nothing more. ``missing``: wanted frames that cannot be decoded."""
+
+    missing: tuple[int, ...] = ()
 
 
 class Failed(_Message, frozen=True):
