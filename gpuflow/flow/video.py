@@ -25,6 +25,8 @@ from gpuflow.ops.resize import resize_rgb
 from gpuflow.presets.image import Preset
 from gpuflow.sampling import choose_indices
 
+_NAMED = 8  # missing frames in a message
+
 
 def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames | Features:
     """Decode the wanted frames and nothing that they do not need, straight into the result. Without a preset ``Frames``,
@@ -75,17 +77,17 @@ class _Chosen:
         return (self.on_gpu or cpu_decoder).name
 
     def came_out(self, missing: Sequence[int], *, strict: bool) -> tuple[int, ...]:
-        """The indices without ``missing``. Raises ``CorruptMedia`` where that is nothing, or ``strict`` and not all."""
+        """The indices without ``missing``. Raises ``CorruptMedia`` where ``strict`` wants them all."""
+        if missing and strict:
+            raise CorruptMedia(self.loss(missing))
         lost = frozenset(missing)
-        left = tuple(index for index in self.indices if index not in lost)
-        if lost and (strict or not left):
-            raise CorruptMedia(self.loss(lost))
-        return left
+        return tuple(index for index in self.indices if index not in lost)
 
-    def loss(self, lost: frozenset[int]) -> str:
-        """How many frames came out."""
+    def loss(self, missing: Sequence[int]) -> str:
+        """How many frames came out, and which did not."""
         wanted = len(set(self.indices))
-        return f"{wanted - len(lost)} of {wanted} wanted frames were decoded; the rest of the clip is damaged"
+        named = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+        return f"{wanted - len(missing)} of {wanted} wanted frames were decoded; damaged: {named}"
 
 
 class _Taking:
@@ -131,7 +133,7 @@ class _Taking:
                     missing = chosen.clip.decode(sink, chosen.on_gpu)
                     chosen.came_out(missing, strict=self._options.strict)
                     if missing:
-                        raise _Lacking(chosen.loss(frozenset(missing)), missing)
+                        raise _Lacking(chosen.loss(missing), missing)
                 finish_features(plan, preset, metadata, lease, specs)
         described = FeatureMetadata(preset.name, metadata, num_tokens=plan.num_tokens)
         backend = f"{chosen.backend}+{label(context.device.name)}"

@@ -70,8 +70,13 @@ class Clip(Protocol):
         """Choose frames. Raises ``LimitExceeded``."""
         ...
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
-        """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends, well or not, nobody writes to the sink's memory any more."""
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
+        """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends,
+        well or not, nobody writes to the sink's memory any more. Returns the frames that did not come out, ascending.
+
+        Raises:
+            CorruptMedia: not one came out.
+        """
         ...
 
 
@@ -166,11 +171,12 @@ class _InProcessClip:
         """See ``Clip``."""
         self._plan = self._source.plan(indices, limits=self._limits)
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
         """See ``Clip``."""
         if self._plan is None:
             raise ValueError("plan comes before decode")
         demuxed, info = self._source.demuxed, self._source.info
-        decode_frames(
-            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
-        )
+        return decode_frames(
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
+            max_packets=self._limits.max_decoded_frames,
+        )  # fmt: skip

@@ -59,6 +59,9 @@ def check_plan(found: wire.Planned, wanted: set[int], limits: Limits) -> None:
     segments = found.segments
     _require(all(0 <= segment.first <= segment.last < MAX_PACKETS for segment in segments))
     _require(all(earlier.last < later.first for earlier, later in pairwise(segments)))
+    for segment in segments:
+        places = [segment.first, *segment.skipped, segment.last + 1]
+        _require(all(earlier < later for earlier, later in pairwise(places)))  # a keyframe is never left out
     _require(sum(segment.num_packets for segment in segments) <= limits.max_decoded_frames)
     _require(sorted(index for segment in segments for index in segment.targets.values()) == sorted(wanted))
 

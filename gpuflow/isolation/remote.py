@@ -73,7 +73,7 @@ class _RemoteDecoder:
         self._slab = slab
         self._blob = blob
         self._kind = kind
-        self._limits = limits
+        self.limits = limits
         self.deadline = deadline
         self._full_seconds = full_seconds
         self._open = False  # a conversation is under way
@@ -95,7 +95,7 @@ class _RemoteDecoder:
         """See ``Decoder``. The samples lie in a lease of their own."""
         with self._conversation(wire.AudioJob(*self._common(), wanted)):
             found = self._answer(wire.Sound)
-            check_sound(found, wanted, self._limits)
+            check_sound(found, wanted, self.limits)
             spec = lay_out({"waveform": ("float32", found.shape)})
             with self._filled(spec) as lease:
                 self._finish()
@@ -109,13 +109,13 @@ class _RemoteDecoder:
         """See ``Decoder``."""
         with self._conversation(wire.VideoJob(*self._common())):
             found = self._answer(wire.Opened)
-            check_clip(found, self._limits)
+            check_clip(found, self.limits)
             yield _RemoteClip(self, found, self._slab)
 
     def plan(self, indices: Sequence[int]) -> DecodePlan:
         """What is to be decoded for these frames of an opened clip."""
         found = self.ask(wire.Plan(tuple(indices)), wire.Planned)
-        check_plan(found, set(indices), self._limits)
+        check_plan(found, set(indices), self.limits)
         return DecodePlan(found.segments)
 
     @contextmanager
@@ -176,7 +176,7 @@ class _RemoteDecoder:
         self._open = False
 
     def _common(self) -> tuple[int, MediaType, Limits, float]:
-        return len(self._blob.data), self._kind, self._limits, self.deadline.remaining_seconds
+        return len(self._blob.data), self._kind, self.limits, self.deadline.remaining_seconds
 
     @contextmanager
     def _conversation(self, job: wire.Job) -> Iterator[None]:
@@ -233,6 +233,7 @@ class _RemoteClip:
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()
+        self._missing: set[int] = set()
         self._plan: DecodePlan | None = None
 
     def plan(self, indices: Sequence[int]) -> None:
@@ -240,24 +241,28 @@ class _RemoteClip:
         self._wanted = set(indices)
         self._plan = self._decoder.plan(indices)
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
         """See ``Clip``: in the worker, or by a decoder here to which the worker hands packets."""
         try:
             if decoder is not None:
-                self._here(sink, decoder)
-            elif (places := sink.places) is not None:
+                return self._here(sink, decoder)
+            if (places := sink.places) is not None:
                 self._direct(sink, places)
             else:
                 self._through_slots(sink)
+            return tuple(sorted(self._missing))
         finally:
             self._decoder.end()
 
-    def _here(self, sink: ArraySink, decoder: PacketDecoder) -> None:
+    def _here(self, sink: ArraySink, decoder: PacketDecoder) -> tuple[int, ...]:
         """Packets by way of a block to a decoder of this process, which reads no container."""
         if self._plan is None:
             raise ValueError("plan comes before decode")
         with self._decoder.handed() as stream:
-            decode_frames(stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline)
+            return decode_frames(
+                stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline,
+                max_packets=self._decoder.limits.max_decoded_frames,
+            )  # fmt: skip
 
     def _direct(self, sink: ArraySink, places: dict[int, int]) -> None:
         """Each frame straight to its place in the result."""
@@ -281,13 +286,13 @@ class _RemoteClip:
                 self._decoder.end()
 
     def _frames(self) -> Iterator[wire.Frame]:
-        missing = set(self._wanted)
+        missing = self._missing = set(self._wanted)
         while not isinstance(answer := self._decoder.receive(), wire.Done):
             if not isinstance(answer, wire.Frame) or answer.index not in missing:
                 raise Disconnected("the worker answers with a frame that nobody asked for")
             missing.discard(answer.index)
             yield answer
-        if missing:
+        if sorted(missing) != sorted(answer.missing) or missing == self._wanted:
             raise Disconnected("the worker ends and leaves frames out")
 
 

@@ -110,10 +110,12 @@ class Describe(_Message, frozen=True):
 
 
 class Packets(_Message, frozen=True):
-    """Write the bytes of these packets to a block of the slab, as much as it holds; answered by ``Payloads``."""
+    """Write the bytes of these packets without those ``skipped`` to a block of the slab, as much as it holds; answered
+    by ``Payloads``."""
 
     first: int
     last: int
+    skipped: tuple[int, ...]
     offset: int
     nbytes: int
 
@@ -205,7 +207,9 @@ class Frame(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """The end of a conversation; the worker writes nothing more."""
+    """The end of a conversation; the worker writes nothing more. ``missing``: wanted frames that cannot be decoded."""
+
+    missing: tuple[int, ...] = ()
 
 
 class Failed(_Message, frozen=True):

@@ -181,8 +181,7 @@ class Worker:
         self._inbox.begin(job.seconds)
         data = self._inbox.read(job.nbytes)
         try:
-            self._do(job, data)
-            answer: Any = wire.Done()
+            answer: Any = wire.Done(self._do(job, data))
         except GpuflowError as error:
             answer = wire.Failed(type(error).__name__, str(error)[: wire.MAX_TEXT])
         except MemoryError:
@@ -191,13 +190,14 @@ class Worker:
             answer = wire.Failed(GpuflowError.__name__, f"unexpected {type(error).__name__} in a decode worker")
         self._inbox.send(answer)
 
-    def _do(self, job: Any, data: bytes) -> None:
+    def _do(self, job: Any, data: bytes) -> tuple[int, ...]:
+        if isinstance(job, wire.VideoJob):
+            return self._video(job, data)
         if isinstance(job, wire.ImageJob):
             self._image(job, data)
-        elif isinstance(job, wire.AudioJob):
-            self._audio(job, data)
         else:
-            self._video(job, data)
+            self._audio(job, data)
+        return ()
 
     def _image(self, job: wire.ImageJob, data: bytes) -> None:
         decoded = decode_image(data, job.info, frame=job.frame, torch_free=True)
@@ -214,7 +214,7 @@ class Worker:
         )
         self._view(self._inbox.next().offset, "float32", shape)[...] = samples
 
-    def _video(self, job: wire.VideoJob, data: bytes) -> None:
+    def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)
         self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds), source.key_indices))
         plan = source.plan(self._inbox.next().indices, limits=job.limits)
@@ -224,9 +224,10 @@ class Worker:
             self._hand_over(source.demuxed, order)
         self._inbox.give_slots(order.slots)
         sink = _Writing(self, source.info, order.places)
-        decode_frames(
-            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool
-        )
+        return decode_frames(
+            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool,
+            max_packets=job.limits.max_decoded_frames,
+        )  # fmt: skip
 
     def _hand_over(self, stream: ElementaryStream, order: Any) -> NoReturn:
         """Give packets until ``Stop``, which raises."""
@@ -235,7 +236,7 @@ class Worker:
                 self._inbox.send(wire.Table(tuple(stream.table(order.first, order.last))))
             elif isinstance(order, wire.Packets):
                 block = self._view(order.offset, "uint8", (order.nbytes,))
-                handing = Handing(stream.payloads(order.first, order.last), block, self._inbox)
+                handing = Handing(stream.payloads(order.first, order.last, order.skipped), block, self._inbox)
                 self._inbox.send(handing.fill())
             else:
                 self._inbox.send(handing.fill())

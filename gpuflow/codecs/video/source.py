@@ -11,6 +11,7 @@ from gpuflow.codecs.base import MAX_NOMINAL_FPS, Deadline, MediaType, VideoInfo
 from gpuflow.codecs.probe import container_claims
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
+from gpuflow.codecs.video.references import role_reader
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
@@ -77,8 +78,9 @@ class PacketSource:
         shown_keys = tuple(index for index, key in enumerate(keys) if key)
         return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts, shown_keys)
 
-    def plan(self, indices: Iterable[int], *, limits: Limits) -> DecodePlan:
-        """What to decode for these displayed frames.
+    def plan(self, indices: Iterable[int], *, limits: Limits, restart_packets: int = 0) -> DecodePlan:
+        """What to decode for these displayed frames. ``restart_packets``: how many packets the decoder decodes in the
+        time that it takes to restart at another keyframe; 0 for libavcodec, its depth for a pipeline.
 
         Raises:
             LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -86,7 +88,10 @@ class PacketSource:
         if self._order is None:
             plan = plan_by_count(len(self.demuxed.packets), indices)
         else:
-            plan = plan_by_time(self.demuxed.rows, self._order, indices)
+            plan = plan_by_time(self.demuxed.rows, self._order, indices).joined(restart_packets)
+            if (read := role_reader(self.demuxed.codec, self.demuxed.extradata or b"")) is not None:
+                packets = self.demuxed.packets
+                plan = plan.thinned(self.demuxed.rows, lambda position: read(memoryview(packets[position])))
         if plan.num_packets > limits.max_decoded_frames:
             raise LimitExceeded(
                 f"{plan.num_packets} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
