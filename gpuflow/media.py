@@ -200,7 +200,12 @@ class ImageMetadata:
 
 @dataclass(frozen=True, slots=True)
 class VideoMetadata:
-    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame."""
+    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
+
+    ``num_frames``: displayed ones. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
+    ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and are damaged.
+    ``sampler``: whose rule chose, if any.
+    """
 
     codec: str
     width: int
@@ -214,6 +219,27 @@ class VideoMetadata:
     color_matrix: str = "bt601"
     color_range: str = "limited"
     bit_depth: int = 8
+    nominal_fps: float = 0.0
+    keyframes: tuple[bool, ...] = ()
+    missing_indices: tuple[int, ...] = ()
+    sampler: str | None = None
+
+    def for_servers(self, video_backend: str = "gpuflow") -> dict[str, Any]:
+        """What vLLM's loaders and transformers' ``VideoMetadata`` hold of these frames.
+
+        ``do_sample_frames`` is true only where all frames were taken, as in vLLM: a processor that samples frames which
+        were sampled already thins them out twice. Dynamo's frontend has the same facts as ``source_fps``,
+        ``source_duration``, ``source_total_frames``, ``frames_indices`` and ``sampled_timestamps``.
+        """
+        fps = self.nominal_fps or self.source_fps
+        return {
+            "total_num_frames": self.num_frames,
+            "fps": fps,
+            "duration": self.num_frames / fps if fps else self.duration_seconds,
+            "video_backend": video_backend,
+            "frames_indices": list(self.frame_indices),
+            "do_sample_frames": len(self.frame_indices) == self.num_frames,
+        }
 
 
 @dataclass(frozen=True, slots=True)

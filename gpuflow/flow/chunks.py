@@ -5,19 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuflow.codecs.base import Surface
-from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import VideoOptions
-from gpuflow.errors import GpuflowError, LimitExceeded, SlabExhausted
+from gpuflow.errors import CorruptMedia, GpuflowError, InvalidOptions, LimitExceeded, SlabExhausted
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.flow.dispatch import recognise
 from gpuflow.flow.frames import Delivery
 from gpuflow.flow.preload import preload
 from gpuflow.flow.turns import Turn
-from gpuflow.flow.video import _choose_decoder, _describe, _Placing, _shape, _target_size
+from gpuflow.flow.video import _choose_decoder, _Chosen, _describe, _Placing, _shape, _target_size
 from gpuflow.isolation.decoding import Clip
 from gpuflow.media import Blob, FrameChunk, Stage, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Lease
@@ -38,9 +37,14 @@ def load_chunks(
 
     The clip is read once where frames are wanted in the order of display; otherwise once a chunk.
 
+    Frames that are damaged are left out of their chunk and named there, unless ``strict``; a chunk may be empty then.
+
     Raises:
+        InvalidOptions: the options name a preset.
         GpuflowError: as ``load_video``; ``LimitExceeded`` by ``Limits.max_output_bytes`` where one chunk is too large.
     """
+    if options.preset is not None:
+        raise InvalidOptions("a preset makes features of all frames together: use load")
     kind, _ = recognise(blob, "video", context)
     preload("video", on_gpu=context.device.is_cuda, resize=options.size is not None, dali=False)
     chunks = Chunks(options, size, context, delivery, turn, blob.content_hash)
@@ -62,15 +66,6 @@ class _Block:
     lease: Lease
     specs: tuple[TensorSpec, ...]
     placing: _Placing
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What all chunks of a clip share."""
-
-    clip: Clip
-    decoder: PacketDecoder | None
-    fallback: str | None
 
 
 class Chunks:
@@ -96,9 +91,10 @@ class Chunks:
         self._content_hash = content_hash
         self._lock = threading.Lock()
         self._parts: list[tuple[int, ...]] | None = None
-        self._missing: list[set[int]] = []
+        self._expected: list[set[int]] = []  # by chunk
+        self._lost: list[set[int]] = []
         self._blocks: dict[int, _Block] = {}
-        self._source: _Source | None = None
+        self._chosen: _Chosen | None = None
         self._next = 0  # to be delivered
         self._blocked = 0  # the block that could not be begun
         self._in_order = True
@@ -110,13 +106,18 @@ class Chunks:
         return self._parts is not None and self._next == len(self._parts)
 
     def decode_from(self, clip: Clip) -> None:
-        """Decode what is missing: all of it, or the next chunk where the frames are wanted in another order."""
-        if self._parts is None:
-            self._begin(clip)
-        source = self._source = _Source(clip, *self._decoder_of(clip))
-        missing = self._missing[self._next :] if self._in_order else self._missing[self._next : self._next + 1]
-        clip.plan(sorted(set().union(*missing)))
-        clip.decode_in_order(self, source.decoder)
+        """Decode what is expected: all of it, or the next chunk where the frames are wanted in another order.
+
+        Raises:
+            CorruptMedia: no frame came out of the whole clip; with ``strict``, or one did not.
+        """
+        chosen = self._chosen = self._choose(clip)
+        expected = self._expected[self._next :] if self._in_order else self._expected[self._next : self._next + 1]
+        clip.plan(sorted(set().union(*expected)))
+        clip.decode_in_order(self, chosen.on_gpu)
+        lost = set().union(*self._lost)
+        if self.complete and lost.issuperset(chosen.indices):
+            raise CorruptMedia(chosen.loss(sorted(lost)))
 
     def wait_without_decoder(self) -> None:
         """Wait until the block may be begun for which decoding gave way."""
@@ -153,6 +154,17 @@ class Chunks:
             block.placing.take(index, rgb)
             self._placed(number, index, block)
 
+    def give_up(self, indices: Collection[int]) -> None:
+        """See ``OrderedSink``."""
+        chosen = self._of_clip()
+        if self._options.strict:
+            raise CorruptMedia(chosen.loss(sorted(indices)))
+        for index in sorted(indices):
+            for number in self._chunks_of(index):
+                block = self._block(number)
+                self._lost[number].add(index)
+                self._placed(number, index, block)
+
     @property
     def places(self) -> None:
         """See ``ArraySink``: blocks are begun as they are needed."""
@@ -162,7 +174,10 @@ class Chunks:
         """See ``ArraySink``: no frame is written to its place."""
         raise AssertionError("frames go through slots")
 
-    def _begin(self, clip: Clip) -> None:
+    def _choose(self, clip: Clip) -> _Chosen:
+        """What is wanted of an opened clip; of one that is opened again, the same."""
+        if self._chosen is not None:
+            return replace(self._chosen, clip=clip)
         options, limits = self._options, self._context.limits
         with self._context.stage("probe"):
             indices = choose_indices(
@@ -170,21 +185,26 @@ class Chunks:
                 pts_seconds=clip.pts_seconds,
                 duration_seconds=clip.info.duration_seconds,
                 max_frames=limits.max_video_frames,
+                fps=clip.info.nominal_fps or clip.info.fps,
+                key_indices=clip.key_indices,
             )
             check_resize(clip.info.displayed_size, _target_size(clip.info, options), limits)
+            chosen = _Chosen(clip, tuple(indices), *_choose_decoder(clip, self._context))
         self._in_order = indices == sorted(indices)
         self._parts = [tuple(indices[at : at + self._size]) for at in range(0, len(indices), self._size)]
-        self._missing = [set(part) for part in self._parts]
+        self._expected = [set(part) for part in self._parts]
+        self._lost = [set() for _ in self._parts]
         self._since = time.perf_counter()
+        return chosen
 
-    def _decoder_of(self, clip: Clip) -> tuple[PacketDecoder | None, str | None]:
-        if self._source is not None:
-            return self._source.decoder, self._source.fallback
-        return _choose_decoder(clip, self._context)
+    def _of_clip(self) -> _Chosen:
+        if self._chosen is None:
+            raise ValueError("the clip is not open")
+        return self._chosen
 
     def _chunks_of(self, index: int) -> list[int]:
         with self._lock:
-            return [number for number, missing in enumerate(self._missing) if index in missing]
+            return [number for number, expected in enumerate(self._expected) if index in expected]
 
     def _block(self, number: int) -> _Block:
         if (block := self._blocks.get(number)) is not None:
@@ -193,14 +213,12 @@ class Chunks:
             self._blocked = number
             with self._turn.given_up(self._give_way):
                 self._wait(number, self._give_way)
-        assert self._source is not None
-        assert self._parts is not None
-        info, part = self._source.clip.info, self._parts[number]
+        chosen = self._of_clip()
+        info, part = chosen.clip.info, (self._parts or [])[number]
         specs = lay_out({"frames": (self._options.dtype or "uint8", _shape(info, self._options, len(part)))})
         lease = self._lease(block_bytes(specs))
-        on_host = self._source.decoder is None
         try:
-            placing = _Placing(info, self._options, part, lease, specs[0], on_host=on_host)
+            placing = _Placing(info, self._options, part, lease, specs[0], on_host=chosen.on_gpu is None)
         except BaseException:
             lease.release()
             raise
@@ -218,8 +236,15 @@ class Chunks:
         except SlabExhausted:
             if nbytes > context.slab.nbytes:
                 raise
-        with self._turn.given_up(self._give_way):
-            return self._lease_later(nbytes)
+        lease = None
+        try:
+            with self._turn.given_up(self._give_way):
+                lease = self._lease_later(nbytes)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
+        return lease
 
     def _lease_later(self, nbytes: int) -> Lease:
         """A block once there is room. The wait is in steps: nobody wakes it when the consumer leaves."""
@@ -246,16 +271,17 @@ class Chunks:
     def _placed(self, number: int, index: int, block: _Block) -> None:
         settle(block.lease)
         with self._lock:
-            self._missing[number].discard(index)
-            while self._next in self._blocks and not self._missing[self._next]:
+            self._expected[number].discard(index)
+            while self._next in self._blocks and not self._expected[self._next]:
                 self._deliver(self._next, self._blocks.pop(self._next))
                 self._next += 1
 
     def _deliver(self, number: int, block: _Block) -> None:
-        source, parts = self._source, self._parts or []
-        assert source is not None
-        is_last = number == len(parts) - 1
+        chosen, parts, lost = self._of_clip(), self._parts or [], self._lost[number]
+        came_out, specs = tuple(index for index in parts[number] if index not in lost), block.specs
         try:
+            if lost:
+                specs = (block.placing.close_gaps(came_out),)
             block.lease.synchronize()
             block.lease.seal()
         except BaseException:
@@ -264,12 +290,12 @@ class Chunks:
         self._delivery.offer(
             FrameChunk(
                 block.lease,
-                block.specs,
-                _describe(source.clip, parts[number]),
+                specs,
+                _describe(chosen, came_out, sorted(lost), self._options),
                 index=number,
-                is_last=is_last,
-                backend=(source.decoder or cpu_decoder).name,
-                fallback=source.fallback,
+                is_last=number == len(parts) - 1,
+                backend=chosen.backend,
+                fallback=chosen.fallback,
                 stages=self._stages(),
                 content_hash=self._content_hash,
             )

@@ -31,7 +31,7 @@ def load_blob(
     preload(
         modality,
         on_gpu=context.device.is_cuda,
-        resize=getattr(wanted, "size", None) is not None,
+        resize=getattr(wanted, "size", None) is not None or getattr(wanted, "preset", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
     if isinstance(wanted, ImageOptions):

@@ -65,13 +65,19 @@ class Clip(Protocol):
 
     info: VideoInfo
     pts_seconds: Sequence[float]
+    key_indices: Sequence[int]
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
         ...
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
-        """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends, well or not, nobody writes to the sink's memory any more."""
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
+        """Decode them into ``sink``, by libavcodec or by a decoder that takes packets here, on this thread. When it ends,
+        well or not, nobody writes to the sink's memory any more. Returns the frames that did not come out, ascending.
+
+        Raises:
+            CorruptMedia: not one came out.
+        """
         ...
 
     def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
@@ -173,6 +179,7 @@ class _InProcessClip:
     def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
+        self.key_indices: Sequence[int] = source.key_indices
         self._source = source
         self._limits = limits
         self._deadline = deadline
@@ -183,14 +190,15 @@ class _InProcessClip:
         """See ``Clip``."""
         self._plan = self._source.plan(indices, limits=self._limits)
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
         """See ``Clip``."""
         if self._plan is None:
             raise ValueError("plan comes before decode")
         demuxed, info = self._source.demuxed, self._source.info
-        decode_frames(
-            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
-        )
+        return decode_frames(
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
+            max_packets=self._limits.max_decoded_frames,
+        )  # fmt: skip
 
     def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
         """See ``Clip``."""
@@ -198,5 +206,6 @@ class _InProcessClip:
             raise ValueError("plan comes before decode")
         demuxed, info = self._source.demuxed, self._source.info
         decode_in_order(
-            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool
-        )
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
+            max_packets=self._limits.max_decoded_frames,
+        )  # fmt: skip

@@ -111,10 +111,12 @@ class Describe(_Message, frozen=True):
 
 
 class Packets(_Message, frozen=True):
-    """Write the bytes of these packets to a block of the slab, as much as it holds; answered by ``Payloads``."""
+    """Write the bytes of these packets without those ``skipped`` to a block of the slab, as much as it holds; answered
+    by ``Payloads``."""
 
     first: int
     last: int
+    skipped: tuple[int, ...]
     offset: int
     nbytes: int
 
@@ -168,6 +170,7 @@ class Opened(_Message, frozen=True):
 
     info: VideoInfo
     pts_seconds: tuple[float, ...]
+    key_indices: tuple[int, ...] = ()
 
 
 class Planned(_Message, frozen=True):
@@ -204,8 +207,16 @@ class Frame(_Message, frozen=True):
     offset: int
 
 
+class Missing(_Message, frozen=True):
+    """Frames that were wanted in order and cannot be decoded."""
+
+    indices: tuple[int, ...]
+
+
 class Done(_Message, frozen=True):
-    """The end of a conversation; the worker writes nothing more."""
+    """The end of a conversation; the worker writes nothing more. ``missing``: wanted frames that cannot be decoded."""
+
+    missing: tuple[int, ...] = ()
 
 
 class Failed(_Message, frozen=True):
@@ -228,7 +239,7 @@ _DECODING_RAISES: dict[str, type[GpuflowError]] = {
     )
 }  # fmt: skip
 Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Describe | Packets | More | Free | Put | Stop
-Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Done | Failed
+Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Missing | Done | Failed
 _encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -238,8 +238,24 @@ def _damaged(first: int) -> bytes:
     return CLIP[:at] + bytes(end - at) + CLIP[end:]
 
 
-def test_an_error_comes_after_the_chunks_before_it_which_stay_valid(flow: SyncFlow) -> None:
-    chunks = flow.frames(_damaged(60), chunk=20, options=ALL)
+def test_damaged_frames_are_left_out_and_named_as_in_load(flow: SyncFlow) -> None:
+    data = _damaged(47)
+    chunks, pictures = _collected(flow, data, ALL, chunk=10)
+    with flow.load(data, options=ALL) as whole:
+        assert isinstance(whole, Frames)
+        facts = whole.metadata
+        assert facts.missing_indices
+        np.testing.assert_array_equal(np.stack(pictures), whole.numpy())
+    assert sum((part.metadata.missing_indices for part in chunks), ()) == facts.missing_indices
+    assert sum((part.metadata.frame_indices for part in chunks), ()) == facts.frame_indices
+    assert [part.index for part in chunks] == list(range(12))
+    assert [part.is_last for part in chunks] == [False] * 11 + [True]
+    assert chunks[-1].shape == (0, 96, 160, 3)
+
+
+def test_with_strict_an_error_comes_after_the_chunks_before_it_which_stay_valid(flow: SyncFlow) -> None:
+    strict = VideoOptions(indices=tuple(range(120)), strict=True)
+    chunks = flow.frames(_damaged(60), chunk=20, options=strict)
     first, second, third = (next(chunks) for _ in range(3))
     with pytest.raises(CorruptMedia):
         next(chunks)
@@ -247,6 +263,16 @@ def test_an_error_comes_after_the_chunks_before_it_which_stay_valid(flow: SyncFl
     for part, start in ((first, 0), (second, 20), (third, 40)):
         with part:
             np.testing.assert_array_equal(part.numpy(), np.stack(PICTURES[start : start + 20]))
+
+
+def test_a_clip_of_which_nothing_comes_out_is_an_error_at_the_end(flow: SyncFlow) -> None:
+    end: list[FrameChunk] = []
+    chunks = flow.frames(_damaged(60), chunk=20, options=VideoOptions(indices=tuple(range(60, 110))))
+    with pytest.raises(CorruptMedia):
+        end.extend(chunks)
+    assert [len(part) for part in end] == [0, 0, 0]
+    for part in end:
+        part.release()
 
 
 def test_the_deadline_holds_and_the_consumers_time_is_no_decode_time(flow: SyncFlow) -> None:
@@ -285,6 +311,8 @@ def test_what_is_no_clip_or_no_option_of_one_is_refused(flow: SyncFlow) -> None:
         flow.frames(CLIP, options={"sample_rate": 16_000})
     with pytest.raises(InvalidSource):
         flow.frames("clip.mp4")
+    with pytest.raises(InvalidOptions, match="preset"):
+        next(flow.frames(CLIP, options=VideoOptions(preset="qwen2.5-vl")))
 
 
 def test_blocks_that_the_consumer_keeps_exhaust_the_slab_by_the_deadline() -> None:

@@ -55,16 +55,20 @@ class Sink:
     def __init__(self, room: int = 100) -> None:
         self.room = room
         self.put_numbers: list[int] = []
+        self.given_up: list[tuple[int, int]] = []  # and how many had been put before
 
     def make_room(self, indices: Collection[int]) -> bool:
         return max(indices) < self.room
+
+    def give_up(self, indices: Collection[int]) -> None:
+        self.given_up += [(index, len(self.put_numbers)) for index in indices]
 
     def put(self, index: int, surface: Any) -> None:
         self.put_numbers.append(index)
 
 
-def _decode(decoder: Any, sink: Sink, *, pool: ThreadPoolExecutor | None = None, plan: DecodePlan = PLAN) -> None:
-    decode_in_order(None, INFO, plan, sink, decoder=decoder, deadline=Clock(60.0), pool=pool)
+def _decode(decoder: Any, sink: Sink, *, plan: DecodePlan = PLAN, **more: Any) -> tuple[int, ...]:
+    return decode_in_order(None, INFO, plan, sink, decoder=decoder, deadline=Clock(60.0), **more)
 
 
 def test_without_a_pool_pictures_come_in_order() -> None:
@@ -84,21 +88,24 @@ def test_only_what_the_sink_has_room_for_is_decoded_on_the_pools_threads() -> No
 
 
 @pytest.mark.parametrize("room", [0, 100])
-def test_when_a_keyframe_is_none_the_rest_is_decoded_once_from_the_first_packet_on(room: int) -> None:
+def test_when_a_keyframe_is_none_its_segment_is_decoded_from_the_first_packet_on(room: int) -> None:
     decoder, sink = Decoder(not_keys=(10, 30)), Sink(room=room)
     with ThreadPoolExecutor(1) as pool:
-        _decode(decoder, sink, pool=pool)
+        assert _decode(decoder, sink, pool=pool) == ()
     assert sorted(sink.put_numbers) == list(range(40))
-    assert [first for first, _ in decoder.began].count(0) == 2
+    assert [first for first, _ in decoder.began].count(0) == 3
 
 
-def test_a_picture_that_never_comes_is_an_error_after_those_before_it() -> None:
+def test_decoding_again_is_bounded_and_what_it_would_have_found_is_named() -> None:
     sink = Sink()
-    with pytest.raises(CorruptMedia, match="1 wanted frames"):
-        _decode(Decoder(never=(25,)), sink)
-    assert sink.put_numbers[:20] == list(range(20))
-    with pytest.raises(CorruptMedia):
-        _decode(Decoder(never=(3,)), Sink())
+    assert _decode(Decoder(not_keys=(10, 30)), sink, max_packets=30) == tuple(range(30, 40))
+    assert sink.put_numbers == list(range(30))
+
+
+def test_a_picture_that_never_comes_is_given_up_in_its_turn() -> None:
+    sink = Sink()
+    assert _decode(Decoder(never=(3, 25)), sink) == (3, 25)
+    assert sink.given_up == [(3, 9), (25, 28)]
 
 
 def test_an_error_stops_the_others_and_waits_for_them() -> None:

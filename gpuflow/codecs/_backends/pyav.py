@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
 from gpuflow.codecs.probe.claims import check_size
-from gpuflow.codecs.video.plan import PacketRow, Segment
+from gpuflow.codecs.video.plan import PacketRow, Segment, fed
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
@@ -95,7 +95,7 @@ class Demuxed:
         """See ``ElementaryStream``."""
         return self.rows[first : last + 1]
 
-    def payloads(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]:
         """See ``ElementaryStream``.
 
         Raises:
@@ -103,7 +103,7 @@ class Demuxed:
             LimitExceeded: headers that are repeated make the packets larger than the file could hold.
         """
         room = max_payload_bytes(len(self.data), last - first + 1)
-        for position, payload in _payloads(self, first, last):
+        for position, payload in _payloads(self, first, fed(first, last, skipped)):
             if (room := room - len(payload)) < 0:
                 raise LimitExceeded("the packets with their headers have far more bytes than the file")
             if payload:  # NVDEC takes an empty one for the end
@@ -245,8 +245,9 @@ def _begin(demuxed: Demuxed) -> Begun | None:
     return None
 
 
-def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int | None]:
-    """Decode everything and keep nothing but each picture's pts, in the order in which pictures come out.
+def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[tuple[int | None, bool]]:
+    """Decode everything and keep nothing but each picture's pts and whether it is a key picture, in the order in which
+    pictures come out.
 
     Raises:
         LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -255,27 +256,28 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int 
         raise LimitExceeded(
             f"{len(demuxed.packets)} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
         )
-    return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
+    everything = Segment(0, len(demuxed.packets) - 1, {}, True)
+    return [(frame.pts, bool(frame.key_frame)) for frame in _pictures(demuxed, everything, deadline)]
 
 
-def _payloads(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _payloads(demuxed: Demuxed, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
     name = _ANNEXB.get(demuxed.codec)
     if name is not None:
-        yield from _filtered(demuxed, name, first, last)
+        yield from _filtered(demuxed, name, first, positions)
         return
-    for position in range(first, last + 1):
+    for position in positions:
         payload = bytes(demuxed.packets[position])
         if position == first and demuxed.codec == "mpeg4" and _VOL_START.search(payload) is None:
             payload = (demuxed.extradata or b"") + payload  # MP4 and Matroska keep the headers apart
         yield position, payload
 
 
-def _filtered(demuxed: Demuxed, name: str, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _filtered(demuxed: Demuxed, name: str, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
     import av
 
     with _translated("the bitstream filter"):
         filtering = av.BitStreamFilterContext(name, demuxed.stream)
-        for position in range(first, last + 1):
+        for position in positions:
             original = demuxed.packets[position]
             copied = av.Packet(original.size)  # of bytes it would lack the padding that FFmpeg reads
             copied.update(bytes(original))
@@ -467,8 +469,11 @@ def _pictures(demuxed: Demuxed, segment: Segment, deadline: Deadline) -> Iterato
     do; whoever misses its picture says so."""
     context, pictures, first = _take_begun(demuxed, segment) or Begun(_new_context(demuxed), (), segment.first)
     yield from pictures
-    droppable = not segment.counted and _may_drop(demuxed)
-    for position in range(first, segment.last + 1):
+    # of VP8 only its decoder knows which pictures nothing refers to
+    droppable = demuxed.codec == "vp8" and not segment.counted
+    for position in segment.positions():
+        if position < first:
+            continue
         deadline.check()
         if droppable:
             wanted = demuxed.rows[position].pts in segment.targets
@@ -506,12 +511,3 @@ def _new_context(demuxed: Demuxed) -> Any:
         context.thread_count = 1
         context.options = {"max_pixels": str(demuxed.max_pixels)}
     return context
-
-
-def _may_drop(demuxed: Demuxed) -> bool:
-    """Whether pictures that nothing refers to may be left undecoded. In HEVC they may be referred to by a higher
-    temporal layer, so only where the configuration record says that there is one layer (byte 21, bits 3..5)."""
-    if demuxed.codec in {"h264", "mpeg4", "vp8"}:
-        return True
-    record = demuxed.extradata or b""
-    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1

@@ -10,19 +10,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from gpuflow.codecs.base import Deadline, FrameSink, VideoInfo
 from gpuflow.codecs.video.decode import VideoDecoder
 from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
-from gpuflow.errors import CorruptMedia, DeadlineExceeded
+from gpuflow.errors import DeadlineExceeded
 
 _Stream = TypeVar("_Stream")
 
 
 class OrderedSink(FrameSink, Protocol):
     """A ``FrameSink`` whose ``put`` may wait, except for pictures that it made room for."""
+
+    def give_up(self, indices: Collection[int]) -> None:
+        """These pictures do not come out: nobody need wait for them."""
+        ...
 
     def make_room(self, indices: Collection[int]) -> bool:
         """Whether all of these pictures can now be put without waiting."""
@@ -38,17 +42,21 @@ def decode_in_order(
     decoder: VideoDecoder[_Stream],
     deadline: Deadline,
     pool: Executor | None = None,
-) -> None:
-    """As ``decode_frames``, with segments begun in the order of their pictures. When it ends, well or not, no thread
-    writes to the sink any more.
+    max_packets: int | None = None,
+) -> tuple[int, ...]:
+    """As ``decode_frames``, with segments begun in the order of their pictures, and told of what is missing in its turn.
+    When it ends, well or not, no thread writes to the sink any more.
+
+    A segment whose keyframe was none is decoded again at once; all of that together takes no more than ``max_packets``.
+
+    Returns: the displayed frames that did not come out, ascending.
 
     Raises:
-        CorruptMedia: wanted pictures do not come out; those before them were put.
         DeadlineExceeded: the time is over.
     """
-    decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, deque(_by_display(plan)), deque())
+    decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, max_packets)
     try:
-        decoding.run()
+        return decoding.run(deque(_by_display(plan)))
     finally:
         decoding.stop()
 
@@ -57,7 +65,7 @@ def _by_display(plan: DecodePlan) -> list[Segment]:
     return sorted(plan.segments, key=lambda segment: min(segment.targets.values()))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ordered(Generic[_Stream]):
     stream: _Stream
     info: VideoInfo
@@ -65,20 +73,24 @@ class _Ordered(Generic[_Stream]):
     decoder: VideoDecoder[_Stream]
     ending: _Ending
     pool: Executor | None
-    waiting: deque[Segment]
-    running: deque[tuple[Segment, Future[set[int]]]]
+    left_to_repeat: int | None
+    running: deque[tuple[Segment, Future[set[int]]]] = field(default_factory=deque)
 
-    def run(self) -> None:
-        while self.waiting or self.running:
-            self._start()
+    def run(self, waiting: deque[Segment]) -> tuple[int, ...]:
+        missing: set[int] = set()
+        while waiting or self.running:
+            self._start(waiting)
             if self.running:
-                segment, job = self.running.popleft()
+                segment, job = self.running[0]
                 found = job.result()
+                self.running.popleft()
             else:
-                segment = self.waiting.popleft()
+                segment = waiting.popleft()
                 found = self._decode(segment)
-            if not found.issuperset(segment.targets.values()):
-                self._decode_again(segment, found)
+            if lacking := self._lacking(segment, found):
+                missing |= lacking
+                self.sink.give_up(lacking)
+        return tuple(sorted(missing))
 
     def stop(self) -> None:
         self.ending.end()
@@ -87,12 +99,12 @@ class _Ordered(Generic[_Stream]):
             job.cancel()
         wait(jobs)
 
-    def _start(self) -> None:
+    def _start(self, waiting: deque[Segment]) -> None:
         """Begin what fits. A single segment stays on this thread: nothing would run beside it."""
-        while self.pool is not None and self.waiting and (self.running or len(self.waiting) > 1):
-            if not self._ready(self.waiting[0]) or not self.sink.make_room(self.waiting[0].targets.values()):
+        while self.pool is not None and waiting and (self.running or len(waiting) > 1):
+            if not self._ready(waiting[0]) or not self.sink.make_room(waiting[0].targets.values()):
                 return
-            segment = self.waiting.popleft()
+            segment = waiting.popleft()
             self.running.append((segment, self.pool.submit(self._decode, segment)))
 
     def _ready(self, segment: Segment) -> bool:
@@ -104,21 +116,19 @@ class _Ordered(Generic[_Stream]):
         self.ending.check()
         return self.decoder.decode(self.stream, self.info, segment, self.sink, self.ending)
 
-    def _decode_again(self, segment: Segment, found: set[int]) -> None:
-        """A keyframe was none: this segment and all that follow once more, from the first packet on."""
-        left = [(segment, found), *((later, job.result()) for later, job in self.running)]
-        self.running.clear()
-        lacking = {key: index for part, had in left for key, index in part.targets.items() if index not in had}
-        if segment.first > 0:
-            later = {key: index for part in self.waiting for key, index in part.targets.items()}
-            last = max(part.last for part in (*(part for part, _ in left), *self.waiting))
-            self.waiting.clear()
-            wanted = lacking | later
-            whole = from_the_start(replace(segment, last=last, targets=wanted))
-            came = self._decode(whole)
-            lacking = {key: index for key, index in wanted.items() if index not in came}
-        if lacking:
-            raise CorruptMedia(f"{len(lacking)} wanted frames cannot be decoded: the clip is damaged")
+    def _lacking(self, segment: Segment, found: set[int]) -> set[int]:
+        """What did not come out, and does not when it is decoded from the first packet on either."""
+        lacking = {key: index for key, index in segment.targets.items() if index not in found}
+        whole = from_the_start(replace(segment, targets=lacking))
+        if lacking and (segment.first > 0 or segment.skipped) and self._may_repeat(whole.num_packets):
+            found = self._decode(whole)
+        return set(lacking.values()) - found
+
+    def _may_repeat(self, num_packets: int) -> bool:
+        if self.left_to_repeat is None:
+            return True
+        self.left_to_repeat -= num_packets
+        return self.left_to_repeat >= 0
 
 
 class _Ending:
