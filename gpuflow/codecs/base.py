@@ -14,6 +14,9 @@ Guard = Callable[[], AbstractContextManager[None]]
 """What calls of a GPU decoder run inside; ``gpuflow.codecs.canary``."""
 
 
+MAX_NOMINAL_FPS = 240.0  # what a container claims above it is taken for none
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
     """Whether a backend takes this very input, and why not."""
@@ -51,7 +54,8 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Facts of a video stream; ``width`` and ``height`` as coded, ``rotation`` in degrees counter-clockwise."""
+    """Facts of a video stream; ``width`` and ``height`` as coded, ``rotation`` in degrees counter-clockwise. ``fps`` is
+    of the displayed frames' times, ``nominal_fps`` the container's word, which servers go by; 0 where it has none."""
 
     codec: str
     width: int
@@ -65,6 +69,7 @@ class VideoInfo:
     bit_depth: int = 8
     chroma: str = "420"
     profile: str = ""
+    nominal_fps: float = 0.0
 
     @property
     def displayed_size(self) -> tuple[int, int]:

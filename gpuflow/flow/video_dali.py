@@ -22,12 +22,22 @@ def choose_dali(clip: Clip, options: VideoOptions, context: LoadContext) -> tupl
     """
     if options.engine != "dali":
         return None, None
+    if options.preset is not None:
+        return None, refuse_dali(options, "presets are made of frames by the exact engine", context)
     if not (ready := capability()):
         raise BackendUnavailable(f"engine 'dali' cannot be used: {ready.reason}")
     engine = dali(context.device.index if context.device.is_cuda else None)
     if support := engine.supports(clip.file, clip.info):
         return engine, None
-    return None, _refused(support.reason, context)
+    return None, refuse_dali(options, support.reason, context)
+
+
+def refuse_dali(options: VideoOptions, reason: str, context: LoadContext) -> str | None:
+    """Note that another engine does what DALI was asked for; returns ``reason``, or ``None`` where nobody asked."""
+    if options.engine != "dali":
+        return None
+    context.counters.add("gpuflow_fallback_total", modality="video")
+    return reason
 
 
 def place_by_dali(
@@ -50,10 +60,5 @@ def place_by_dali(
     try:
         engine.place(clip.file.data, clip.info, indices, form, lease, spec, context.deadline)
     except CorruptMedia as error:
-        return _refused(str(error), context)
+        return refuse_dali(options, str(error), context)
     return None
-
-
-def _refused(reason: str, context: LoadContext) -> str:
-    context.counters.add("gpuflow_fallback_total", modality="video")
-    return reason

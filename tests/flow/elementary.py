@@ -47,7 +47,7 @@ class FromPackets:
         context.thread_count = 1
         frames: list[Any] = []
         given = self.given[span] = []
-        for position, payload in stream.payloads(*span):
+        for position, payload in stream.payloads(*span, segment.skipped):
             self._before(position)
             deadline.check()
             given.append((position, payload))

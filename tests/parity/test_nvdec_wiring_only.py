@@ -408,7 +408,7 @@ def test_a_gpu_that_answers_rubbish_is_not_used_wiring_only(
 def test_simple_decoder_gives_the_frames_of_decoding_all_wiring_only(nvdec: NvdecWiringOnly) -> None:
     decoder = SimpleVideoDecoder(0, convert, sessions=2)
     for arguments in ({"gop": 10}, {"size": (96, 160)}, {"codec": "libx265", "container": "matroska"}):
-        data, container = make_clip(num_frames=30, **arguments), arguments.get("container", "mp4")  # type: ignore[arg-type]
+        data, container = make_clip(num_frames=30, **arguments), arguments.get("container", "mp4")
         source = open_source(data, str(container))
         assert decoder.takes(source.demuxed, source.info)
         expected = decode_all(data, str(container))
@@ -463,7 +463,7 @@ def test_simple_decoder_that_counts_otherwise_is_not_believed_wiring_only(nvdec:
         made._frames.pop()
         return made
 
-    nvdec.SimpleDecoder = fewer
+    nvdec.SimpleDecoder = fewer  # type: ignore[method-assign]
     with pytest.raises(UnsupportedFormat, match="frames"):
         load(decoder, source, [3])
     assert (decoder.pool.num_busy, decoder.pool.num_idle) == (0, 0)

@@ -60,7 +60,8 @@ def raw(data: bytes, indices: Sequence[int], info: VideoInfo, **arguments: Any) 
 
 
 def off(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
-    return np.abs(found.astype(np.float64) - expected)
+    distance: NDArray[np.float64] = np.abs(found.astype(np.float64) - expected)
+    return distance
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -117,7 +118,7 @@ def test_resize_layout_and_type_are_those_of_the_exact_engine(
         assert (frames.backend, frames.shape) == ("dali", shape)
         planar, floats = options.get("layout") == "TCHW", options.get("dtype", "uint8") != "uint8"
         found = frames.tensor.float().numpy() * (255 if floats else 1)
-        size = shape[2:] if planar else shape[1:3]
+        size = (shape[2], shape[3]) if planar else (shape[1], shape[2])
         expected = np.stack([resize_rgb(frame, size, options.get("resample", "bicubic")) for frame in decoded])
         error = off(found, expected.transpose(0, 3, 1, 2) if planar else expected)
         assert error.max() <= TOLERANCES["video/dali-resize"].max_abs
@@ -305,7 +306,7 @@ def test_bad_clips_beside_good_ones_hurt_nobody_else() -> None:
 
 def test_dali_is_opt_in_and_missing_it_is_an_error(context: LoadContext, monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in ("auto", "exact"):
-        options = VideoOptions(num_frames=2, engine=engine)  # type: ignore[arg-type]
+        options = VideoOptions(num_frames=2, engine=engine)
         with load_video(blob(VP9), kind_of("webm"), options, context) as frames:
             assert (frames.backend, frames.fallback) == ("pyav", None)
     monkeypatch.setattr(video_dali, "capability", lambda: Capability(False, "not here: pip install it"))

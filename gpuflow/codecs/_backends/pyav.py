@@ -9,18 +9,18 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
 from gpuflow.codecs.probe.claims import check_size
-from gpuflow.codecs.video.plan import PacketRow, Segment
+from gpuflow.codecs.video.plan import PacketRow, Segment, fed
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
@@ -40,11 +40,13 @@ MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _LIMITED, _FULL = 1, 2  # AVColorRange
+_HELD_BACK_PACKETS = 18  # H.264 and HEVC reorder 16 pictures at most
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
 _SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _VOL_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # ISO/IEC 14496-2: a video object layer
 _SEI_SEARCH_BYTES = 1_024
 _RECOVERY_POINT = 6
+_TIMED_FORMATS = frozenset({"mov", "matroska"})
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
 
@@ -57,12 +59,21 @@ def capability() -> Capability:
     return Capability(True, version=av.__version__)
 
 
+class Begun(NamedTuple):
+    """A decoder that was fed packets 0 .. ``next_packet - 1``, all of them, and what has come out of it."""
+
+    context: Any
+    pictures: tuple[Any, ...]
+    next_packet: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Demuxed:
     """The video stream of a file: its packets in decoding order, what describes them, and how to make a decoder.
 
     ``claimed_rate`` is the container's word; nothing is allocated by it. ``order_unknown``: the container does not say
-    when pictures are shown (AVI), or changes the decoder's parameters on the way.
+    when pictures are shown (AVI), or changes the decoder's parameters on the way. ``begun``: at most one decoder, for
+    whoever takes it first.
     """
 
     data: bytes
@@ -78,6 +89,7 @@ class Demuxed:
     max_pixels: int
     container: Any
     stream: Any
+    begun: list[Begun]
 
     @property
     def format(self) -> str:
@@ -88,7 +100,7 @@ class Demuxed:
         """See ``ElementaryStream``."""
         return self.rows[first : last + 1]
 
-    def payloads(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]:
         """See ``ElementaryStream``.
 
         Raises:
@@ -96,7 +108,7 @@ class Demuxed:
             LimitExceeded: headers that are repeated make the packets larger than the file could hold.
         """
         room = max_payload_bytes(len(self.data), last - first + 1)
-        for position, payload in _payloads(self, first, last):
+        for position, payload in _payloads(self, first, fed(first, last, skipped)):
             if (room := room - len(payload)) < 0:
                 raise LimitExceeded("the packets with their headers have far more bytes than the file")
             if payload:  # NVDEC takes an empty one for the end
@@ -143,7 +155,11 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
 
     with _translated(f"opening {kind.name}"):
         container = av.open(
-            io.BytesIO(data), format=kind.format, options=open_options(kind, limits), metadata_errors="replace"
+            io.BytesIO(data),
+            format=kind.format,
+            options=open_options(kind, limits),
+            stream_options=_stream_options(kind, limits),
+            metadata_errors="replace",
         )
         stream = container.streams.best("video")
     codec = _codec_name(stream, kind)
@@ -169,6 +185,7 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         max_pixels=limits.max_video_pixels,
         container=container,
         stream=stream,
+        begun=[],
     )
 
 
@@ -187,6 +204,13 @@ def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
     }
 
 
+def _stream_options(kind: MediaType, limits: Limits) -> list[dict[str, str]]:
+    """For the decoders that libavformat makes: none decodes a picture where the container itself tells times and sizes.
+    It is a whole keyframe's work, and the first one is decoded again anyway."""
+    options = {"skip_frame": "all"} if kind.format in _TIMED_FORMATS else {}
+    return [options] * (2 * limits.max_tracks)
+
+
 @functools.cache
 def _decoders() -> str:
     import av
@@ -195,11 +219,15 @@ def _decoders() -> str:
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:
-    """Decode the first keyframe that can be decoded, for what only a picture tells: rotation, colour, depth.
+    """Decode the first keyframe that can be decoded, for what only a picture tells: rotation, colour, depth. A decoder
+    that was begun at the first packet is kept for the segment that begins there: a keyframe costs as much as 20 others.
 
     Raises:
         CorruptMedia: none can.
     """
+    if (begun := _begin(demuxed)) is not None:
+        demuxed.begun.append(begun)
+        return _facts(begun.pictures[0], begun.context)
     keys = [packet for packet, row in zip(demuxed.packets, demuxed.rows, strict=True) if row.key]
     for packet in keys[:_NO_PICTURE_PACKETS] or demuxed.packets[:_NO_PICTURE_PACKETS]:
         context = demuxed.stream.codec_context
@@ -209,8 +237,22 @@ def first_picture(demuxed: Demuxed) -> PictureFacts:
     raise CorruptMedia(f"no picture of this {demuxed.codec} stream can be decoded")
 
 
-def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int | None]:
-    """Decode everything and keep nothing but each picture's pts, in the order in which pictures come out.
+def _begin(demuxed: Demuxed) -> Begun | None:
+    """Feed packets from the first on until a picture comes out; decoders hold back a few. The stream's own context is
+    the one that knows the container's rotation."""
+    if not demuxed.rows[0].key:
+        return None
+    context = demuxed.stream.codec_context
+    for position, packet in enumerate(demuxed.packets[:_HELD_BACK_PACKETS]):
+        if pictures := _decode(context, packet):
+            return Begun(context, tuple(pictures), position + 1)
+    context.flush_buffers()
+    return None
+
+
+def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[tuple[int | None, bool]]:
+    """Decode everything and keep nothing but each picture's pts and whether it is a key picture, in the order in which
+    pictures come out.
 
     Raises:
         LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -219,27 +261,28 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int 
         raise LimitExceeded(
             f"{len(demuxed.packets)} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
         )
-    return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
+    everything = Segment(0, len(demuxed.packets) - 1, {}, True)
+    return [(frame.pts, bool(frame.key_frame)) for frame in _pictures(demuxed, everything, deadline)]
 
 
-def _payloads(demuxed: Demuxed, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _payloads(demuxed: Demuxed, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
     name = _ANNEXB.get(demuxed.codec)
     if name is not None:
-        yield from _filtered(demuxed, name, first, last)
+        yield from _filtered(demuxed, name, first, positions)
         return
-    for position in range(first, last + 1):
+    for position in positions:
         payload = bytes(demuxed.packets[position])
         if position == first and demuxed.codec == "mpeg4" and _VOL_START.search(payload) is None:
             payload = (demuxed.extradata or b"") + payload  # MP4 and Matroska keep the headers apart
         yield position, payload
 
 
-def _filtered(demuxed: Demuxed, name: str, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _filtered(demuxed: Demuxed, name: str, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
     import av
 
     with _translated("the bitstream filter"):
         filtering = av.BitStreamFilterContext(name, demuxed.stream)
-        for position in range(first, last + 1):
+        for position in positions:
             original = demuxed.packets[position]
             copied = av.Packet(original.size)  # of bytes it would lack the padding that FFmpeg reads
             copied.update(bytes(original))
@@ -431,15 +474,28 @@ def _chroma(pixels: Any) -> str:
 def _pictures(demuxed: Demuxed, segment: Segment, deadline: Deadline) -> Iterator[Any]:
     """Decoded frames of a segment in display order. A packet that cannot be decoded is passed over, as FFmpeg's tools
     do; whoever misses its picture says so."""
-    context = _new_context(demuxed)
-    droppable = not segment.counted and _may_drop(demuxed)
-    for position in range(segment.first, segment.last + 1):
+    context, pictures, first = _take_begun(demuxed, segment) or Begun(_new_context(demuxed), (), segment.first)
+    yield from pictures
+    # of VP8 only its decoder knows which pictures nothing refers to
+    droppable = demuxed.codec == "vp8" and not segment.counted
+    for position in segment.positions():
+        if position < first:
+            continue
         deadline.check()
         if droppable:
             wanted = demuxed.rows[position].pts in segment.targets
             context.skip_frame = "DEFAULT" if wanted else "NONREF"
         yield from _decode(context, demuxed.packets[position])
     yield from _decode(context, None)
+
+
+def _take_begun(demuxed: Demuxed, segment: Segment) -> Begun | None:
+    if segment.first > 0:
+        return None
+    try:
+        return demuxed.begun.pop()  # of many threads, one gets it
+    except IndexError:
+        return None
 
 
 def _decode(context: Any, packet: Any) -> list[Any]:
@@ -462,12 +518,3 @@ def _new_context(demuxed: Demuxed) -> Any:
         context.thread_count = 1
         context.options = {"max_pixels": str(demuxed.max_pixels)}
     return context
-
-
-def _may_drop(demuxed: Demuxed) -> bool:
-    """Whether pictures that nothing refers to may be left undecoded. In HEVC they may be referred to by a higher
-    temporal layer, so only where the configuration record says that there is one layer (byte 21, bits 3..5)."""
-    if demuxed.codec in {"h264", "mpeg4", "vp8"}:
-        return True
-    record = demuxed.extradata or b""
-    return demuxed.codec == "hevc" and len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1

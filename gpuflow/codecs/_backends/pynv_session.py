@@ -87,7 +87,7 @@ class Session:
 
         nvc = library()
 
-        for position, payload in stream.payloads(segment.first, segment.last):
+        for position, payload in stream.payloads(segment.first, segment.last, segment.skipped):
             deadline.check()
             raw = np.frombuffer(payload, np.uint8)  # must live until Decode returns: the packet holds a bare address
             packet = nvc.PacketData()

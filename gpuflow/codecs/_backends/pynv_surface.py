@@ -23,6 +23,11 @@ class PyNvSurface:
         self._convert = convert
         self._stream = stream
 
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """``(height, width)``: the clip's, for ``planes`` refuses others."""
+        return self._info.displayed_size
+
     def rgb_into(self, out: Any) -> None:
         """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view.
 

@@ -57,28 +57,40 @@ def decode_frames(
     decoder: VideoDecoder[_Stream],
     deadline: Deadline,
     pool: Executor | None = None,
-) -> None:
+    max_packets: int | None = None,
+) -> tuple[int, ...]:
     """Decode all of a plan's targets into ``sink``, segments side by side on ``pool``'s threads where there is one.
     When it ends, well or not, no thread writes to the sink any more.
 
-    A segment whose keyframe turns out to be none is decoded again from the first packet on.
+    A segment whose keyframe turns out to be none is decoded again from the first packet on, unless that takes more than
+    ``max_packets``.
+
+    Returns: the displayed frames that did not come out, ascending; the clip is damaged where they are.
 
     Raises:
-        CorruptMedia: wanted pictures do not come out; says how many of how many did.
+        CorruptMedia: not one came out.
         DeadlineExceeded: the time is over.
     """
-    found = _run(_Job(stream, info, sink, decoder), plan.segments, deadline, pool)
-    wanted = sum(len(segment.targets) for segment in plan.segments)
-    if len(found) < wanted:
-        again = [
-            segment for segment in plan.segments if segment.first > 0 and not found.issuperset(segment.targets.values())
-        ]
-        for segment in again[-1:]:  # it covers what the earlier ones lack
-            lacking = {key: index for part in again for key, index in part.targets.items() if index not in found}
-            whole = from_the_start(Segment(segment.first, segment.last, lacking, segment.counted))
-            found |= decoder.decode(stream, info, whole, sink, deadline)
-    if len(found) < wanted:
-        raise CorruptMedia(f"{len(found)} of {wanted} wanted frames were decoded; the rest of the clip is damaged")
+    job = _Job(stream, info, sink, decoder)
+    found = _run(job, plan.segments, deadline, pool)
+    wanted = {index for segment in plan.segments for index in segment.targets.values()}
+    if not found.issuperset(wanted) and (whole := _again(plan, found)) is not None:
+        if max_packets is None or whole.num_packets <= max_packets:
+            found |= job.decode(whole, deadline)
+    if wanted and not found:
+        raise CorruptMedia(f"none of the {len(wanted)} wanted frames can be decoded: the clip is damaged")
+    return tuple(sorted(wanted - found))
+
+
+def _again(plan: DecodePlan, found: set[int]) -> Segment | None:
+    """What is lacking, from the first packet on with nothing left out; ``None`` where that was tried."""
+    again = [segment for segment in plan.segments if not found.issuperset(segment.targets.values())]
+    again = [segment for segment in again if segment.first > 0 or segment.skipped]
+    if not again:
+        return None
+    last = again[-1]  # its packets cover what the earlier ones lack
+    lacking = {key: index for part in again for key, index in part.targets.items() if index not in found}
+    return from_the_start(Segment(last.first, last.last, lacking, last.counted))
 
 
 @dataclass(frozen=True, slots=True)
