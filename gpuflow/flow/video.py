@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.codecs.base import MediaType, Surface, VideoInfo
+from gpuflow.codecs.base import MediaType, Surface, VideoInfo, check_same_size
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia
@@ -75,6 +75,7 @@ class _Placing:
         *,
         on_host: bool,
     ) -> None:
+        self._info = info
         self._shown = info.displayed_size
         self._size = _target_size(info, options)
         self._options = options
@@ -94,7 +95,7 @@ class _Placing:
             surface.rgb_into(self._frames[self._places[index][0]])
             self.repeat(index)
             return
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
@@ -108,6 +109,8 @@ class _Placing:
 
     def take(self, index: int, rgb: Any) -> None:
         """Resize, lay out, copy."""
+        if self._options.size is None:
+            check_same_size(self._info, rgb.shape[:2], self._shown)
         frame = finish(
             resize_rgb(rgb, self._size, self._options.resample),
             planar=self._options.layout == "TCHW",
