@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpuflow.codecs._backends.dali_video import DaliVideo
-from gpuflow.codecs.base import MediaType, Surface, VideoInfo
+from gpuflow.codecs.base import MediaType, Surface, VideoInfo, check_same_size
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder, gpu_support
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia
@@ -118,7 +118,8 @@ class _Taking:
                 check_resize(info.displayed_size, _target_size(info, options), context.limits)
             specs = lay_out({"frames": (options.dtype or "uint8", _shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
-                chosen, missing = chosen.by_dali(options, lease, specs[0], context), ()
+                missing: tuple[int, ...] = ()
+                chosen = chosen.by_dali(options, lease, specs[0], context)
                 if chosen.dali is None:
                     sink = _Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
                     missing = chosen.clip.decode(sink, chosen.on_gpu)
@@ -186,6 +187,7 @@ class _Placing:
         *,
         on_host: bool,
     ) -> None:
+        self._info = info
         self._shown = info.displayed_size
         self._size = _target_size(info, options)
         self._options = options
@@ -206,7 +208,7 @@ class _Placing:
             surface.rgb_into(self._frames[self._places[index][0]])
             self.repeat(index)
             return
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
@@ -220,6 +222,8 @@ class _Placing:
 
     def take(self, index: int, rgb: Any) -> None:
         """Resize, lay out, copy."""
+        if self._options.size is None:
+            check_same_size(self._info, rgb.shape[:2], self._shown)
         frame = finish(
             resize_rgb(rgb, self._size, self._options.resample),
             planar=self._options.layout == "TCHW",

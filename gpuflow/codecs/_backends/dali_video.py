@@ -166,8 +166,8 @@ def _copy(found: Any, lease: Lease, spec: TensorSpec) -> None:
 
 def _wrong(info: VideoInfo, *, on_gpu: bool) -> str | None:
     """What DALI would get wrong in a clip of these facts."""
-    if info.rotation:
-        return f"it ignores the rotation by {info.rotation} degrees"
+    if info.rotation or info.mirrored:
+        return f"it ignores {'that pictures are mirrored' if info.mirrored else f'the rotation by {info.rotation} degrees'}"
     if info.matrix != "bt601":
         return f"it takes BT.601 for {info.matrix}"
     if info.full_range and on_gpu:
