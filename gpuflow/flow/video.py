@@ -104,8 +104,7 @@ class _Taking:
         options, context = self._options, self._context
         with self._opened() as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                check_resize(info.displayed_size, _target_size(info, options), context.limits)
+            check_resize(info.displayed_size, _target_size(info, options), context.limits)
             specs = lay_out({"frames": (options.dtype or "uint8", _shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
                 sink = _Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
@@ -121,10 +120,9 @@ class _Taking:
         context = self._context
         with self._opened(without) as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                plan = plan_features(preset, self._options, info, len(chosen.indices))
-                for size in (plan.passage, plan.resized):
-                    check_resize(info.displayed_size, size or info.displayed_size, context.limits)
+            plan = plan_features(preset, self._options, info, len(chosen.indices))
+            for size in (plan.passage or plan.resized, plan.resized):
+                check_resize(info.displayed_size, size, context.limits)
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in plan.outputs})
             metadata = _describe(chosen, chosen.indices, (), self._options)
             with context.placing(specs) as lease:

@@ -63,7 +63,7 @@ class FeaturePlacing:
         self._spec = spec
         self._scratch_like: Any = np.empty(0) if on_host else lease.array(spec)
         self._places: dict[int, list[int]] = {}
-        padded = (*indices, *indices[-1:] * (plan.num_frames - len(indices)))
+        padded = (*indices, *(indices[-1] for _ in range(plan.num_frames - len(indices))))
         for place, index in enumerate(padded):
             self._places.setdefault(index, []).append(place)
 
