@@ -20,7 +20,7 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import GpuflowError, InvalidOptions, LimitExceeded
 from gpuflow.flow.context import Deadline, LoadContext
-from gpuflow.flow.video import load_video
+from gpuflow.flow.video import load_video_features
 from gpuflow.media import Blob, Features
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
@@ -81,11 +81,9 @@ def processed(made: Any, frames: NDArray[np.uint8]) -> Any:
 
 
 def load(name: str, indices: tuple[int, ...], preset: Any, context: LoadContext, **options: Any) -> Features:
-    features = load_video(
+    return load_video_features(
         Blob(clip(name), "hash"), MP4, VideoOptions(indices=indices, preset=preset, **options), context
     )
-    assert isinstance(features, Features)
-    return features
 
 
 def assert_equal(features: Features, expected: Any, *, but: tuple[str, ...] = ()) -> None:
@@ -229,7 +227,7 @@ def test_presets_are_the_same_in_sandboxed_processes() -> None:
 
     found = []
     for isolation in ("none", "process"):
-        with SyncFlow(device="cpu", slab_bytes="64MiB", workers=1, isolation=isolation) as flow:  # type: ignore[arg-type]
+        with SyncFlow(device="cpu", slab_bytes="64MiB", workers=1, isolation=isolation) as flow:
             options = VideoOptions(num_frames=5, sampler="vllm", preset="qwen2.5-vl")
             with flow.load(clip("wide"), options=options) as features:
                 assert isinstance(features, Features)
@@ -250,11 +248,11 @@ def test_what_contradicts_a_preset_is_named(context: LoadContext) -> None:
     ]
     for values, says in wrong:
         with pytest.raises(InvalidOptions, match=says):
-            load_video(Blob(clip("wide"), "hash"), MP4, VideoOptions(**values), context)
+            load_video_features(Blob(clip("wide"), "hash"), MP4, VideoOptions(**values), context)
     with pytest.raises(InvalidOptions, match="not both"):
         VideoOptions(preset="qwen2-vl", size=3)
+    context.limits = Limits(max_output_bytes=100_000)
     with pytest.raises(LimitExceeded, match="max_output_bytes"):
-        context.limits = Limits(max_output_bytes=100_000)
         load("wide", (0, 1), "qwen2-vl", context)
 
 
