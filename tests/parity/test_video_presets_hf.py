@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpuflow.codecs.base import MediaType
-from gpuflow.config import Limits, VideoOptions
+from gpuflow.codecs.probe import sniff
+from gpuflow.config import ImageOptions, Limits, VideoOptions
 from gpuflow.errors import GpuflowError, InvalidOptions, LimitExceeded
 from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.image import load_image
 from gpuflow.flow.video import load_video_features
 from gpuflow.media import Blob, Features
 from gpuflow.memory import Slab
@@ -28,6 +30,7 @@ from gpuflow.presets.image import Preset, image_preset
 from gpuflow.presets.video import video_preset, video_preset_names
 from tests.flow.clips import decode_all, make_clip
 from tests.parity.tolerances import TOLERANCES
+from tests.unit.image_files import encoded, scene
 
 MP4 = MediaType("mp4", "video", "mov")
 HALF = [0.5, 0.5, 0.5]
@@ -55,7 +58,7 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
 CLIPS: dict[str, dict[str, Any]] = {
     "wide": {"size": (160, 96), "num_frames": 12},
     "tall": {"size": (50, 338), "num_frames": 9},
-    "large": {"size": (640, 480), "num_frames": 6},
+    "large": {"size": (640, 480), "num_frames": 6, "gop": 2},
 }
 
 
@@ -227,13 +230,21 @@ def test_presets_are_the_same_in_sandboxed_processes() -> None:
 
     found = []
     for isolation in ("none", "process"):
-        with SyncFlow(device="cpu", slab_bytes="64MiB", workers=1, isolation=isolation) as flow:
+        with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=isolation) as flow:
             options = VideoOptions(num_frames=5, sampler="vllm", preset="qwen2.5-vl")
-            with flow.load(clip("wide"), options=options) as features:
+            with flow.load(clip("large"), options=options) as features:
                 assert isinstance(features, Features)
                 found.append({name: features[name].clone() for name in features})
+    expected = processed(processor("qwen2.5-vl"), decoded("large")[[0, 1, 2, 3, 5]])
+    assert torch.equal(found[0]["pixel_values_videos"], expected["pixel_values_videos"])
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_an_image_is_not_made_by_a_preset_of_videos(context: LoadContext) -> None:
+    data = encoded(scene(), "PNG")
+    with pytest.raises(InvalidOptions, match="'qwen3-vl' is of videos"):
+        load_image(Blob(data, "hash"), sniff(data), ImageOptions(preset=video_preset("qwen3-vl")), context)
 
 
 def test_what_contradicts_a_preset_is_named(context: LoadContext) -> None:
