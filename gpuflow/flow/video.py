@@ -13,7 +13,7 @@ from gpuflow.codecs._backends.dali_video import DaliVideo
 from gpuflow.codecs.base import MediaType, Surface, VideoInfo, check_same_size
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder, gpu_support
 from gpuflow.config import VideoOptions
-from gpuflow.errors import BackendUnavailable, CorruptMedia
+from gpuflow.errors import BackendUnavailable, CorruptMedia, InvalidOptions
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.flow.video_dali import choose_dali, place_by_dali
 from gpuflow.flow.video_features import FeaturePlacing, finish_features, plan_features, preset_of
@@ -30,30 +30,42 @@ from gpuflow.sampling import choose_indices
 _NAMED = 8  # missing frames in a message
 
 
-def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames | Features:
-    """Decode the wanted frames and nothing that they do not need, straight into the result. Without a preset ``Frames``,
-    with one ``Features``.
-
-    Frames that are damaged are left out and named by ``missing_indices``, unless ``strict``. Features depend on how many
-    frames there are, so that a damaged clip is then decoded a second time, without those.
+def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames:
+    """Decode the wanted frames and nothing that they do not need, straight into the result. Frames that are damaged are
+    left out and named by ``missing_indices``, unless ``strict``.
 
     Raises:
         CorruptMedia, UnsupportedFormat, NoSuchStream: the clip cannot be read, or no wanted frame; with ``strict``, or
             one of them.
         LimitExceeded: the clip, the decoding or the result is larger than ``Limits`` allows.
-        InvalidOptions: frames that the clip does not have; an unknown preset.
+        InvalidOptions: frames that the clip does not have.
         BackendUnavailable: a GPU was asked for by name and cannot decode this clip.
         DeadlineExceeded, SlabExhausted: no time, no room.
+    """
+    if options.preset is not None:
+        raise ValueError("what a preset makes are features: load_video_features")
+    with context.decoder(blob, kind, "video") as decoder:
+        return _Taking(decoder, options, context, blob.content_hash).frames()
+
+
+def load_video_features(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Features:
+    """Likewise, as ``options.preset`` wants them. Features depend on how many frames there are, so that a damaged clip
+    is decoded a second time, without the frames that are missing.
+
+    Raises:
+        InvalidOptions: also an unknown preset, too few frames for it, types that contradict each other.
+        GpuflowError: as ``load_video``.
     """
     preset = preset_of(options)
     with context.decoder(blob, kind, "video") as decoder:
         taking = _Taking(decoder, options, context, blob.content_hash)
-        if preset is None:
-            return taking.frames()
         try:
             return taking.features(preset)
         except _Lacking as lacking:
-            return taking.features(preset, without=lacking.missing)
+            try:
+                return taking.features(preset, without=lacking.missing)
+            except InvalidOptions as error:  # too few are left for the preset, which is not the options' fault
+                raise CorruptMedia(f"{lacking}; {error}") from error
 
 
 class _Lacking(CorruptMedia):
@@ -114,8 +126,7 @@ class _Taking:
         options, context = self._options, self._context
         with self._opened() as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                check_resize(info.displayed_size, _target_size(info, options), context.limits)
+            check_resize(info.displayed_size, _target_size(info, options), context.limits)
             specs = lay_out({"frames": (options.dtype or "uint8", _shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
                 missing: tuple[int, ...] = ()
@@ -134,10 +145,9 @@ class _Taking:
         context = self._context
         with self._opened(without) as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                plan = plan_features(preset, self._options, info, len(chosen.indices))
-                for size in (plan.passage, plan.resized):
-                    check_resize(info.displayed_size, size or info.displayed_size, context.limits)
+            plan = plan_features(preset, self._options, info, len(chosen.indices))
+            for size in (plan.passage or plan.resized, plan.resized):
+                check_resize(info.displayed_size, size, context.limits)
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in plan.outputs})
             metadata = _describe(chosen, chosen.indices, (), self._options)
             with context.placing(specs) as lease:

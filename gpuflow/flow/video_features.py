@@ -19,7 +19,7 @@ from gpuflow.presets.plan import ImagePlan, plan_video
 from gpuflow.presets.video import video_preset
 
 
-def preset_of(options: VideoOptions) -> Preset | None:
+def preset_of(options: VideoOptions) -> Preset:
     """The preset that is asked for, by name or as it is.
 
     Raises:
@@ -28,7 +28,7 @@ def preset_of(options: VideoOptions) -> Preset | None:
     preset = options.preset
     if isinstance(preset, str):
         return video_preset(preset)
-    if preset is None or (isinstance(preset, Preset) and preset.modality == "video"):
+    if isinstance(preset, Preset) and preset.modality == "video":
         return preset
     found = f"the image preset {preset.name!r}" if isinstance(preset, Preset) else type(preset).__name__
     raise InvalidOptions(f"preset is the name of a video preset or a Preset of modality 'video'; got {found}")
@@ -63,7 +63,7 @@ class FeaturePlacing:
         self._spec = spec
         self._scratch_like: Any = np.empty(0) if on_host else lease.array(spec)
         self._places: dict[int, list[int]] = {}
-        padded = (*indices, *indices[-1:] * (plan.num_frames - len(indices)))
+        padded = (*indices, *(indices[-1] for _ in range(plan.num_frames - len(indices))))
         for place, index in enumerate(padded):
             self._places.setdefault(index, []).append(place)
 

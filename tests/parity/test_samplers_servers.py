@@ -138,7 +138,7 @@ def _pairs(total: int, rate: float, wish: Wish) -> int:
 
 def _qwen2(total: int, rate: float, seconds: float, wish: Wish) -> list[int]:
     indices = torch.arange(0, total, total / _pairs(total, rate, wish)).int()
-    return torch.clamp(indices, max=total - 1).tolist()  # type: ignore[no-any-return]
+    return torch.clamp(indices, max=total - 1).tolist()
 
 
 def _sglang(total: int, rate: float, seconds: float, wish: Wish) -> list[int]:
