@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._clips import ClipSpec, clip
 from benchmarks._harness import Contender, Row, arguments, measure, save
-from benchmarks.bench_video import encode
 from gpuflow.codecs.images import capabilities
 from gpuflow.config import AudioOptions, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.demo import samples
@@ -54,15 +54,15 @@ def _cases(*, quick: bool) -> list[Case]:
     if quick:
         return [("JPEG 320x240", samples.picture("JPEG", width=320, height=240), ImageOptions())]
     jpeg = samples.picture("JPEG", width=1920, height=1080)
-    clip = encode("libx264", 640, 360, 60, 10.0)
+    small = clip(ClipSpec("libx264", 640, 360, 60, 10.0))
     return [
         ("JPEG 1920x1080", jpeg, ImageOptions()),
         ("JPEG 1920x1080 to clip-224", jpeg, ImageOptions(preset="clip-224")),
         ("PNG 1920x1080", samples.picture("PNG", width=1920, height=1080), ImageOptions()),
         ("WebP 1920x1080", samples.picture("WEBP", width=1920, height=1080), ImageOptions()),
-        ("H.264 10 s 640x360, 20 frames", clip, VideoOptions(num_frames=20)),
-        ("H.264 10 s 640x360, 20 frames of 224x224", clip, VideoOptions(num_frames=20, size=224)),
-        ("H.264 10 s 1280x720, 20 frames", encode("libx264", 1280, 720, 60, 10.0), VideoOptions(num_frames=20)),
+        ("H.264 10 s 640x360, 20 frames", small, VideoOptions(num_frames=20)),
+        ("H.264 10 s 640x360, 20 frames of 224x224", small, VideoOptions(num_frames=20, size=224)),
+        ("H.264 10 s 1280x720, 20 frames", clip(ClipSpec("libx264", 1280, 720, 60, 10.0)), VideoOptions(num_frames=20)),
         ("MP3 5 s to 16 kHz", samples.recording(), AudioOptions(sample_rate=16_000)),
     ]
 

@@ -229,6 +229,7 @@ class PeerUnavailable(GpuflowError, ConnectionError):
     http_status = 503
     public_message = "The media is not available now."
     retryable = True
+    retry_after_seconds = 1.0
 
 
 class TransferTimeout(GpuflowError, TimeoutError):

@@ -200,7 +200,12 @@ class ImageMetadata:
 
 @dataclass(frozen=True, slots=True)
 class VideoMetadata:
-    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame."""
+    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
+
+    ``num_frames``: displayed ones. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
+    ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and are damaged.
+    ``sampler``: whose rule chose, if any.
+    """
 
     codec: str
     width: int
@@ -214,6 +219,27 @@ class VideoMetadata:
     color_matrix: str = "bt601"
     color_range: str = "limited"
     bit_depth: int = 8
+    nominal_fps: float = 0.0
+    keyframes: tuple[bool, ...] = ()
+    missing_indices: tuple[int, ...] = ()
+    sampler: str | None = None
+
+    def for_servers(self, video_backend: str = "gpuflow") -> dict[str, Any]:
+        """What vLLM's loaders and transformers' ``VideoMetadata`` hold of these frames.
+
+        ``do_sample_frames`` is true only where all frames were taken, as in vLLM: a processor that samples frames which
+        were sampled already thins them out twice. Dynamo's frontend has the same facts as ``source_fps``,
+        ``source_duration``, ``source_total_frames``, ``frames_indices`` and ``sampled_timestamps``.
+        """
+        fps = self.nominal_fps or self.source_fps
+        return {
+            "total_num_frames": self.num_frames,
+            "fps": fps,
+            "duration": self.num_frames / fps if fps else self.duration_seconds,
+            "video_backend": video_backend,
+            "frames_indices": list(self.frame_indices),
+            "do_sample_frames": len(self.frame_indices) == self.num_frames,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +396,39 @@ class Frames(Media):
 
     def __len__(self) -> int:
         return self.shape[0]
+
+
+class FrameChunk(Frames):
+    """Some of a clip's wanted frames, in the order in which they are wanted; ``index`` counts chunks from 0.
+
+    ``metadata`` are those of ``Frames``: the clip's facts, and the numbers and times of the frames in this chunk.
+    """
+
+    __slots__ = ("index", "is_last")
+
+    def __init__(
+        self,
+        lease: Storage,
+        specs: tuple[TensorSpec, ...],
+        metadata: VideoMetadata,
+        *,
+        index: int,
+        is_last: bool,
+        backend: str,
+        fallback: str | None = None,
+        stages: tuple[Stage, ...] = (),
+        content_hash: str | None = None,
+    ) -> None:
+        super().__init__(
+            lease, specs, metadata, backend=backend, fallback=fallback, stages=stages, content_hash=content_hash
+        )
+        self.index = index
+        self.is_last = is_last
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it begins the clip's wanted frames."""
+        return self.index == 0
 
 
 class Waveform(Media):

@@ -33,6 +33,30 @@ def store(frame: Any, target: Any, lease: Lease) -> None:
         lease.record_stream(stream)
 
 
+def settle(lease: Lease) -> None:
+    """Wait for what this thread has queued on its current stream, where the lease lies on a GPU."""
+    if lease.device != "cpu":
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
+
+
+def close_gaps(frames: Any, kept: list[int], lease: Lease) -> None:
+    """Move the frames at the ascending places ``kept`` to the front, one after another, where they lie."""
+    lease.synchronize()  # decoders write on streams of their own
+    if lease.device == "cpu":
+        for place, source in enumerate(kept):
+            frames[place] = frames[source]
+        return
+    import cupy
+
+    with frames.device, cupy.cuda.Stream.ptds as stream:
+        for place, source in enumerate(kept):
+            if place != source:
+                frames[place] = frames[source]
+        lease.record_stream(stream)
+
+
 def scratch(shape: tuple[int, ...], like: Any) -> Any:
     """An uninitialised uint8 array beside ``like``: numpy for numpy, CuPy for CuPy."""
     if isinstance(like, np.ndarray):

@@ -1,9 +1,11 @@
-"""A certificate for localhost, made at run time."""
+"""A certificate for localhost, made at run time; and that fetching leaves no thread."""
 
 from __future__ import annotations
 
 import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,12 @@ _OPENSSL = [
     "-addext",
     "subjectAltName=DNS:localhost",
 ]
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuflow-")] == []
 
 
 @pytest.fixture(scope="session")

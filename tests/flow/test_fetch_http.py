@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import blake3
@@ -39,11 +38,7 @@ from tests.flow.raw_server import (
     stays_open,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuflow-")] == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def test_an_image_is_fetched_with_its_hash_and_declared_type(httpserver: HTTPServer) -> None:

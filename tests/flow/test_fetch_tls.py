@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,11 +19,7 @@ from tests.flow.raw_server import (
     stays_open,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuflow-")] == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class TestTLS:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -29,11 +29,7 @@ from tests.flow.raw_server import (
     stays_open,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuflow-")] == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Proxy:

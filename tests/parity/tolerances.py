@@ -33,8 +33,12 @@ TOLERANCES = {
     "color/swscale-8": Tolerance("float64 matrix in the test, flat patches; swscale's default path", 3.5, 3.35),
     "video/pyav": Tolerance("PyAV decoding all frames", 0.0, 0.0),
     "video/nvdec": Tolerance("the libavcodec route; swscale rounds coarser than the kernel", 4.0, None),
+    "video/dali": Tolerance("PyAV decoding all frames; chroma is interpolated, swscale repeats it", 40.0, 37.0, 2.0),
+    "video/dali-flat": Tolerance("PyAV decoding all frames, flat patches: only the matrix and rounding", 3.0, 2.0),
+    "video/dali-resize": Tolerance("the exact engine's resize of the frames that DALI decoded", 16.0, 13.0, 0.3),
     "image/decode": Tolerance("Pillow, by torchvision and by nvImageCodec's CPU backend", 0.0, 0.0),
     "image/exact": Tolerance("transformers' torchvision processors on the CPU", 0.0, 0.0),
+    "video/exact": Tolerance("transformers' video processors on the CPU", 0.0, 0.0),
     "image/dali": Tolerance("the exact engine, in levels of 0..255; float resize and hard edges", 20.0, 18.0, 0.3),
     "image/torch-float32": Tolerance(
         "the exact engine on the CPU, in levels; torch's float resize on a GPU", 20.0, None, 0.3

@@ -48,3 +48,9 @@ def test_the_public_form_does_not_hold_the_message() -> None:
         "message": "The media reference is not valid.",
         "retryable": False,
     }
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.__name__))
+def test_only_what_may_be_asked_again_says_when(kind: type[GpuflowError]) -> None:
+    assert kind.retry_after_seconds is None or (kind.retryable and 1 <= kind.retry_after_seconds <= 60)
+    assert kind.retry_after_seconds is not None or kind.http_status not in (429, 503)
