@@ -202,7 +202,7 @@ class ImageMetadata:
 class VideoMetadata:
     """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
 
-    ``num_frames``: displayed ones. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
+    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
     ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and are damaged.
     ``sampler``: whose rule chose, if any.
     """
@@ -219,6 +219,7 @@ class VideoMetadata:
     color_matrix: str = "bt601"
     color_range: str = "limited"
     bit_depth: int = 8
+    mirrored: bool = False
     nominal_fps: float = 0.0
     keyframes: tuple[bool, ...] = ()
     missing_indices: tuple[int, ...] = ()

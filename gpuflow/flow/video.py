@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.codecs.base import MediaType, Surface, VideoInfo
+from gpuflow.codecs.base import MediaType, Surface, VideoInfo, check_same_size
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia, InvalidOptions
@@ -183,6 +183,7 @@ class _Placing:
         *,
         on_host: bool,
     ) -> None:
+        self._info = info
         self._shown = info.displayed_size
         self._size = _target_size(info, options)
         self._options = options
@@ -203,7 +204,7 @@ class _Placing:
             surface.rgb_into(self._frames[self._places[index][0]])
             self.repeat(index)
             return
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
@@ -217,6 +218,8 @@ class _Placing:
 
     def take(self, index: int, rgb: Any) -> None:
         """Resize, lay out, copy."""
+        if self._options.size is None:
+            check_same_size(self._info, rgb.shape[:2], self._shown)
         frame = finish(
             resize_rgb(rgb, self._size, self._options.resample),
             planar=self._options.layout == "TCHW",
@@ -279,6 +282,7 @@ def _describe(chosen: _Chosen, indices: Sequence[int], missing: Sequence[int], o
         color_matrix=info.matrix,
         color_range="full" if info.full_range else "limited",
         bit_depth=info.bit_depth,
+        mirrored=info.mirrored,
         nominal_fps=info.nominal_fps,
         keyframes=tuple(index in keys for index in indices),
         missing_indices=tuple(sorted({*missing, *chosen.without})),

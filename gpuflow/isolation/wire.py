@@ -200,10 +200,12 @@ class Payloads(_Message, frozen=True):
 
 
 class Frame(_Message, frozen=True):
-    """One frame lies at an offset of the slab."""
+    """One frame of this size lies at an offset of the slab."""
 
     index: int
     offset: int
+    height: int
+    width: int
 
 
 class Done(_Message, frozen=True):
