@@ -21,8 +21,8 @@ class Planes:
     """One YUV picture in host or GPU memory: ``(Y, UV)`` as NV12 and P016, ``(Y, U, V)``, or ``(Y,)`` without colour.
 
     ``chroma_shift``: how often width and height are halved for chroma, ``(1, 1)`` for 4:2:0. ``shift``: how far a
-    16-bit sample's code value lies above its lowest bit (P016: 16 - ``bit_depth``). ``rotation``: degrees
-    counter-clockwise until it is upright. ``owner`` keeps the memory; whoever uses the addresses keeps ``self``.
+    16-bit sample's code value lies above its lowest bit (P016: 16 - ``bit_depth``). What is
+    shown is ``mirrored`` left to right, then turned by ``rotation`` degrees counter-clockwise. ``owner`` keeps the memory; whoever uses the addresses keeps ``self``.
     """
 
     planes: tuple[Plane, ...]
@@ -34,6 +34,7 @@ class Planes:
     shift: int = 0
     rotation: int = 0
     chroma_shift: tuple[int, int] = (1, 1)
+    mirrored: bool = False
     on_host: bool = False
     owner: Any = field(default=None, repr=False, compare=False)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from gpuflow.device import Capability as Capability
 from gpuflow.errors import UnsupportedFormat
 from gpuflow.media import Modality
+from gpuflow.planes import Planes
 
 Guard = Callable[[], AbstractContextManager[None]]
 """What calls of a GPU decoder run inside; ``gpuflow.codecs.canary``."""
@@ -120,6 +121,14 @@ class Surface(Protocol):
     @property
     def displayed_size(self) -> tuple[int, int]:
         """``(height, width)`` of this picture, which need not be that of the clip's first."""
+        ...
+
+    def planes(self) -> Planes | None:
+        """It as it lies in memory, for the kernel of a GPU; ``None`` where it is nothing that the kernel takes.
+
+        Raises:
+            UnsupportedFormat: it is not of the clip's kind, and cannot be read.
+        """
         ...
 
     def rgb_into(self, out: Any) -> None:

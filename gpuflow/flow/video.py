@@ -22,7 +22,9 @@ from gpuflow.media import Blob, FeatureMetadata, Features, Frames, TensorSpec, V
 from gpuflow.memory import Lease
 from gpuflow.ops.clip_exact import label
 from gpuflow.ops.color import nv12_to_rgb
+from gpuflow.ops.form import Form, Layout
 from gpuflow.ops.frames import close_gaps, finish, scratch, store
+from gpuflow.ops.picture import can_resize, place_picture
 from gpuflow.ops.resize import resize_rgb
 from gpuflow.presets.image import Preset
 from gpuflow.sampling import choose_indices
@@ -159,7 +161,7 @@ class _Taking:
                         raise _Lacking(chosen.loss(missing), missing)
                 finish_features(plan, preset, metadata, lease, specs)
         described = FeatureMetadata(preset.name, metadata, num_tokens=plan.num_tokens)
-        backend = f"{chosen.backend}+{label(context.device.name)}"
+        backend = f"{chosen.backend}+{label('cpu' if sink.exact else context.device.name)}"
         return Features(lease, specs, described, backend=backend, fallback=chosen.fallback, content_hash=self._hash)
 
     @contextmanager
@@ -208,12 +210,19 @@ class _Placing:
         self._direct = spec.dtype == "uint8" and options.layout == "THWC" and self._size == self._shown
         self._direct = self._direct and (lease.device == "cpu" or not on_host)
         self._scratch_like: Any = np.empty(0) if on_host else self._frames
+        # On a GPU one kernel does it all, from the planes of whoever decodes
+        self._form = _form(self._size, options, spec.dtype) if lease.device != "cpu" else None
         self._places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             self._places.setdefault(index, []).append(place)
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, resize, lay out, copy."""
+        if self._form is not None and (picture := surface.planes()) is not None:
+            if self._options.size is None:
+                check_same_size(self._info, surface.displayed_size, self._shown)
+            place_picture(picture, self._form, self._places[index], self._frames, self._lease)
+            return
         if self._direct:
             surface.rgb_into(self._frames[self._places[index][0]])
             self.repeat(index)
@@ -254,6 +263,15 @@ class _Placing:
         first, *repeats = self._places[index]
         for place in repeats:
             self._frames[place] = self._frames[first]
+
+
+def _form(size: tuple[int, int], options: VideoOptions, dtype: str) -> Form | None:
+    """What the kernel makes of each picture; ``None`` where it does not have the interpolation."""
+    if not can_resize(options.resample):
+        return None
+    unit = (None, None) if dtype == "uint8" else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    layout: Layout = "CHW" if options.layout == "TCHW" else "HWC"
+    return Form(size, resample=options.resample, layout=layout, dtype=dtype, mean=unit[0], std=unit[1])
 
 
 def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | None, str | None]:

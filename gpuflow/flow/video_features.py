@@ -13,7 +13,9 @@ from gpuflow.errors import InvalidOptions, UnsupportedFormat
 from gpuflow.media import TensorSpec, VideoMetadata
 from gpuflow.memory import Lease
 from gpuflow.ops.clip_exact import place_frame, write_beside
+from gpuflow.ops.form import Form
 from gpuflow.ops.frames import scratch
+from gpuflow.ops.picture import can_resize, place_picture
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan_video
 from gpuflow.presets.video import video_preset
@@ -62,13 +64,26 @@ class FeaturePlacing:
         self._lease = lease
         self._spec = spec
         self._scratch_like: Any = np.empty(0) if on_host else lease.array(spec)
+        self._form = _form(plan) if lease.device != "cpu" else None
+        self.exact = True  # until torch resizes a frame on a GPU
         self._places: dict[int, list[int]] = {}
         padded = (*indices, *(indices[-1] for _ in range(plan.num_frames - len(indices))))
         for place, index in enumerate(padded):
             self._places.setdefault(index, []).append(place)
 
     def put(self, index: int, surface: Surface) -> None:
-        """Convert, and ``take``."""
+        """Convert, resize, normalise and lay out at once on a GPU; otherwise convert, and ``take``."""
+        if self._form is not None and (picture := surface.planes()) is not None:
+            self._require_size(surface.displayed_size)
+            tensor = self._lease.array(self._spec)
+            place_picture(
+                picture,
+                self._form,
+                self._places[index],
+                tensor.reshape(self._form.shape(self._plan.num_frames)),
+                self._lease,
+            )
+            return
         rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
@@ -79,12 +94,34 @@ class FeaturePlacing:
         Raises:
             UnsupportedFormat: a picture of another size, which no processor takes beside the others.
         """
-        if rgb.shape[:2] != self._info.displayed_size:
-            raise UnsupportedFormat("the picture size changes within the clip; a preset is of frames of one size")
+        self._require_size(rgb.shape[:2])
+        self.exact = self._lease.device == "cpu"
         place_frame(rgb, self._places[index], self._plan, self._lease, self._spec)
+
+    def _require_size(self, size: tuple[int, int]) -> None:
+        if size != self._info.displayed_size:
+            raise UnsupportedFormat("the picture size changes within the clip; a preset is of frames of one size")
 
     def repeat(self, index: int) -> None:
         """Nobody writes to places here, so that nothing is to be repeated."""
+
+
+def _form(plan: ImagePlan) -> Form | None:
+    """What the kernel makes of each picture; ``None`` where that is another way."""
+    if plan.passage is not None or not can_resize(plan.resample):
+        return None
+    return Form(
+        plan.resized,
+        plan.canvas,
+        plan.resample,
+        plan.layout,
+        plan.dtype,
+        plan.mean,
+        plan.std,
+        patch=max(1, plan.patch),
+        merge=plan.merge,
+        temporal_patch=plan.temporal_patch,
+    )
 
 
 def finish_features(

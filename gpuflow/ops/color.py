@@ -60,6 +60,7 @@ def nv12_to_rgb(
     full_range: bool,
     bit_depth: int,
     rotation: int,
+    mirrored: bool = False,
     stream: Any,
 ) -> None:
     """Queue the conversion of one NV12 (8 bits) or P016 (more) picture on a CuPy ``stream``.
@@ -79,5 +80,8 @@ def nv12_to_rgb(
         Plane(luma, luma_pitch, height, min(row_bytes, luma_pitch)),
         Plane(chroma, chroma_pitch, -(-height // 2), row_bytes),
     )
-    picture = Planes(planes, width, height, matrix, full_range, bit_depth, 16 - bit_depth if wide else 0, rotation)
+    picture = Planes(
+        planes, width, height, matrix, full_range, bit_depth, 16 - bit_depth if wide else 0, rotation,
+        mirrored=mirrored,
+    )  # fmt: skip
     picture_kernel(out.device.id).write(picture, Form(picture.displayed_size), out, stream=stream)

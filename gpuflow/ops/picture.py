@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuflow.config import Resample
 from gpuflow.errors import InvalidOptions
+from gpuflow.memory import Lease
 from gpuflow.ops.color import yuv_to_rgb
 from gpuflow.ops.form import Form, offsets
 from gpuflow.ops.kernels import Launch
@@ -121,6 +122,26 @@ class PictureKernel:
             self.table_bytes = 0
 
 
+def place_picture(picture: Planes, form: Form, numbers: Sequence[int], tensor: Any, lease: Lease) -> None:
+    """Write a picture to its places ``numbers`` in a CuPy tensor of ``form``: on CuPy's current stream, or, from the
+    host, on this thread's own, which is noted on the lease.
+
+    Raises:
+        BackendUnavailable: the kernel cannot be compiled here.
+    """
+    import cupy
+
+    first, *repeats = (form.place(tensor, number) for number in numbers)
+    with tensor.device:
+        stream = cupy.cuda.Stream.ptds if picture.on_host else cupy.cuda.get_current_stream()
+        with stream:
+            picture_kernel(tensor.device.id).write(picture, form, first, stream=stream)
+            for repeat in repeats:
+                repeat[...] = first
+            if picture.on_host:
+                lease.record_stream(stream)
+
+
 @functools.cache
 def picture_kernel(device_index: int) -> PictureKernel:
     """The one of that GPU."""
@@ -168,7 +189,7 @@ def _source(picture: Planes) -> tuple[np.generic, ...]:
     return (
         np.uint64(luma.address), np.uint64(blue.address), np.uint64(red.address + second),
         np.int64(luma.pitch), np.int64(blue.pitch if chroma else 0), np.int32(picture.width), np.int32(picture.height),
-        np.int32(step), *map(np.int32, shifts), np.int32(picture.shift), np.int32(picture.rotation // 90 % 4),
+        np.int32(step), *map(np.int32, shifts), np.int32(picture.shift), np.int32(picture.mirrored), np.int32(picture.rotation // 90 % 4),
         *matrix.ravel(),
     )  # fmt: skip
 

@@ -8,8 +8,8 @@
 //
 // Y, U, V are code values, shifted right by `shift` (P016 keeps them in the high bits). Chroma is found at (x >> shift_x,
 // y >> shift_y), the nearest sample, chroma_step samples from one to the next: 2 for NV12 and P016, 1 for planes of their
-// own, 0 for a picture without colour. Matrix, range and depth are all in the 3x4 matrix. rotation counts quarter turns
-// counter-clockwise and comes before the resize. rows and columns are those of the result. The tables are those of
+// own, 0 for a picture without colour. Matrix, range and depth are all in the 3x4 matrix. The picture is mirrored left to
+// right where that is asked for, then rotated by quarter turns counter-clockwise, then resized. rows and columns are those of the result. The tables are those of
 // gpuflow/ops/taps.py, which are torchvision's; a span without samples gives black. `numbers` holds 256 results of
 // number_bytes (2 or 4) for each channel; levels (1) are stored as they are and need none.
 //
@@ -33,7 +33,7 @@
 struct Picture {
     const unsigned char *luma, *blue, *red;
     long long luma_pitch, chroma_pitch;
-    int width, height, chroma_step, shift_x, shift_y, shift, rotation;
+    int width, height, chroma_step, shift_x, shift_y, shift, mirrored, rotation;
     float m[12];
 };
 
@@ -58,6 +58,7 @@ __device__ __forceinline__ unsigned int color_at(const Picture& p, int column, i
     if (p.rotation == 1) { x = p.width - 1 - row; y = column; }
     if (p.rotation == 2) { x = p.width - 1 - column; y = p.height - 1 - row; }
     if (p.rotation == 3) { x = row; y = p.height - 1 - column; }
+    if (p.mirrored) x = p.width - 1 - x;
     const long long line = (long long)(y >> p.shift_y) * p.chroma_pitch;
     const int at = (x >> p.shift_x) * p.chroma_step;
     const float luma = (float)(((const SAMPLE*)(p.luma + (long long)y * p.luma_pitch))[x] >> p.shift);
@@ -115,7 +116,7 @@ __device__ __forceinline__ void leave(int* left, int stride, int at, const Sums&
 extern "C" __global__ void picture(
     const unsigned char* luma, const unsigned char* blue, const unsigned char* red,
     long long luma_pitch, long long chroma_pitch, int width, int height,
-    int chroma_step, int shift_x, int shift_y, int shift, int rotation,
+    int chroma_step, int shift_x, int shift_y, int shift, int mirrored, int rotation,
     float m00, float m01, float m02, float m03,
     float m10, float m11, float m12, float m13,
     float m20, float m21, float m22, float m23,
@@ -129,7 +130,7 @@ extern "C" __global__ void picture(
 )
 {
     const Picture from = {
-        luma, blue, red, luma_pitch, chroma_pitch, width, height, chroma_step, shift_x, shift_y, shift, rotation,
+        luma, blue, red, luma_pitch, chroma_pitch, width, height, chroma_step, shift_x, shift_y, shift, mirrored, rotation,
         {m00, m01, m02, m03, m10, m11, m12, m13, m20, m21, m22, m23},
     };
     const Target to = {out, numbers, row_offsets, column_offsets, plane, number_bytes};

@@ -76,6 +76,9 @@ class _Shown:
     def displayed_size(self) -> tuple[int, int]:
         return self._info.displayed_size
 
+    def planes(self) -> None:
+        """None that a kernel would take."""
+
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
         out[...] = np.rot90(self._frame.to_ndarray(format="rgb24"), self._info.rotation // 90)
 

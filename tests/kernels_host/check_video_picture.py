@@ -57,11 +57,13 @@ def expect(
 def _cases() -> Iterator[tuple[Drawn, Form]]:
     for number, kind in enumerate(KINDS):
         size = SIZES[number % len(SIZES)]
-        drawn = draw(kind, size, rotation=90 * number % 360, full=number % 2 == 0, seed=number)
+        drawn = draw(
+            kind, size, rotation=90 * number % 360, full=number % 2 == 0, mirrored=number % 3 == 1, seed=number
+        )
         yield drawn, Form(drawn.planes.displayed_size)
         yield drawn, FORMS[number % len(FORMS)]
     for number, form in enumerate(FORMS):
-        yield draw("nv12", (30, 41), rotation=90 * number % 360), form
+        yield draw("nv12", (30, 41), rotation=90 * number % 360, mirrored=number > 2), form
         yield draw("p010", (41, 30), rotation=90 * number % 360), form
 
 

@@ -41,7 +41,14 @@ class Drawn:
 
 
 def draw(
-    kind: str, size: tuple[int, int], *, matrix: str = "bt709", full: bool = False, rotation: int = 0, seed: int = 0
+    kind: str,
+    size: tuple[int, int],
+    *,
+    matrix: str = "bt709",
+    full: bool = False,
+    rotation: int = 0,
+    mirrored: bool = False,
+    seed: int = 0,
 ) -> Drawn:
     """Noise over all code values; ``size`` is (height, width) before rotation. No plane has a byte after its last row."""
     count, bits, shift, halved = KINDS[kind]
@@ -54,12 +61,12 @@ def draw(
     parts = {1: [y], 2: [y, np.stack([u, v], -1).reshape(sides[0], -1)], 3: [y, u, v]}[count]
     laid = [_laid((part << shift).astype(dtype), gap=3 * (index > 0) + 5) for index, part in enumerate(parts)]
     planes = Planes(
-        tuple(plane for plane, _ in laid), width, height, matrix, full, bits, shift, rotation, halved,
+        tuple(plane for plane, _ in laid), width, height, matrix, full, bits, shift, rotation, halved, mirrored,
         on_host=True, owner=[memory for _, memory in laid],
     )  # fmt: skip
     if count == 1:
         u = v = np.full(sides, 1 << (bits - 1))
-    return Drawn(planes, y, _nearest(u, halved, size), _nearest(v, halved, size))
+    return Drawn(planes, y, nearest(u, halved, size), nearest(v, halved, size))
 
 
 def rounded_rgb(drawn: Drawn) -> NDArray[np.uint8]:
@@ -70,7 +77,7 @@ def rounded_rgb(drawn: Drawn) -> NDArray[np.uint8]:
     for column, values in ((2, drawn.v), (1, drawn.u), (0, drawn.y)):  # each product and sum is rounded once
         sums = (m[:, column] * values[..., None] + sums).astype(np.float32).astype(float)
     levels = np.floor(sums.astype(np.float32) + np.float32(0.5)).clip(0, 255).astype(np.uint8)
-    return np.rot90(levels, p.rotation // 90)
+    return _shown(levels, p)
 
 
 def exact_rgb(drawn: Drawn) -> NDArray[np.float64]:
@@ -84,7 +91,13 @@ def exact_rgb(drawn: Drawn) -> NDArray[np.float64]:
     red = luminance + 2 * (1 - red_weight) * redness
     blue = luminance + 2 * (1 - blue_weight) * blueness
     green = (luminance - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
-    return np.rot90((255 * np.stack([red, green, blue], -1)).clip(0, 255), p.rotation // 90)
+    return _shown((255 * np.stack([red, green, blue], -1)).clip(0, 255), p)
+
+
+def nearest(chroma: NDArray[Any], halved: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
+    """A chroma plane at the size of luma; ``halved``: how often its columns and rows are."""
+    rows, columns = np.arange(size[0]) >> halved[1], np.arange(size[1]) >> halved[0]
+    return np.asarray(chroma[np.ix_(rows, columns)], np.int64)
 
 
 def resized(rgb: NDArray[np.uint8], form: Form) -> NDArray[np.uint8]:
@@ -107,6 +120,10 @@ def arranged(levels: NDArray[np.uint8], form: Form) -> NDArray[Any]:
     return blocks.transpose(0, 3, 1, 4, 6, 2, 5)
 
 
+def _shown(rgb: NDArray[Any], planes: Planes) -> NDArray[Any]:
+    return np.rot90(rgb[:, ::-1] if planes.mirrored else rgb, planes.rotation // 90)
+
+
 def _laid(samples: NDArray[Any], gap: int) -> tuple[Plane, NDArray[np.uint8]]:
     rows, row_bytes = samples.shape[0], samples.shape[1] * samples.itemsize
     pitch = row_bytes + gap * samples.itemsize
@@ -114,11 +131,6 @@ def _laid(samples: NDArray[Any], gap: int) -> tuple[Plane, NDArray[np.uint8]]:
     for row in range(rows):
         memory[row * pitch : row * pitch + row_bytes] = samples[row].view(np.uint8)
     return Plane(int(memory.ctypes.data), pitch, rows, row_bytes), memory
-
-
-def _nearest(chroma: NDArray[Any], halved: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
-    rows, columns = np.arange(size[0]) >> halved[1], np.arange(size[1]) >> halved[0]
-    return np.asarray(chroma[np.ix_(rows, columns)], np.int64)
 
 
 def _gathered(levels: NDArray[np.uint8], table: Taps) -> NDArray[np.uint8]:

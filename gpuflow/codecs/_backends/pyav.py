@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pyav_planes import planes_of
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo, check_same_size
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.headers import RestartPoints
@@ -27,6 +28,7 @@ from gpuflow.codecs.video.plan import PacketRow, Segment, fed
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
+from gpuflow.planes import Planes
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
 AUDIO_CODECS = frozenset((
@@ -363,6 +365,10 @@ class _Picture:
         """See ``Surface``."""
         size = self._frame.height, self._frame.width
         return size[::-1] if self._info.rotation % 180 else size
+
+    def planes(self) -> Planes | None:
+        """See ``Surface``."""
+        return planes_of(self._frame, self._info)
 
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
         """Convert with the stream's matrix and range, mirror, rotate, write.

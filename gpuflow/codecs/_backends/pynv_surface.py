@@ -7,6 +7,7 @@ from typing import Any
 
 from gpuflow.codecs.base import VideoInfo
 from gpuflow.errors import UnsupportedFormat
+from gpuflow.planes import Plane, Planes
 
 Convert = Callable[..., None]  # gpuflow.ops.color.nv12_to_rgb; handed in, because codecs do not import ops
 _LEGACY, _PER_THREAD = 1, 2  # of ``__cuda_array_interface__["stream"]``: the two default streams
@@ -29,7 +30,18 @@ class PyNvSurface:
         return self._info.displayed_size
 
     def rgb_into(self, out: Any) -> None:
-        """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view.
+        """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view. Raises what ``planes`` does."""
+        info = self._info
+        luma, chroma = self.planes().planes
+        self._convert(
+            luma.address, chroma.address, out,
+            luma_pitch=luma.pitch, chroma_pitch=chroma.pitch, width=info.width, height=info.height,
+            matrix=info.matrix, full_range=info.full_range, bit_depth=info.bit_depth, rotation=info.rotation,
+            mirrored=info.mirrored, stream=self._stream,
+        )  # fmt: skip
+
+    def planes(self) -> Planes:
+        """Where it lies; our stream waits for whoever writes it.
 
         Raises:
             UnsupportedFormat: the picture has another size, depth or chroma than the clip; the kernel would read what
@@ -39,12 +51,20 @@ class PyNvSurface:
         views = self._frame.cuda()
         luma, chroma, pitch = planes([view.__cuda_array_interface__ for view in views], info)
         self._follow(views[0].__cuda_array_interface__.get("stream"))
-        self._convert(
-            luma, chroma, out,
-            luma_pitch=pitch, chroma_pitch=pitch, width=info.width, height=info.height,
-            matrix=info.matrix, full_range=info.full_range, bit_depth=info.bit_depth, rotation=info.rotation,
-            stream=self._stream,
-        )  # fmt: skip
+        item = 2 if info.bit_depth > 8 else 1
+        rows = ((luma, info.height, info.width), (chroma, -(-info.height // 2), info.width + info.width % 2))
+        return Planes(
+            tuple(Plane(address, pitch, count, samples * item) for address, count, samples in rows),
+            info.width,
+            info.height,
+            info.matrix,
+            info.full_range,
+            info.bit_depth,
+            shift=16 - info.bit_depth if item == 2 else 0,
+            rotation=info.rotation,
+            mirrored=info.mirrored,
+            owner=self._frame,
+        )
 
     def _follow(self, written_on: int | None) -> None:
         """Wait, on our stream, for the stream that the frame says it is written on."""
