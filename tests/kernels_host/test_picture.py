@@ -166,18 +166,28 @@ def test_on_a_gpu_it_equals_its_steps_in_numpy(where: str) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_tables_of_many_sizes_do_not_pile_up() -> None:
-    from gpuflow.ops.picture import PictureKernel
+def test_on_a_gpu_tables_of_many_sizes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuflow.ops import picture
 
     cupy = pytest.importorskip("cupy")
-    kernel, stream = PictureKernel(0), cupy.cuda.Stream(non_blocking=True)
+    monkeypatch.setattr(picture, "_MAX_TABLE_BYTES", 1 << 20)
+    kernel, stream = picture.PictureKernel(0), cupy.cuda.Stream(non_blocking=True)
     drawn = draw("nv12", (40, 4_000))
-    for width in range(3_000, 3_600):
+    for width in range(3_000, 3_060):
         form = Form((20, width))
         out = cupy.zeros(form.place_shape, cupy.uint8)
         kernel.write(drawn.planes, form, out, stream=stream)
+        assert kernel.table_bytes < 3 << 19
     np.testing.assert_array_equal(out.get(), resized(rounded_rgb(drawn), form))
-    assert kernel.table_bytes <= 66 << 20
+
+
+@pytest.mark.parametrize("canvas", [(1, 1), (224, 224), (1_080, 1_920), (16_384, 16_384), (2, 16_384)], ids=str)
+def test_a_block_needs_no_more_shared_memory_than_every_gpu_has(canvas: tuple[int, int]) -> None:
+    drawn, tables = draw("nv12", (3, 5)), HostTables()
+    planned = launch(drawn.planes, Form(canvas), 0, (3 * canvas[1], 3, 1), tables)
+    assert planned.shared_bytes <= 48 << 10
+    assert planned.grid[1] <= 65_535
+    assert planned.block[0] * planned.block[1] <= 1_024
 
 
 def _processor(family: str) -> Any:

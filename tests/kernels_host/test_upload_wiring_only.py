@@ -20,6 +20,7 @@ from gpuflow.codecs.base import VideoInfo
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.videos import cpu_decoder
 from gpuflow.config import Limits, VideoOptions
+from gpuflow.errors import InvalidOptions
 from gpuflow.flow.context import Deadline
 from gpuflow.flow.video import _Placing, _shape
 from gpuflow.flow.video_features import FeaturePlacing, plan_features, preset_of
@@ -35,7 +36,7 @@ from tests.flow.elementary import Kept
 from tests.flow.test_load_video import open_source
 from tests.kernels_host.conftest import Run
 from tests.kernels_host.cupy_wiring_only import Lease, module
-from tests.kernels_host.pictures import Drawn, draw, exact_rgb, nearest, rounded_rgb
+from tests.kernels_host.pictures import Drawn, draw, exact_rgb, nearest, resized, rounded_rgb
 from tests.parity.tolerances import TOLERANCES
 
 CLIPS: dict[str, dict[str, Any]] = {
@@ -176,6 +177,25 @@ def test_size_layout_and_type_are_those_of_the_cpus_route_wiring_only(layout: An
     for frame, rgb in zip(frames, plain, strict=True):
         expected = finish(resize_rgb(rgb, (45, 70), "bilinear"), planar=layout == "TCHW", dtype=dtype)
         np.testing.assert_array_equal(frame, expected)
+
+
+def test_tables_of_many_sizes_do_not_pile_up_wiring_only(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "_MAX_TABLE_BYTES", 10_000)
+    kernel, drawn = picture.PictureKernel(0), draw("nv12", (9, 60))
+    for width in range(200, 240):
+        form = Form((5, width))
+        out = cupy.empty(form.place_shape, np.uint8)
+        kernel.write(drawn.planes, form, out, stream=cupy.cuda.Stream.ptds)
+        np.testing.assert_array_equal(out, resized(rounded_rgb(drawn), form))
+        assert kernel.table_bytes < 20_000
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (3, 8, 8), (9, 8, 3)])
+def test_a_place_of_another_shape_is_refused_wiring_only(shape: tuple[int, ...], cupy: Any) -> None:
+    with pytest.raises(InvalidOptions, match="the place of a picture"):
+        picture.PictureKernel(0).write(
+            draw("nv12", (8, 8)).planes, Form((8, 8)), cupy.empty(shape, np.uint8), stream=cupy.cuda.Stream.ptds
+        )
 
 
 @pytest.mark.parametrize("resample", ["nearest", "lanczos"])
