@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from gpuflow.errors import UnsupportedFormat as UnsupportedFormat
     from gpuflow.flow.flow import Flow as Flow
     from gpuflow.flow.sync import SyncFlow as SyncFlow
+    from gpuflow.flow.sync import frames as frames
     from gpuflow.flow.sync import load as load
     from gpuflow.media import Features as Features
+    from gpuflow.media import FrameChunk as FrameChunk
     from gpuflow.media import Frames as Frames
     from gpuflow.media import Image as Image
     from gpuflow.media import Media as Media
@@ -72,8 +74,8 @@ _NAMES = {
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
     "flow.flow": ("Flow",),
-    "flow.sync": ("SyncFlow", "load"),
-    "media": ("Features", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),
+    "flow.sync": ("SyncFlow", "frames", "load"),
+    "media": ("Features", "FrameChunk", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),
     "memory.lease": ("Lease",),
     "memory.slab": ("Slab",),
     "memory.tiered": ("TieredMemory",),

@@ -73,10 +73,10 @@ class HandedStream:
         check_table(found, last - first + 1)
         return found.rows
 
-    def payloads(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]:
         """See ``ElementaryStream``."""
         room = max_payload_bytes(self._file_bytes, last - first + 1)
-        order: Any = wire.Packets(first, last, self._offset, self._block.size)
+        order: Any = wire.Packets(first, last, tuple(skipped), self._offset, self._block.size)
         parts: list[bytes] = []
         ended = False
         while not ended:

@@ -9,7 +9,7 @@ import math
 from itertools import pairwise
 
 from gpuflow.codecs._backends.pyav import CODECS, MAX_PACKETS
-from gpuflow.codecs.base import ImageInfo, VideoInfo
+from gpuflow.codecs.base import MAX_NOMINAL_FPS, ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
 from gpuflow.isolation.wire import AudioWanted, Disconnected
@@ -48,6 +48,10 @@ def check_clip(found: wire.Opened, limits: Limits) -> None:
     _require(all(earlier <= later for earlier, later in pairwise(times)))  # not true of NaN
     _require(math.isfinite(info.fps) and info.fps >= 0.0 and times[-1] <= info.duration_seconds)
     _require(info.duration_seconds <= limits.max_video_seconds)
+    _require(info.nominal_fps == 0.0 or 1.0 <= info.nominal_fps <= MAX_NOMINAL_FPS)
+    keys = found.key_indices
+    _require(all(0 <= index < len(times) for index in keys))
+    _require(all(earlier < later for earlier, later in pairwise(keys)))
 
 
 def check_plan(found: wire.Planned, wanted: set[int], limits: Limits) -> None:
@@ -55,8 +59,17 @@ def check_plan(found: wire.Planned, wanted: set[int], limits: Limits) -> None:
     segments = found.segments
     _require(all(0 <= segment.first <= segment.last < MAX_PACKETS for segment in segments))
     _require(all(earlier.last < later.first for earlier, later in pairwise(segments)))
+    for segment in segments:
+        places = [segment.first, *segment.skipped, segment.last + 1]
+        _require(all(earlier < later for earlier, later in pairwise(places)))  # a keyframe is never left out
     _require(sum(segment.num_packets for segment in segments) <= limits.max_decoded_frames)
     _require(sorted(index for segment in segments for index in segment.targets.values()) == sorted(wanted))
+
+
+def check_frame(found: wire.Frame, info: VideoInfo) -> tuple[int, int]:
+    """Likewise of a frame in a slot that has room for one of the clip's size: its height and width."""
+    _require(min(found.height, found.width) >= 1 and found.height * found.width <= info.height * info.width)
+    return found.height, found.width
 
 
 def check_table(found: wire.Table, num_packets: int) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
+from gpuflow.codecs.video.wholefile import WholeFile
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
-from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, OrderedArraySink, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
-from gpuflow.isolation.plausible import check_clip, check_pixels, check_plan, check_sound
+from gpuflow.isolation.plausible import check_clip, check_frame, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.process import WorkerProcess
 from gpuflow.isolation.wire import AudioWanted, Clock, Disconnected
@@ -27,6 +29,7 @@ from gpuflow.observe import log
 _GRACE_SECONDS = 0.5  # for a worker that was told to stop, until it is killed
 _SLOTS = 3  # one that is written, one that is read, one between
 _T = TypeVar("_T")
+GiveUp = Callable[[Collection[int]], None]
 
 
 class Isolated:
@@ -37,6 +40,11 @@ class Isolated:
         self._pool = pool
         self._slab = slab
         self._limits = limits or Limits()
+
+    @property
+    def contended(self) -> bool:
+        """See ``Decoding``: jobs wait for a worker."""
+        return self._pool.queued > 0
 
     @contextmanager
     def begin(
@@ -73,7 +81,7 @@ class _RemoteDecoder:
         self._slab = slab
         self._blob = blob
         self._kind = kind
-        self._limits = limits
+        self.limits = limits
         self.deadline = deadline
         self._full_seconds = full_seconds
         self._open = False  # a conversation is under way
@@ -95,7 +103,7 @@ class _RemoteDecoder:
         """See ``Decoder``. The samples lie in a lease of their own."""
         with self._conversation(wire.AudioJob(*self._common(), wanted)):
             found = self._answer(wire.Sound)
-            check_sound(found, wanted, self._limits)
+            check_sound(found, wanted, self.limits)
             spec = lay_out({"waveform": ("float32", found.shape)})
             with self._filled(spec) as lease:
                 self._finish()
@@ -109,13 +117,13 @@ class _RemoteDecoder:
         """See ``Decoder``."""
         with self._conversation(wire.VideoJob(*self._common())):
             found = self._answer(wire.Opened)
-            check_clip(found, self._limits)
+            check_clip(found, self.limits)
             yield _RemoteClip(self, found, self._slab)
 
     def plan(self, indices: Sequence[int]) -> DecodePlan:
         """What is to be decoded for these frames of an opened clip."""
         found = self.ask(wire.Plan(tuple(indices)), wire.Planned)
-        check_plan(found, set(indices), self._limits)
+        check_plan(found, set(indices), self.limits)
         return DecodePlan(found.segments)
 
     @contextmanager
@@ -176,7 +184,7 @@ class _RemoteDecoder:
         self._open = False
 
     def _common(self) -> tuple[int, MediaType, Limits, float]:
-        return len(self._blob.data), self._kind, self._limits, self.deadline.remaining_seconds
+        return len(self._blob.data), self._kind, self.limits, self.deadline.remaining_seconds
 
     @contextmanager
     def _conversation(self, job: wire.Job) -> Iterator[None]:
@@ -229,9 +237,12 @@ class _RemoteClip:
     def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
         self.info = opened.info
         self.pts_seconds: Sequence[float] = opened.pts_seconds
+        self.key_indices: Sequence[int] = opened.key_indices
+        self.file: WholeFile | None = None
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()
+        self._missing: set[int] = set()
         self._plan: DecodePlan | None = None
 
     def plan(self, indices: Sequence[int]) -> None:
@@ -239,24 +250,44 @@ class _RemoteClip:
         self._wanted = set(indices)
         self._plan = self._decoder.plan(indices)
 
-    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> None:
+    def decode(self, sink: ArraySink, decoder: PacketDecoder | None) -> tuple[int, ...]:
         """See ``Clip``: in the worker, or by a decoder here to which the worker hands packets."""
         try:
             if decoder is not None:
-                self._here(sink, decoder)
-            elif (places := sink.places) is not None:
+                return self._here(sink, decoder)
+            if (places := sink.places) is not None:
                 self._direct(sink, places)
             else:
                 self._through_slots(sink)
+            return tuple(sorted(self._missing))
         finally:
             self._decoder.end()
 
-    def _here(self, sink: ArraySink, decoder: PacketDecoder) -> None:
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``. Each frame goes through a slot: the block that it belongs to may not be there yet."""
+        try:
+            if decoder is None:
+                self._through_slots(sink, sink.give_up)
+                return
+            if self._plan is None:
+                raise ValueError("plan comes before decode")
+            with self._decoder.handed() as stream:
+                decode_in_order(
+                    stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline,
+                    max_packets=self._decoder.limits.max_decoded_frames,
+                )  # fmt: skip
+        finally:
+            self._decoder.end()
+
+    def _here(self, sink: ArraySink, decoder: PacketDecoder) -> tuple[int, ...]:
         """Packets by way of a block to a decoder of this process, which reads no container."""
         if self._plan is None:
             raise ValueError("plan comes before decode")
         with self._decoder.handed() as stream:
-            decode_frames(stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline)
+            return decode_frames(
+                stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline,
+                max_packets=self._decoder.limits.max_decoded_frames,
+            )  # fmt: skip
 
     def _direct(self, sink: ArraySink, places: dict[int, int]) -> None:
         """Each frame straight to its place in the result."""
@@ -264,29 +295,38 @@ class _RemoteClip:
         for frame in self._frames():
             sink.repeat(frame.index)
 
-    def _through_slots(self, sink: ArraySink) -> None:
+    def _through_slots(self, sink: ArraySink, give_up: GiveUp | None = None) -> None:
         """Frames by way of a few slots: what is done to one here is done while the next is decoded."""
         spec = lay_out({f"frame {n}": ("uint8", (*self.info.displayed_size, 3)) for n in range(_SLOTS)})
         with self._decoder.lease(spec) as lease:
             try:
                 slots = {lease.offset + part.offset: lease.array(part) for part in spec}
-                self._decoder.send(wire.Decode({}, tuple(slots)))
-                for frame in self._frames():
+                self._decoder.send(wire.Decode({}, tuple(slots), give_up is not None))
+                for frame in self._frames(give_up):
                     if frame.offset not in slots:
                         raise Disconnected("the worker has written somewhere else")
-                    sink.take(frame.index, slots[frame.offset])
+                    height, width = check_frame(frame, self.info)
+                    place = slots[frame.offset].reshape(-1)[: 3 * height * width]
+                    sink.take(frame.index, place.reshape(height, width, 3))
                     self._decoder.send(wire.Free(frame.offset))
             finally:
                 self._decoder.end()
 
-    def _frames(self) -> Iterator[wire.Frame]:
-        missing = set(self._wanted)
+    def _frames(self, give_up: GiveUp | None = None) -> Iterator[wire.Frame]:
+        """Frames as they come. With ``give_up`` they come in order, and those that do not are told of in their turn."""
+        missing = self._missing = set(self._wanted)
+        given_up: set[int] = set()
         while not isinstance(answer := self._decoder.receive(), wire.Done):
+            if isinstance(answer, wire.Missing) and give_up is not None and missing.issuperset(answer.indices):
+                given_up.update(answer.indices)
+                give_up(answer.indices)
+                continue
             if not isinstance(answer, wire.Frame) or answer.index not in missing:
                 raise Disconnected("the worker answers with a frame that nobody asked for")
             missing.discard(answer.index)
             yield answer
-        if missing:
+        told = sorted(missing) == sorted(answer.missing) and (give_up is None or missing == given_up)
+        if not told or (give_up is None and missing == self._wanted):
             raise Disconnected("the worker ends and leaves frames out")
 
 

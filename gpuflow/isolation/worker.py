@@ -6,11 +6,13 @@ Started as a fresh interpreter (never a fork) with one socket. Torch is not impo
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import socket
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -20,10 +22,11 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
-from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
+from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded, UnsupportedFormat
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import decode_sound
 from gpuflow.isolation.packets import Handing
@@ -181,8 +184,7 @@ class Worker:
         self._inbox.begin(job.seconds)
         data = self._inbox.read(job.nbytes)
         try:
-            self._do(job, data)
-            answer: Any = wire.Done()
+            answer: Any = wire.Done(self._do(job, data))
         except GpuflowError as error:
             answer = wire.Failed(type(error).__name__, str(error)[: wire.MAX_TEXT])
         except MemoryError:
@@ -191,13 +193,14 @@ class Worker:
             answer = wire.Failed(GpuflowError.__name__, f"unexpected {type(error).__name__} in a decode worker")
         self._inbox.send(answer)
 
-    def _do(self, job: Any, data: bytes) -> None:
+    def _do(self, job: Any, data: bytes) -> tuple[int, ...]:
+        if isinstance(job, wire.VideoJob):
+            return self._video(job, data)
         if isinstance(job, wire.ImageJob):
             self._image(job, data)
-        elif isinstance(job, wire.AudioJob):
-            self._audio(job, data)
         else:
-            self._video(job, data)
+            self._audio(job, data)
+        return ()
 
     def _image(self, job: wire.ImageJob, data: bytes) -> None:
         decoded = decode_image(data, job.info, frame=job.frame, torch_free=True)
@@ -214,9 +217,9 @@ class Worker:
         )
         self._view(self._inbox.next().offset, "float32", shape)[...] = samples
 
-    def _video(self, job: wire.VideoJob, data: bytes) -> None:
+    def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)
-        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds)))
+        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds), source.key_indices))
         plan = source.plan(self._inbox.next().indices, limits=job.limits)
         self._inbox.send(wire.Planned(plan.segments))
         order = self._inbox.next()
@@ -224,9 +227,14 @@ class Worker:
             self._hand_over(source.demuxed, order)
         self._inbox.give_slots(order.slots)
         sink = _Writing(self, source.info, order.places)
-        decode_frames(
-            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool
-        )
+        decode: Any = decode_frames
+        if order.in_order:  # one segment after another: frames of a later one would fill the slots
+            decode = decode_in_order
+        missing: tuple[int, ...] = decode(
+            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox,
+            pool=None if order.in_order else self._pool, max_packets=job.limits.max_decoded_frames,
+        )  # fmt: skip
+        return missing
 
     def _hand_over(self, stream: ElementaryStream, order: Any) -> NoReturn:
         """Give packets until ``Stop``, which raises."""
@@ -235,17 +243,28 @@ class Worker:
                 self._inbox.send(wire.Table(tuple(stream.table(order.first, order.last))))
             elif isinstance(order, wire.Packets):
                 block = self._view(order.offset, "uint8", (order.nbytes,))
-                handing = Handing(stream.payloads(order.first, order.last), block, self._inbox)
+                handing = Handing(stream.payloads(order.first, order.last, order.skipped), block, self._inbox)
                 self._inbox.send(handing.fill())
             else:
                 self._inbox.send(handing.fill())
             order = self._inbox.next()
 
-    def put(self, index: int, surface: Surface, shape: tuple[int, int, int], place: int | None) -> None:
-        """Write a frame to its place, or to the next free slot, and say so."""
+    def put(self, index: int, surface: Surface, info: VideoInfo, place: int | None) -> None:
+        """Write a frame to its place, or to the next free slot, which has room for the clip's first, and say so."""
+        (height, width), room = info.displayed_size, math.prod(info.displayed_size)
+        if place is None:
+            height, width = surface.displayed_size
+        if height * width > room:
+            raise UnsupportedFormat(
+                f"the picture size grows from {info.width}x{info.height} to {width}x{height} within the clip"
+            )
         offset = self._inbox.take_slot() if place is None else place
-        surface.rgb_into(self._view(offset, "uint8", shape))
-        self._inbox.send(wire.Frame(index, offset))
+        surface.rgb_into(self._view(offset, "uint8", (height, width, 3)))
+        self._inbox.send(wire.Frame(index, offset, height, width))
+
+    def give_up(self, indices: tuple[int, ...]) -> None:
+        """Frames that do not come out; said at once, for those behind them wait."""
+        self._inbox.send(wire.Missing(indices))
 
     def _view(self, offset: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
@@ -257,12 +276,20 @@ class _Writing:
 
     def __init__(self, worker: Worker, info: VideoInfo, places: dict[int, int]) -> None:
         self._worker = worker
-        self._shape = (*info.displayed_size, 3)
+        self._info = info
         self._places = places
 
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
-        self._worker.put(index, surface, self._shape, self._places.get(index))
+        self._worker.put(index, surface, self._info, self._places.get(index))
+
+    def give_up(self, indices: Collection[int]) -> None:
+        """Say so."""
+        self._worker.give_up(tuple(indices))
+
+    def make_room(self, indices: Collection[int]) -> bool:
+        """Never: slots become free one at a time."""
+        return False
 
 
 def keep_memory() -> None:

@@ -18,8 +18,9 @@ class ElementaryStream(Protocol):
         """What the container says about packets ``first`` .. ``last``."""
         ...
 
-    def payloads(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-        """``(position, bytes)`` of these packets: H.264 and HEVC with start codes, headers where decoding begins."""
+    def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]:
+        """``(position, bytes)`` of these packets without those ``skipped``: H.264 and HEVC with start codes, headers
+        where decoding begins."""
         ...
 
 
