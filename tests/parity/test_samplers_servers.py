@@ -1,7 +1,7 @@
 """Samplers against the servers' rules, written once more with numpy and torch from what their sources do, and vectors.
 
-None of the servers is installed here. Read: vLLM 0.33 (``vllm/multimodal/video.py``), SGLang 0.5.23
-(``processors/qwen_vl.py``), Dynamo at 054739914 (``video.rs``) and 35ef401e4 (``nvdec_decoder.py``).
+None of the servers is installed here; ``gpuflow.samplers.table`` says what was read. Vectors were worked out by hand,
+those of Dynamo's moments were recorded from its formula.
 """
 
 from __future__ import annotations

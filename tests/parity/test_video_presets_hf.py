@@ -59,6 +59,7 @@ CLIPS: dict[str, dict[str, Any]] = {
     "wide": {"size": (160, 96), "num_frames": 12},
     "tall": {"size": (50, 338), "num_frames": 9},
     "large": {"size": (640, 480), "num_frames": 6, "gop": 2},
+    "turned": {"size": (160, 96), "num_frames": 6, "rotation": 90},
 }
 
 
