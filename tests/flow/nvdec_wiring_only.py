@@ -72,7 +72,8 @@ class NvdecWiringOnly:
     ``before``: called before each packet is decoded, with its decoder and timestamp."""
 
     __version__ = "wiring only"
-    OutputColorType = SimpleNamespace(NATIVE="native")
+    OutputColorType = SimpleNamespace(NATIVE="native", RGB="rgb")
+    DisplayDecodeLatencyType = SimpleNamespace(NATIVE="native", LOW="low")
     cudaVideoCodec = SimpleNamespace(**{name: name for name in NAMES})
 
     def __init__(self, *, limit: int = 1_000, caps: dict[str, int] | None = None) -> None:
@@ -118,6 +119,7 @@ class NvdecWiringOnly:
                 Stream=lambda non_blocking: StreamWiringOnly(self.log),
                 Event=lambda block, disable_timing: EventWiringOnly(),
                 driver=SimpleNamespace(ctxGetCurrent=lambda: 1),
+                runtime=SimpleNamespace(memGetInfo=lambda: (1 << 30, 1 << 30)),
             )
         )
 

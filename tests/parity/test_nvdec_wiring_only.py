@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpuflow.codecs import videos
 from gpuflow.codecs._backends import pynv_caps, pynvvideocodec
 from gpuflow.codecs._backends.pynv_simple import SimpleVideoDecoder
 from gpuflow.codecs._backends.pynv_surface import planes
@@ -24,8 +26,10 @@ from gpuflow.codecs.base import Capability, VideoInfo
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.config import Limits, NvdecPolicy
+from gpuflow.device import Device
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeadlineExceeded, InvalidOptions, UnsupportedFormat
-from gpuflow.flow.context import Deadline
+from gpuflow.flow import video
+from gpuflow.flow.context import Deadline, LoadContext
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.elementary import Kept
 from tests.flow.nvdec_wiring_only import CAPS, NvdecWiringOnly, convert, plane
@@ -402,6 +406,34 @@ def test_a_gpu_that_answers_rubbish_is_not_used_wiring_only(
     assert decoder.lanes == pynvvideocodec.DEFAULT_SESSIONS
 
 
+def test_a_clip_that_the_gpu_does_not_take_is_decoded_on_the_cpu_with_the_reason_or_refused_wiring_only(
+    nvdec: NvdecWiringOnly, monkeypatch: pytest.MonkeyPatch, context: LoadContext
+) -> None:
+    def answer(gpuid: int, codec: str, bitdepth: int) -> dict[str, int]:
+        return HOPPER.get((codec, bitdepth), {"supported": 0, "num_decoder_engines": 0})
+
+    monkeypatch.setattr(nvdec, "GetDecoderCaps", answer)
+    videos._gpu_decoder.cache_clear()
+    context.device = Device("cuda:0", "a fake")
+    for arguments, reason in (
+        ({}, None),
+        ({"codec": "libsvtav1"}, "this GPU's NVDEC does not decode av1 with 8 bits"),
+        ({"pixel_format": "yuv420p10le"}, "this GPU's NVDEC does not decode h264 with 10 bits"),
+        ({"pixel_format": "yuv422p"}, "NVDEC is used for 4:2:0; this h264 is 4:2:2"),
+        ({"codec": "libx265", "size": (128, 96)}, "NVDEC takes widths of 144 .. 8192: hevc 8 bit 128x96"),
+    ):
+        clip: Any = SimpleNamespace(info=open_source(make_clip(num_frames=4, **arguments)).info, file=None)
+        context.device_asked = "auto"
+        decoder, fallback = video._choose_decoder(clip, context)
+        assert (decoder.name if decoder else None, fallback) == (None if reason else "pynvvideocodec", reason)
+        if reason:
+            context.device_asked = "cuda"
+            with pytest.raises(BackendUnavailable, match="was asked for"):
+                video._choose_decoder(clip, context)
+    assert context.counters.snapshot() == {'gpuflow_fallback_total{modality="video"}': 4}
+    videos._gpu_decoder.cache_clear()
+
+
 # The second route
 
 
@@ -472,8 +504,6 @@ def test_simple_decoder_that_counts_otherwise_is_not_believed_wiring_only(nvdec:
 def test_the_route_is_chosen_by_the_policy_or_by_what_the_library_takes_wiring_only(
     nvdec: NvdecWiringOnly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpuflow.codecs import videos
-
     monkeypatch.setattr(videos, "_made", [])
     pynv_caps.packets_refused.cache_clear()
 
