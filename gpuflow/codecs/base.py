@@ -72,8 +72,8 @@ class VideoInfo:
     bit_depth: int = 8
     chroma: str = "420"
     profile: str = ""
-    nominal_fps: float = 0.0
     mirrored: bool = False
+    nominal_fps: float = 0.0
 
     @property
     def displayed_size(self) -> tuple[int, int]:

@@ -2,3 +2,4 @@
 
 from gpuflow.fetch.budget import ByteBudget as ByteBudget
 from gpuflow.fetch.fetcher import Fetcher as Fetcher
+from gpuflow.fetch.growing import GrowingBody as GrowingBody

@@ -8,18 +8,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpuflow.codecs._backends.pyav_growing import Uncertain
 from gpuflow.codecs.base import Surface
 from gpuflow.config import VideoOptions
 from gpuflow.errors import CorruptMedia, GpuflowError, InvalidOptions, LimitExceeded, SlabExhausted
+from gpuflow.flow.clip_inputs import ClipInput
 from gpuflow.flow.context import LoadContext, check_resize
-from gpuflow.flow.dispatch import recognise
 from gpuflow.flow.frames import Delivery
 from gpuflow.flow.preload import preload
 from gpuflow.flow.turns import Turn
 from gpuflow.flow.video import _choose_decoder, _Chosen, _describe, _Placing, _shape, _target_size
 from gpuflow.flow.video_dali import refuse_dali
 from gpuflow.isolation.decoding import Clip
-from gpuflow.media import Blob, FrameChunk, Stage, TensorSpec, block_bytes, lay_out
+from gpuflow.media import FrameChunk, Stage, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.frames import settle
 from gpuflow.sampling import choose_indices
@@ -32,13 +33,13 @@ class GaveWay(GpuflowError):
 
 
 def load_chunks(
-    blob: Blob, options: VideoOptions, size: int, context: LoadContext, delivery: Delivery, turn: Turn
+    source: ClipInput, options: VideoOptions, size: int, context: LoadContext, delivery: Delivery, turn: Turn
 ) -> None:
     """Decode the wanted frames and deliver them in chunks of ``size``; blocking.
 
-    The clip is read once where frames are wanted in the order of display; otherwise once a chunk.
-
-    Frames that are damaged are left out of their chunk and named there, unless ``strict``; a chunk may be empty then.
+    The clip is read once where frames are wanted in the order of display; otherwise once a chunk. Frames that are damaged
+    are left out of their chunk and named there, unless ``strict``; a chunk may be empty then. The last one is delivered
+    when all bytes have come.
 
     Raises:
         InvalidOptions: the options name a preset.
@@ -46,16 +47,20 @@ def load_chunks(
     """
     if options.preset is not None:
         raise InvalidOptions("a preset makes features of all frames together: use load")
-    kind, _ = recognise(blob, "video", context)
     preload("video", on_gpu=context.device.is_cuda, resize=options.size is not None, dali=False)
-    chunks = Chunks(options, size, context, delivery, turn, blob.content_hash)
+    chunks = Chunks(options, size, context, delivery, turn, source)
     try:
         while not chunks.complete:
             try:
-                with context.decoder(blob, kind, "video") as decoder, decoder.clip() as clip:
+                with source.opened(context) as clip:
                     chunks.decode_from(clip)
+                source.complete()
+                chunks.deliver()
             except GaveWay:
                 chunks.wait_without_decoder()
+            except Uncertain:
+                source.complete()
+        chunks.require_some()
     finally:
         chunks.close()
 
@@ -82,14 +87,15 @@ class Chunks:
         context: LoadContext,
         delivery: Delivery,
         turn: Turn,
-        content_hash: str | None,
+        source: ClipInput,
     ) -> None:
         self._options = options
         self._size = size
         self._context = context
         self._delivery = delivery
         self._turn = turn
-        self._content_hash = content_hash
+        self._bytes = source
+        self._told = source.content_hash is not None
         self._lock = threading.Lock()
         self._parts: list[tuple[int, ...]] | None = None
         self._expected: list[set[int]] = []  # by chunk
@@ -110,14 +116,18 @@ class Chunks:
         """Decode what is expected: all of it, or the next chunk where the frames are wanted in another order.
 
         Raises:
-            CorruptMedia: no frame came out of the whole clip; with ``strict``, or one did not.
+            CorruptMedia: a frame did not come out, with ``strict``.
         """
         chosen = self._chosen = self._choose(clip)
         expected = self._expected[self._next :] if self._in_order else self._expected[self._next : self._next + 1]
-        clip.plan(sorted(set().union(*expected)))
-        clip.decode_in_order(self, chosen.on_gpu)
-        lost = set().union(*self._lost)
-        if self.complete and lost.issuperset(chosen.indices):
+        clip.plan(sorted(set[int]().union(*expected)))
+        if any(expected):
+            clip.decode_in_order(self, chosen.on_gpu)
+
+    def require_some(self) -> None:
+        """Raise ``CorruptMedia`` when no frame came out of the whole clip."""
+        chosen, lost = self._of_clip(), set[int]().union(*self._lost)
+        if lost.issuperset(chosen.indices):
             raise CorruptMedia(chosen.loss(sorted(lost)))
 
     def wait_without_decoder(self) -> None:
@@ -178,6 +188,8 @@ class Chunks:
     def _choose(self, clip: Clip) -> _Chosen:
         """What is wanted of an opened clip; of one that is opened again, the same."""
         if self._chosen is not None:
+            if list(clip.pts_seconds) != list(self._chosen.clip.pts_seconds):
+                raise CorruptMedia("the frames are others than the header said that came first")
             return replace(self._chosen, clip=clip)
         options, limits = self._options, self._context.limits
         with self._context.stage("probe"):
@@ -275,12 +287,20 @@ class Chunks:
         settle(block.lease)
         with self._lock:
             self._expected[number].discard(index)
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Deliver what is complete and next; the last chunk with the hash of all bytes."""
+        with self._lock:
             while self._next in self._blocks and not self._expected[self._next]:
+                if self._next == len(self._expected) - 1 and self._bytes.content_hash is None:
+                    return
                 self._deliver(self._next, self._blocks.pop(self._next))
                 self._next += 1
 
     def _deliver(self, number: int, block: _Block) -> None:
         chosen, parts, lost = self._of_clip(), self._parts or [], self._lost[number]
+        is_last = number == len(parts) - 1
         came_out, specs = tuple(index for index in parts[number] if index not in lost), block.specs
         try:
             if lost:
@@ -296,11 +316,11 @@ class Chunks:
                 specs,
                 _describe(chosen, came_out, sorted(lost), self._options),
                 index=number,
-                is_last=number == len(parts) - 1,
+                is_last=is_last,
                 backend=chosen.backend,
                 fallback=chosen.fallback,
                 stages=self._stages(),
-                content_hash=self._content_hash,
+                content_hash=self._bytes.content_hash if is_last or self._told else None,
             )
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -25,8 +25,9 @@ from gpuflow.config import (
 )
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
-from gpuflow.fetch import ByteBudget, Fetcher
+from gpuflow.fetch import ByteBudget, Fetcher, GrowingBody
 from gpuflow.flow.chunks import load_chunks
+from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, stream_chunks
@@ -282,27 +283,38 @@ class Flow:
     ) -> AsyncIterator[FrameChunk]:
         deadline = WorkDeadline(limits.deadline_seconds)
         bounds = Bounds(limits, deadline, None)
-        with self._admission(deadline):
-            async with self._stream_place(deadline):
-                started = time.perf_counter()
-                blob = await self._fetch(source, bounds)
-                fetched = Stage("fetch", started, time.perf_counter() - started)
-                with self._holding(len(blob.data)):
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._admission(deadline))
+            await stack.enter_async_context(self._stream_place(deadline))
+            started = time.perf_counter()
+            source_of = await self._clip_input(source, bounds, stack)
+            fetched = Stage("fetch", started, time.perf_counter() - started)
 
-                    def work(delivery: Delivery, turn: Turn) -> None:
-                        with self._surprises_logged():
-                            load_chunks(blob, options, size, self._context(bounds), delivery, turn)
+            def work(delivery: Delivery, turn: Turn) -> None:
+                with self._surprises_logged():
+                    load_chunks(source_of(turn), options, size, self._context(bounds), delivery, turn)
 
-                    await self._acquire_worker(deadline)
-                    chunks = stream_chunks(
-                        work, pool=self._stream_pool, permits=self._permits, deadline=deadline, ahead=ahead
-                    )
-                    async with aclosing(chunks):
-                        async for chunk in chunks:
-                            if chunk.is_first:
-                                chunk.stages = (fetched, *chunk.stages)
-                            self._note_device(chunk, count=chunk.is_first)
-                            yield chunk
+            await self._acquire_worker(deadline)
+            chunks = stream_chunks(work, pool=self._stream_pool, permits=self._permits, deadline=deadline, ahead=ahead)
+            await stack.enter_async_context(aclosing(chunks))
+            async for chunk in chunks:
+                if chunk.is_first:
+                    chunk.stages = (fetched, *chunk.stages)
+                self._note_device(chunk, count=chunk.is_first)
+                yield chunk
+
+    async def _clip_input(self, source: Source, bounds: Bounds, stack: AsyncExitStack) -> Callable[[Turn], ClipInput]:
+        """The bytes of a clip, until ``stack`` ends. What comes over the network is decoded while it comes, unless
+        workers decode: they are given all of it with their job."""
+        if source.kind != "url" or not isinstance(self._decoding, InProcess):
+            blob = await self._fetch(source, bounds)
+            stack.enter_context(self._holding(len(blob.data)))
+            return lambda _: WholeClip(blob)
+        decoding, deadline = self._decoding, bounds.deadline
+        body = GrowingBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
+        fetching = asyncio.create_task(self._fetcher.receive(source, body, limits=bounds.limits))
+        stack.push_async_callback(_cancelled, fetching)
+        return lambda turn: GrowingClip(body, turn, decoding, deadline.check)
 
     def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
         """Counters and the state of the result slab."""
@@ -478,6 +490,11 @@ def _modality_of(media: Media) -> Modality:
     if isinstance(metadata, ImageMetadata):
         return "image"
     return "video" if isinstance(metadata, VideoMetadata) else "audio"
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _release_unwanted(future: Future[Media]) -> None:

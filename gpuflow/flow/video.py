@@ -296,6 +296,7 @@ def _describe(chosen: _Chosen, indices: Sequence[int], missing: Sequence[int], o
         color_matrix=info.matrix,
         color_range="full" if info.full_range else "limited",
         bit_depth=info.bit_depth,
+        mirrored=info.mirrored,
         nominal_fps=info.nominal_fps,
         keyframes=tuple(index in keys for index in indices),
         missing_indices=tuple(sorted({*missing, *chosen.without})),

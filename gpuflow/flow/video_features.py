@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.config import VideoOptions
-from gpuflow.errors import InvalidOptions
+from gpuflow.errors import InvalidOptions, UnsupportedFormat
 from gpuflow.media import TensorSpec, VideoMetadata
 from gpuflow.memory import Lease
 from gpuflow.ops.clip_exact import place_frame, write_beside
@@ -57,7 +57,7 @@ class FeaturePlacing:
     def __init__(
         self, info: VideoInfo, plan: ImagePlan, indices: Sequence[int], lease: Lease, spec: TensorSpec, *, on_host: bool
     ) -> None:
-        self._shown = info.displayed_size
+        self._info = info
         self._plan = plan
         self._lease = lease
         self._spec = spec
@@ -69,12 +69,18 @@ class FeaturePlacing:
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, and ``take``."""
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
     def take(self, index: int, rgb: Any) -> None:
-        """Resize, normalise, lay out."""
+        """Resize, normalise, lay out.
+
+        Raises:
+            UnsupportedFormat: a picture of another size, which no processor takes beside the others.
+        """
+        if rgb.shape[:2] != self._info.displayed_size:
+            raise UnsupportedFormat("the picture size changes within the clip; a preset is of frames of one size")
         place_frame(rgb, self._places[index], self._plan, self._lease, self._spec)
 
     def repeat(self, index: int) -> None:

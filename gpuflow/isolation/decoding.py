@@ -150,6 +150,10 @@ class InProcess:
         """See ``Decoding``."""
         yield _InProcessDecoder(blob.data, kind, limits, deadline, self._pool)
 
+    def clip_of(self, source: PacketSource, *, limits: Limits, deadline: Clock) -> Clip:
+        """A clip that was opened already, of bytes that may still come."""
+        return _InProcessClip(source, limits, deadline, self._pool)
+
 
 class _InProcessDecoder:
     """``Decoder`` by the codecs themselves."""

@@ -18,7 +18,7 @@ def finish(rgb: Any, *, planar: bool, dtype: str) -> Any:
     if dtype == "uint8":
         return frame
     scaled = frame.astype("float32") / np.float32(255)
-    return _bfloat16_bits(scaled) if dtype == "bfloat16" else scaled.astype(dtype, copy=False)
+    return bfloat16_bits(scaled) if dtype == "bfloat16" else scaled.astype(dtype, copy=False)
 
 
 def store(frame: Any, target: Any, lease: Lease) -> None:
@@ -66,7 +66,7 @@ def scratch(shape: tuple[int, ...], like: Any) -> Any:
     return cupy.empty(shape, cupy.uint8)
 
 
-def _bfloat16_bits(scaled: Any) -> Any:
-    """Round to nearest, ties to even; the values are finite and lie in 0..1."""
-    bits = scaled.view("uint32")
+def bfloat16_bits(values: Any) -> Any:
+    """float32 rounded to nearest, ties to even, as its bits in uint16; the values are finite."""
+    bits = values.view("uint32")
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("uint16")

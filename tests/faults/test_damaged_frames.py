@@ -19,6 +19,7 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.video import load_video_features
 from gpuflow.media import Blob, Features, Frames, VideoMetadata
 from gpuflow.presets.video import video_preset
+from gpuflow.transfer import Descriptor, Publisher, Reader
 from tests.flow.clips import decode_all, make_clip
 
 MP4 = MediaType("mp4", "video", "mov")
@@ -103,3 +104,15 @@ def test_a_preset_that_needs_more_frames_than_came_out_says_so(context: LoadCont
     assert video_preset("qwen3-vl").temporal_patch == 2
     with pytest.raises(CorruptMedia, match="damaged: 3; this preset needs 2 frames or more; there is 1"):
         load_video_features(Blob(damaged(3), "hash"), MP4, VideoOptions(indices=(3, 4), preset="qwen3-vl"), context)
+
+
+def test_what_came_out_is_read_by_others_without_the_gaps(flow: SyncFlow) -> None:
+    with (
+        flow.load(damaged(3, 7), options=VideoOptions(indices=(2, 3, 4))) as frames,
+        Publisher(flow.slab, transports="inproc") as publisher,
+        Reader(slab_bytes="8MiB", device="cpu", transports="inproc") as reader,
+    ):
+        sent = Descriptor.from_bytes(publisher.publish(frames).to_bytes())
+        with reader.read(sent) as received:
+            assert received.metadata == frames.metadata
+            np.testing.assert_array_equal(received.numpy(), RIGHT[[2, 4]])

@@ -141,12 +141,25 @@ def with_cover() -> bytes:
     return buffer.getvalue()
 
 
-def two_videos(container: str = "matroska") -> bytes:
-    """A short preview of another size, then the film."""
+def moov_first(data: bytes) -> bytes:
+    """The same MP4 with its movie header before its media, as ``qt-faststart`` writes it."""
+    at = data.index(b"mdat") - 4
+    size = struct.unpack_from(">I", data, at)[0]
+    media, header = data[at : at + size], bytearray(data[at + size :])
+    table = header.index(b"stco") + 4
+    for place in range(table + 8, table + 8 + 4 * struct.unpack_from(">I", header, table + 4)[0], 4):
+        struct.pack_into(">I", header, place, struct.unpack_from(">I", header, place)[0] + len(header))
+    return data[:at] + bytes(header) + media
+
+
+def two_videos(container: str = "matroska", *, default: int | None = None) -> bytes:
+    """A short preview of another size, then the film; one of them is the ``default``, or neither is."""
     buffer = io.BytesIO()
     small, large = packets_of(make_clip(num_frames=8, size=(64, 48))), packets_of(make_clip())
     with av.open(buffer, "w", format=container) as output:
-        copies = [output.add_stream_from_template(part[0].stream) for part in (small, large)]
+        copies: list[Any] = [output.add_stream_from_template(part[0].stream) for part in (small, large)]
+        for number, copied in enumerate(copies):
+            copied.disposition = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
         for copied, part in zip(copies, (small, large), strict=True):
             for packet in part:
                 packet.stream = copied
@@ -156,6 +169,8 @@ def two_videos(container: str = "matroska") -> bytes:
 
 def two_sizes(codec: str, into: str, *, sizes: tuple[tuple[int, int], ...] = ((160, 96), (128, 64))) -> bytes:
     """Two encodings in one stream, the second's headers in band."""
+    if into in ("obu", "h264"):
+        return b"".join(make_clip(codec, 30, container=into, size=size, gop=10) for size in sizes)
     raw = "mpegts" if codec in ("libx264", "libx265") else "matroska"
     parts = [packets_of(make_clip(codec, 30, container=raw, size=size, gop=10), raw) for size in sizes]
     first = parts[0]

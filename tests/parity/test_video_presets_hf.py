@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import ImageOptions, Limits, VideoOptions
-from gpuflow.errors import GpuflowError, InvalidOptions, LimitExceeded
+from gpuflow.errors import GpuflowError, InvalidOptions, LimitExceeded, UnsupportedFormat
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.flow.video import load_video_features
@@ -239,6 +239,13 @@ def test_presets_are_the_same_in_sandboxed_processes() -> None:
     assert torch.equal(found[0]["pixel_values_videos"], expected["pixel_values_videos"])
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_clip_whose_pictures_change_size_is_refused(context: LoadContext) -> None:
+    data = make_clip(container="mpegts") + make_clip(container="mpegts", size=(128, 64))
+    options = VideoOptions(num_frames=8, preset="llava-onevision")
+    with pytest.raises(UnsupportedFormat, match="a preset is of frames of one size"):
+        load_video_features(Blob(data, "hash"), MediaType("mpegts", "video", "mpegts"), options, context)
 
 
 def test_an_image_is_not_made_by_a_preset_of_videos(context: LoadContext) -> None:

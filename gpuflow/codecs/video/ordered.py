@@ -114,6 +114,8 @@ class _Ordered(Generic[_Stream]):
 
     def _decode(self, segment: Segment) -> set[int]:
         self.ending.check()
+        prepared: Any = getattr(self.stream, "prepared", None)
+        segment = prepared(segment) if prepared is not None and not segment.counted else segment
         return self.decoder.decode(self.stream, self.info, segment, self.sink, self.ending)
 
     def _lacking(self, segment: Segment, found: set[int]) -> set[int]:

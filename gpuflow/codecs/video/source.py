@@ -60,7 +60,11 @@ class PacketSource:
         if not kind.format or kind.modality == "image":
             raise UnsupportedFormat(f"{kind.name} is no container of video")
         container_claims(data, kind, limits, wanted="video")
-        demuxed = pyav.demux(data, kind, limits=limits, deadline=deadline)
+        return cls.of(pyav.demux(data, kind, limits=limits, deadline=deadline), limits=limits, deadline=deadline)
+
+    @classmethod
+    def of(cls, demuxed: pyav.Demuxed, *, limits: Limits, deadline: Deadline) -> PacketSource:
+        """The clip whose packets were read; raises as ``open``."""
         facts = pyav.first_picture(demuxed)
         check_size(facts.width, facts.height, limits)
         order = None if demuxed.order_unknown else display_order(demuxed.rows)
@@ -89,8 +93,10 @@ class PacketSource:
             plan = plan_by_count(len(self.demuxed.packets), indices)
         else:
             plan = plan_by_time(self.demuxed.rows, self._order, indices).joined(restart_packets)
-            if (read := role_reader(self.demuxed.codec, self.demuxed.extradata or b"")) is not None:
-                packets = self.demuxed.packets
+            packets = self.demuxed.packets
+            # of a file that is still coming, segments are thinned when their packets are here
+            read = role_reader(self.demuxed.codec, self.demuxed.extradata or b"")
+            if read is not None and isinstance(packets, tuple):
                 plan = plan.thinned(self.demuxed.rows, lambda position: read(memoryview(packets[position])))
         if plan.num_packets > limits.max_decoded_frames:
             raise LimitExceeded(
