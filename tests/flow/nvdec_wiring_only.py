@@ -8,15 +8,20 @@ What NVDEC itself does with packets only a machine with a GPU can tell.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+from gpuflow.codecs._backends import pynv_caps
+from gpuflow.codecs.base import Capability
 
 DECODERS = {"vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 NAMES = {"H264": "h264", "HEVC": "hevc", "VP8": "vp8", "VP9": "vp9", "AV1": "av1", "MPEG4": "mpeg4", "JPEG": "mjpeg"}
@@ -25,6 +30,18 @@ CAPS = {
     "supported": 1, "num_decoder_engines": 7, "width_min": 48, "width_max": 4_096,
     "height_min": 48, "height_max": 4_096, "mb_num_max": 65_536,
 }  # fmt: skip
+
+
+@contextmanager
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvdecWiringOnly]:
+    """The fakes in place of both libraries, and a driver that is said to be there."""
+    fake = NvdecWiringOnly()
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
+    monkeypatch.setitem(sys.modules, "cupy", fake.cupy())
+    monkeypatch.setattr(pynv_caps, "capability", lambda: Capability(True))
+    pynv_caps._caps.cache_clear()
+    yield fake
+    pynv_caps._caps.cache_clear()
 
 
 class StreamWiringOnly:
