@@ -271,13 +271,22 @@ def interleaved(frame: Any) -> NDArray[np.uint8]:
 
 
 def convert(
-    luma: int, chroma: int, out: NDArray[np.uint8], *, luma_pitch: int, width: int, height: int, stream: Any, **_: Any
+    luma: int,
+    chroma: int,
+    out: NDArray[np.uint8],
+    *,
+    luma_pitch: int,
+    width: int,
+    height: int,
+    full_range: bool,
+    stream: Any,
+    **_: Any,
 ) -> None:
     """Stands for the kernel: queued on the stream, reads the surface when the stream comes to it."""
 
     def run() -> None:
         rows = -(-height // 2)
-        frame = av.VideoFrame(width, height, "yuv420p")
+        frame = av.VideoFrame(width, height, "yuvj420p" if full_range else "yuv420p")
         y = np.frombuffer(ctypes.string_at(luma, height * luma_pitch), np.uint8).reshape(height, luma_pitch)
         uv = np.frombuffer(ctypes.string_at(chroma, rows * luma_pitch), np.uint8).reshape(rows, luma_pitch // 2, 2)
         for target, values in zip(frame.planes, (y[:, :width], uv[..., 0], uv[..., 1]), strict=True):

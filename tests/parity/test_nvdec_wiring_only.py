@@ -24,11 +24,13 @@ from gpuflow.config import Limits, NvdecPolicy
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeadlineExceeded, InvalidOptions, UnsupportedFormat
 from gpuflow.flow.context import Deadline
 from tests.flow.clips import decode_all, make_clip
+from tests.flow.edge_clips import EDGES
 from tests.flow.elementary import Kept
 from tests.flow.nvdec_wiring_only import CAPS, NvdecWiringOnly, convert, installed
 from tests.flow.test_load_video import CLIPS, open_source, remux, sample
 from tests.waiting import wait_until
 
+BROKEN = "mpegts: broken off within a packet"  # what half a picture looks like is the decoder's own
 SIZES = ((160, 96), (96, 160), (64, 48), (320, 200), (700, 64))
 
 
@@ -375,3 +377,17 @@ def test_the_route_is_chosen_by_the_policy_or_by_what_the_library_takes_wiring_o
     pynv_caps.packets_refused.cache_clear()
     with pytest.raises(InvalidOptions):
         NvdecPolicy(max_sessions=0)
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_awkward_clips_are_given_to_a_session_as_they_are_to_libavcodec_wiring_only(
+    name: str, nvdec: NvdecWiringOnly, threads: ThreadPoolExecutor
+) -> None:
+    make, container = EDGES[name]
+    data = make()
+    expected, source = decode_all(data, container), open_source(data, container)
+    decoder = NvdecVideoDecoder(0, convert)
+    support = decoder.supports(source.info)
+    assert support or source.info.chroma != "420" or source.info.interlaced
+    if support and source.info.bit_depth == 8 and name != BROKEN:
+        check(load(decoder, source, sample(6, len(expected)), pool=threads), expected, sample(6, len(expected)))

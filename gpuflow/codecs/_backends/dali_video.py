@@ -168,6 +168,8 @@ def _wrong(info: VideoInfo, *, on_gpu: bool) -> str | None:
     """What DALI would get wrong in a clip of these facts."""
     if info.rotation or info.mirrored:
         return f"it ignores {'that pictures are mirrored' if info.mirrored else f'the rotation by {info.rotation} degrees'}"
+    if info.interlaced:
+        return "interlaced pictures were not measured"
     if info.matrix != "bt601":
         return f"it takes BT.601 for {info.matrix}"
     if info.full_range and on_gpu:
