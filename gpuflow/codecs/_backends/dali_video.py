@@ -71,9 +71,9 @@ class DaliVideo:
         self.num_built = 0
 
     def supports(self, file: WholeFile | None, info: VideoInfo) -> Support:
-        """Whether DALI gives the right frames in the right colours. ``file``: ``None`` where this process may not read it."""
+        """Whether DALI gives the right frames in the right colours. ``file``: ``None`` where it is not here as a whole."""
         if file is None:
-            return Support(False, "DALI would read the file in this process, which isolation forbids")
+            return Support(False, "DALI needs the whole file in this process, which isolation forbids")
         reason = self._unknown(info) or _wrong(info, on_gpu=self._index is not None)
         if reason is None and info.num_frames != len(file.rows):
             reason = f"the file has {len(file.rows)} packets for {info.num_frames} frames"
