@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpuflow.config import FetchPolicy as FetchPolicy
     from gpuflow.config import ImageOptions as ImageOptions
     from gpuflow.config import Limits as Limits
+    from gpuflow.config import NvdecPolicy as NvdecPolicy
     from gpuflow.config import VideoOptions as VideoOptions
     from gpuflow.errors import BackendUnavailable as BackendUnavailable
     from gpuflow.errors import Closed as Closed
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "config": ("AudioOptions", "FetchPolicy", "ImageOptions", "Limits", "VideoOptions"),
+    "config": ("AudioOptions", "FetchPolicy", "ImageOptions", "Limits", "NvdecPolicy", "VideoOptions"),
     "errors": (
         "BackendUnavailable", "Closed", "CorruptMedia", "DeadlineExceeded", "DecoderCrashed", "FetchFailed", "GpuflowError",
         "InvalidDescriptor", "InvalidOptions", "InvalidSource", "LeaseExpired", "LimitExceeded", "NoSuchStream",

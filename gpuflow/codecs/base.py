@@ -74,6 +74,7 @@ class VideoInfo:
     chroma: str = "420"
     profile: str = ""
     mirrored: bool = False
+    interlaced: bool = False
     nominal_fps: float = 0.0
 
     @property

@@ -345,7 +345,7 @@ class Flow:
         )  # those that wait end soon, and have to be told so by the loop
         self._segment_pool.shutdown()
         if self.device.is_cuda:
-            close_idle()
+            await asyncio.to_thread(close_idle)
         if self.decoders is not None:
             await asyncio.to_thread(self.decoders.close)
 

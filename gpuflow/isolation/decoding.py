@@ -18,7 +18,7 @@ from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.ordered import OrderedSink, decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
-from gpuflow.codecs.video.wholefile import WholeFile
+from gpuflow.codecs.video.wholefile import WholeFile, whole_file
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
 from gpuflow.isolation.wire import AudioWanted, Clock
@@ -68,7 +68,7 @@ class Clip(Protocol):
     pts_seconds: Sequence[float]
     key_indices: Sequence[int]
     file: WholeFile | None
-    """The file, where this process may read it."""
+    """The file, where it is here as a whole: not under isolation, nor while its bytes come."""
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
@@ -187,7 +187,7 @@ class _InProcessClip:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
         self.key_indices: Sequence[int] = source.key_indices
-        self.file: WholeFile | None = source.demuxed
+        self.file: WholeFile | None = whole_file(source.demuxed)
         self._source = source
         self._limits = limits
         self._deadline = deadline

@@ -8,15 +8,20 @@ What NVDEC itself does with packets only a machine with a GPU can tell.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+from gpuflow.codecs._backends import pynv_caps
+from gpuflow.codecs.base import Capability
 
 DECODERS = {"vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 NAMES = {"H264": "h264", "HEVC": "hevc", "VP8": "vp8", "VP9": "vp9", "AV1": "av1", "MPEG4": "mpeg4", "JPEG": "mjpeg"}
@@ -25,6 +30,18 @@ CAPS = {
     "supported": 1, "num_decoder_engines": 7, "width_min": 48, "width_max": 4_096,
     "height_min": 48, "height_max": 4_096, "mb_num_max": 65_536,
 }  # fmt: skip
+
+
+@contextmanager
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[NvdecWiringOnly]:
+    """The fakes in place of both libraries, and a driver that is said to be there."""
+    fake = NvdecWiringOnly()
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
+    monkeypatch.setitem(sys.modules, "cupy", fake.cupy())
+    monkeypatch.setattr(pynv_caps, "capability", lambda: Capability(True))
+    pynv_caps._caps.cache_clear()
+    yield fake
+    pynv_caps._caps.cache_clear()
 
 
 class StreamWiringOnly:
@@ -72,7 +89,8 @@ class NvdecWiringOnly:
     ``before``: called before each packet is decoded, with its decoder and timestamp."""
 
     __version__ = "wiring only"
-    OutputColorType = SimpleNamespace(NATIVE="native")
+    OutputColorType = SimpleNamespace(NATIVE="native", RGB="rgb")
+    DisplayDecodeLatencyType = SimpleNamespace(NATIVE="native", LOW="low")
     cudaVideoCodec = SimpleNamespace(**{name: name for name in NAMES})
 
     def __init__(self, *, limit: int = 1_000, caps: dict[str, int] | None = None) -> None:
@@ -118,6 +136,7 @@ class NvdecWiringOnly:
                 Stream=lambda non_blocking: StreamWiringOnly(self.log),
                 Event=lambda block, disable_timing: EventWiringOnly(),
                 driver=SimpleNamespace(ctxGetCurrent=lambda: 1),
+                runtime=SimpleNamespace(memGetInfo=lambda: (1 << 30, 1 << 30)),
             )
         )
 
@@ -252,13 +271,22 @@ def interleaved(frame: Any) -> NDArray[np.uint8]:
 
 
 def convert(
-    luma: int, chroma: int, out: NDArray[np.uint8], *, luma_pitch: int, width: int, height: int, stream: Any, **_: Any
+    luma: int,
+    chroma: int,
+    out: NDArray[np.uint8],
+    *,
+    luma_pitch: int,
+    width: int,
+    height: int,
+    full_range: bool,
+    stream: Any,
+    **_: Any,
 ) -> None:
     """Stands for the kernel: queued on the stream, reads the surface when the stream comes to it."""
 
     def run() -> None:
         rows = -(-height // 2)
-        frame = av.VideoFrame(width, height, "yuv420p")
+        frame = av.VideoFrame(width, height, "yuvj420p" if full_range else "yuv420p")
         y = np.frombuffer(ctypes.string_at(luma, height * luma_pitch), np.uint8).reshape(height, luma_pitch)
         uv = np.frombuffer(ctypes.string_at(chroma, rows * luma_pitch), np.uint8).reshape(rows, luma_pitch // 2, 2)
         for target, values in zip(frame.planes, (y[:, :width], uv[..., 0], uv[..., 1]), strict=True):

@@ -27,6 +27,7 @@ from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.ops.resize import resize_rgb
 from tests.flow.clips import barcode, decode_all, make_clip
+from tests.flow.edge_clips import EDGES
 from tests.flow.test_load_video import CLIPS, VFR, blob, kind_of, open_source, remux
 from tests.parity.tolerances import TOLERANCES
 
@@ -209,6 +210,18 @@ def test_a_file_that_dali_gets_wrong_is_decoded_exactly_and_the_result_says_why(
         for place, index in enumerate(indices):
             np.testing.assert_array_equal(frames.numpy()[place], expected[index])
     assert context.counters.snapshot() == {'gpuflow_fallback_total{modality="video"}': 1}
+
+
+@pytest.mark.parametrize("name", [name for name in EDGES if "vp8" in name or "vp9" in name or "frame count" in name])
+def test_of_an_awkward_clip_dali_gives_the_right_frames_or_is_refused(name: str, context: LoadContext) -> None:
+    make, container = EDGES[name]
+    data = make()
+    expected = decode_all(data, container)
+    indices = tuple(range(0, len(expected), 7))
+    with load(data, container, context, indices=indices) as frames:
+        error = off(frames.numpy(), np.stack([expected[index] for index in indices]))
+        assert (frames.backend == "dali") == (frames.fallback is None)
+        assert error.max() <= (TOLERANCES["video/dali"].max_abs if frames.backend == "dali" else 0)
 
 
 def test_pictures_that_change_size_are_refused_and_sizes_that_do_not_are_not() -> None:

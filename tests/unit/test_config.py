@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gpuflow
 from gpuflow.config import AudioOptions, FetchPolicy, ImageOptions, Limits, VideoOptions, parse_bytes
 from gpuflow.errors import InvalidOptions
 
@@ -83,3 +84,13 @@ def test_sizes_are_numbers_or_text(size: int | str, nbytes: int) -> None:
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(InvalidOptions):
         parse_bytes(size)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"route": "other"}, {"max_sessions": 0}, {"max_sessions": 65}, {"max_sessions": 2.0}, {"sessions": 2}]
+)
+def test_how_nvdec_is_used_is_checked_when_a_flow_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        gpuflow.Flow(device="cpu", nvdec=wrong)
+    with gpuflow.SyncFlow(device="cpu", slab_bytes="16MiB", nvdec={"route": "simple", "max_sessions": 3}) as flow:
+        assert flow.flow.nvdec == gpuflow.NvdecPolicy(route="simple", max_sessions=3)

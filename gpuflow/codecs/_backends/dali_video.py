@@ -71,9 +71,9 @@ class DaliVideo:
         self.num_built = 0
 
     def supports(self, file: WholeFile | None, info: VideoInfo) -> Support:
-        """Whether DALI gives the right frames in the right colours. ``file``: ``None`` where this process may not read it."""
+        """Whether DALI gives the right frames in the right colours. ``file``: ``None`` where it is not here as a whole."""
         if file is None:
-            return Support(False, "DALI would read the file in this process, which isolation forbids")
+            return Support(False, "DALI needs the whole file in this process, which isolation forbids")
         reason = self._unknown(info) or _wrong(info, on_gpu=self._index is not None)
         if reason is None and info.num_frames != len(file.rows):
             reason = f"the file has {len(file.rows)} packets for {info.num_frames} frames"
@@ -168,6 +168,8 @@ def _wrong(info: VideoInfo, *, on_gpu: bool) -> str | None:
     """What DALI would get wrong in a clip of these facts."""
     if info.rotation or info.mirrored:
         return f"it ignores {'that pictures are mirrored' if info.mirrored else f'the rotation by {info.rotation} degrees'}"
+    if info.interlaced:
+        return "interlaced pictures were not measured"
     if info.matrix != "bt601":
         return f"it takes BT.601 for {info.matrix}"
     if info.full_range and on_gpu:

@@ -129,6 +129,7 @@ class PictureFacts:
     height: int
     rotation: int
     mirrored: bool
+    interlaced: bool
     matrix: str
     full_range: bool
     bit_depth: int
@@ -509,6 +510,7 @@ def _facts(frame: Any, context: Any) -> PictureFacts:
         height=frame.height,
         rotation=rotation,
         mirrored=mirrored,
+        interlaced=bool(frame.interlaced_frame),
         matrix=_MATRICES.get(int(frame.colorspace), "bt601"),
         full_range=int(frame.color_range) == _FULL or pixels.name.startswith("yuvj"),
         bit_depth=pixels.components[0].bits,

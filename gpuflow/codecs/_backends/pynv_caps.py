@@ -78,6 +78,8 @@ def support(info: VideoInfo, device_index: int) -> Support:
         return Support(False, f"NVDEC is used for 4:2:0; this {info.codec} is {_CHROMA.get(info.chroma, info.chroma)}")
     if info.matrix not in _MATRICES:
         return Support(False, f"no colour matrix {info.matrix} on the GPU")
+    if info.interlaced:
+        return Support(False, "NVDEC would mix the fields of interlaced pictures")
     try:
         return within(info, caps(device_index, info.codec, info.bit_depth))
     except Exception as error:  # noqa: BLE001 - the library raises several unrelated types; or an answer lacks a key

@@ -20,7 +20,7 @@ from gpuflow.codecs.base import Capability, Deadline, FrameSink, Guard, Support,
 from gpuflow.codecs.video.plan import Segment
 from gpuflow.codecs.video.sessions import SessionPool, Shape
 from gpuflow.codecs.video.stream import ElementaryStream
-from gpuflow.codecs.video.wholefile import WholeFile, miscounted
+from gpuflow.codecs.video.wholefile import WholeFile, miscounted, whole_file
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 from gpuflow.observe import log
 
@@ -63,9 +63,9 @@ class SimpleVideoDecoder:
         return pynv_caps.support(info, self._index)
 
     def takes(self, file: WholeFile | None, info: VideoInfo) -> Support:
-        """Whether it counts this file's frames as we do. ``None``: a file that this process may not read."""
+        """Whether it counts this file's frames as we do. ``None``: one that is not here as a whole."""
         if file is None:
-            return Support(False, "SimpleDecoder would read the file in this process, which isolation forbids")
+            return Support(False, "SimpleDecoder needs the whole file in this process, which isolation forbids")
         if info.num_frames != len(file.rows):
             return Support(False, f"{len(file.rows)} packets and {info.num_frames} frames: SimpleDecoder may miscount")
         reason = miscounted(file)
@@ -75,8 +75,8 @@ class SimpleVideoDecoder:
         self, stream: ElementaryStream, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
     ) -> set[int]:
         """See ``VideoDecoder``; ``segment`` says which frames, and no more. Raises as ``NvdecVideoDecoder`` does."""
-        file: Any = stream if hasattr(stream, "data") else None
-        if not (support := self.supports(info)) or not (support := self.takes(file, info)):
+        file = whole_file(stream)
+        if not (support := self.supports(info)) or not (support := self.takes(file, info)) or file is None:
             raise UnsupportedFormat(support.reason)
         wanted = sorted(segment.targets.values())
         with self.pool.session(Shape.of(info), deadline) as session, _in_memory(file.data) as path:

@@ -12,7 +12,7 @@ from gpuflow.codecs._backends.pynv_surface import Convert
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, Guard, Support, VideoInfo
 from gpuflow.codecs.video.plan import Segment
 from gpuflow.codecs.video.sessions import SessionPool, Shape
-from gpuflow.codecs.video.stream import ElementaryStream, targets_by_position
+from gpuflow.codecs.video.stream import ElementaryStream, Wanted
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 DEFAULT_SESSIONS = 7  # where the driver does not say how many engines there are
@@ -99,11 +99,9 @@ class NvdecVideoDecoder:
         deadline: Deadline,
         found: set[int],
     ) -> None:
-        positions = targets_by_position(stream, segment)
-        wanted = len(segment.targets)
-        pictures = session.pictures(stream, segment, deadline, lambda: len(found) == wanted)
-        for number, (position, frame) in enumerate(pictures):
-            index = segment.targets.get(number) if segment.counted else positions.get(position)
+        wanted, total = Wanted(stream, segment), len(segment.targets)
+        for position, frame in session.pictures(stream, segment, deadline, lambda: len(found) == total):
+            index = wanted.index(position)
             if index is None or index in found:
                 continue
             session.put(index, frame, info, sink, self._convert)

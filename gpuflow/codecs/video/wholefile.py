@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpuflow.codecs.video.plan import PacketRow
 
@@ -23,6 +23,11 @@ class WholeFile(Protocol):
     @property
     def format(self) -> str: ...
     def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]: ...
+
+
+def whole_file(stream: Any) -> WholeFile | None:
+    """A stream as the file that it was read from, where all of that is here."""
+    return stream if isinstance(getattr(stream, "data", None), bytes) else None
 
 
 def miscounted(file: WholeFile) -> str | None:
