@@ -15,7 +15,7 @@ from gpuflow.codecs.canary import Canary, canary
 from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
-from gpuflow.fetch import ByteBudget, Fetcher, GrowingBody
+from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
 from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
@@ -297,7 +297,7 @@ class Flow:
             stack.enter_context(self._holding(len(blob.data)))
             return lambda _: WholeClip(blob)
         decoding, deadline = self._decoding, bounds.deadline
-        body = GrowingBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
+        body = RangedBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
         fetching = asyncio.create_task(self._fetcher.receive(source, body, limits=bounds.limits))
         stack.push_async_callback(_cancelled, fetching)
         return lambda turn: GrowingClip(body, turn, decoding, deadline.check)

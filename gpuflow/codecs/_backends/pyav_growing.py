@@ -8,7 +8,7 @@ and held against each packet once it is here.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
@@ -28,9 +28,10 @@ _H264_IDR, _H264_SEI, _H264_RECOVERY_POINT = 5, 6, 6
 class Bytes(Protocol):
     """See ``codecs.video.progressive.GrowingBytes``."""
 
-    def has(self, end: int) -> bool: ...
-    def wait(self, end: int) -> bool: ...
-    def read(self, first: int, last: int) -> bytes: ...
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None: ...
+    def has(self, first: int, end: int) -> bool: ...
+    def wait(self, first: int, end: int) -> bool: ...
+    def read(self, first: int, end: int) -> bytes: ...
 
 
 class Uncertain(GpuflowError):
@@ -46,6 +47,11 @@ class GrowingDemuxed(pyav.Demuxed):
         packets: Any = self.packets
         return bool(packets.ready(first, last))
 
+    def expect(self, segments: Iterable[Segment]) -> None:
+        """These segments will be decoded, in this order."""
+        packets: Any = self.packets
+        packets.expect((segment.first, segment.last) for segment in segments)
+
     def prepared(self, segment: Segment) -> Segment:
         """The segment without the packets that its pictures do not need, where they can be looked at already."""
         read = role_reader(self.codec, self.extradata or b"")
@@ -57,9 +63,9 @@ class GrowingDemuxed(pyav.Demuxed):
 
 
 def demux_header(
-    header: bytes, size: int, body: Bytes, kind: MediaType, *, limits: Limits, deadline: Deadline
+    known: Mapping[int, bytes], size: int, body: Bytes, kind: MediaType, *, limits: Limits, deadline: Deadline
 ) -> GrowingDemuxed | None:
-    """The table of packets of a file that begins with ``header`` and has media up to ``size``. ``None`` where packets do
+    """The table of packets of a file of ``size`` bytes, of which ``known`` are known, by where they begin. ``None`` where packets do
     not all lie there, or their bytes say more about them than the table does.
 
     Raises:
@@ -69,7 +75,7 @@ def demux_header(
 
     with pyav._translated(f"opening {kind.name}"):
         container = av.open(
-            _Hollow(header, size),
+            _Hollow(known, size),
             format=kind.format,
             options=pyav.open_options(kind, limits),
             stream_options=pyav._stream_options(kind, limits),
@@ -175,7 +181,11 @@ class _Packets(Sequence[Any]):
 
     def ready(self, first: int, last: int) -> bool:
         """Whether the bytes of these packets are here."""
-        return self._body.has(max(end for _, end in self._places[first : last + 1]))
+        return all(self._body.has(*place) for place in self._places[first : last + 1])
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Packets from the first to the last of each span will be wanted, in this order."""
+        self._body.expect(place for first, last in spans for place in self._places[first : last + 1])
 
     def first_is_key(self) -> bool:
         """Whether decoding can begin at the first packet; waits for it."""
@@ -189,7 +199,7 @@ class _Packets(Sequence[Any]):
         import av
 
         (first, end), row = self._places[position], self._rows[position]
-        if not self._body.wait(end):
+        if not self._body.wait(first, end):
             raise CorruptMedia("the body ends before the media that its header names")
         payload = self._body.read(first, end)
         if row.key and self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
@@ -231,10 +241,10 @@ class _Length:
 
 
 class _Hollow(io.RawIOBase):
-    """A file of a header and zeros."""
+    """A file of the bytes that are known, and zeros."""
 
-    def __init__(self, header: bytes, size: int) -> None:
-        self._header = header
+    def __init__(self, known: Mapping[int, bytes], size: int) -> None:
+        self._known = known
         self._size = size
         self._at = 0
 
@@ -252,11 +262,17 @@ class _Hollow(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._at)
+        start, left = self._at, max(0, self._size - self._at)
         wanted = min(left if size < 0 else min(size, left), len(_ZEROS))
-        found = self._header[self._at : self._at + wanted]
+        for first, data in self._known.items():
+            if first <= start < first + len(data):
+                found = data[start - first : start - first + wanted]
+                self._at += len(found)
+                return found
+            if start < first < start + wanted:
+                wanted = first - start
         self._at += wanted
-        return found + _ZEROS[: wanted - len(found)]
+        return _ZEROS[:wanted]
 
 
 def _nal_length_bytes(extradata: bytes) -> int:
