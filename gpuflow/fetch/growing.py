@@ -31,8 +31,8 @@ class GrowingBody:
         self._content_hash: str | None = None
         self._error: GpuflowError | None = None
 
-    def begin(self, announced: int | None) -> None:
-        """The head of the answer came."""
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """The head of the answer came, of all or of the first part."""
         self.announced = announced
 
     def add(self, chunk: bytes) -> None:

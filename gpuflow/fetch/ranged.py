@@ -26,6 +26,7 @@ class RangedBody(GrowingBody):
         super().__init__(hold)
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()  # is wanted
+        self._in_parts = False
         self._parts: tuple[Part, ...] = ()
         self._here: dict[int, bytes] = {}
         self._queue: deque[int] = deque()
@@ -35,7 +36,11 @@ class RangedBody(GrowingBody):
     @property
     def in_parts(self) -> bool:
         """See ``GrowingBody``."""
-        return bool(self._parts)
+        return self._in_parts
+
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """See ``GrowingBody``."""
+        self.announced, self._in_parts = announced, in_parts
 
     def finish(self, declared_type: str | None = None) -> None:
         """See ``GrowingBody``. Parts come in any order: they are hashed when all are wanted."""

@@ -192,7 +192,7 @@ class Remote:
         _check_head(answer, host, limit, status=206 if part else 200)
         receiver = fetch.receiver if part is None or part.first == 0 else None
         if receiver is not None:
-            receiver.begin(part.total if part else _length(answer))
+            receiver.begin(part.total if part else _length(answer), in_parts=bool(part and part.nbytes < part.total))
         answer.expect(limit + limit // 8 + _FRAMING_BYTES)
         meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
         chunks: list[bytes] = []
@@ -211,8 +211,8 @@ class Remote:
 class Receiver(Protocol):
     """Takes a body while it comes."""
 
-    def begin(self, announced: int | None) -> None:
-        """The head came, which says how many bytes there will be, or does not."""
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """The head came, which says how many bytes there will be, or does not, and whether only the first part comes."""
         ...
 
     def add(self, chunk: bytes) -> None:

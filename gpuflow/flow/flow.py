@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
+from gpuflow.config import FetchPolicy, Limits, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
@@ -22,6 +22,7 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, stream_chunks
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
+from gpuflow.flow.request import OptionsLike, modality_of, resolve
 from gpuflow.flow.streaming import stream_outcomes
 from gpuflow.flow.turns import Turn, WorkDeadline
 from gpuflow.isolation.decoding import Decoding, InProcess
@@ -29,15 +30,12 @@ from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.remote import Isolated
 from gpuflow.media import (
     Blob,
-    FeatureMetadata,
     FrameChunk,
-    ImageMetadata,
     Media,
     Modality,
     Outcome,
     Source,
     Stage,
-    VideoMetadata,
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, Values, log, merged
@@ -46,7 +44,6 @@ from gpuflow.workers import call_soon, result_of, worker_pool
 _MAX_STREAMS = 64  # of frames: a thread each, which holds no decode worker while it waits
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 Isolation = Literal["none", "process"]
-OptionsLike = Options | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +257,7 @@ class Flow:
             if not isinstance(value, int) or value < 1:
                 raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
         origin = Source.of(source, modality="video")
-        _, wanted = _resolve(origin, options)
+        _, wanted = resolve(origin, options)
         made = wanted if isinstance(wanted, VideoOptions) else VideoOptions()
         return self._frames(origin, made, chunk, ahead, self.limits.lowered(limits))
 
@@ -340,7 +337,7 @@ class Flow:
         await self.aclose()
 
     async def _load(self, source: Source, options: OptionsLike, bounds: Bounds) -> Media:
-        modality, wanted = _resolve(source, options)
+        modality, wanted = resolve(source, options)
         started = time.perf_counter()
         blob = await self._fetch(replace(source, modality=modality), bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
@@ -355,7 +352,7 @@ class Flow:
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
             if count:
-                self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
+                self.counters.add("gpuflow_fallback_total", modality=modality_of(media))
 
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:
@@ -445,34 +442,6 @@ class Flow:
                 self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
-
-
-def _resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, OptionsLike]:
-    """The modality that is known before any byte, and the options made definite where it is."""
-    of_options: Modality | None = None
-    if isinstance(options, ImageOptions):
-        of_options = "image"
-    elif isinstance(options, VideoOptions):
-        of_options = "video"
-    elif isinstance(options, AudioOptions):
-        of_options = "audio"
-    elif options is not None and not isinstance(options, Mapping):
-        raise InvalidOptions(
-            f"options are ImageOptions, VideoOptions, AudioOptions or a mapping; got {type(options).__name__}"
-        )
-    if of_options and source.modality and of_options != source.modality:
-        raise InvalidOptions(f"{type(options).__name__} for a source that is declared as {source.modality}")
-    modality = of_options or source.modality
-    if isinstance(options, Mapping) and modality is not None:
-        return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
-    return modality, options
-
-
-def _modality_of(media: Media) -> Modality:
-    metadata = media.metadata.source if isinstance(media.metadata, FeatureMetadata) else media.metadata
-    if isinstance(metadata, ImageMetadata):
-        return "image"
-    return "video" if isinstance(metadata, VideoMetadata) else "audio"
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
