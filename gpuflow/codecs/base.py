@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gpuflow.device import Capability as Capability
+from gpuflow.errors import UnsupportedFormat
 from gpuflow.media import Modality
 
 Guard = Callable[[], AbstractContextManager[None]]
@@ -54,8 +55,10 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Facts of a video stream; ``width`` and ``height`` as coded, ``rotation`` in degrees counter-clockwise. ``fps`` is
-    of the displayed frames' times, ``nominal_fps`` the container's word, which servers go by; 0 where it has none."""
+    """Facts of a video stream; ``width`` and ``height`` as coded. What is shown is mirrored left to right where
+    ``mirrored``, then turned by ``rotation`` degrees counter-clockwise. Pixels that are not square are left as they are,
+    as FFmpeg's tools leave them. ``fps`` is of the displayed frames' times, ``nominal_fps`` the container's word, which
+    servers go by; 0 where it has none."""
 
     codec: str
     width: int
@@ -69,12 +72,27 @@ class VideoInfo:
     bit_depth: int = 8
     chroma: str = "420"
     profile: str = ""
+    mirrored: bool = False
     nominal_fps: float = 0.0
 
     @property
     def displayed_size(self) -> tuple[int, int]:
         """``(height, width)`` after rotation."""
         return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
+
+
+def check_same_size(info: VideoInfo, size: tuple[int, int], wanted: Sequence[int]) -> None:
+    """Refuse a picture of the displayed ``size`` where one of ``wanted[:2]`` is to be written.
+
+    Raises:
+        UnsupportedFormat: they differ.
+    """
+    if size != tuple(wanted[:2]):
+        (height, width), (other_height, other_width) = info.displayed_size, size
+        raise UnsupportedFormat(
+            f"the picture size changes from {width}x{height} to {other_width}x{other_height} within the clip: give a size, "
+            "to which every picture is resized"
+        )
 
 
 class ImageDecoder(Protocol):
@@ -99,8 +117,13 @@ class ImageDecoder(Protocol):
 class Surface(Protocol):
     """One decoded picture, valid only inside ``FrameSink.put``."""
 
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """``(height, width)`` of this picture, which need not be that of the clip's first."""
+        ...
+
     def rgb_into(self, out: Any) -> None:
-        """Write the displayed picture (matrix, range and rotation applied) to ``(H, W, 3)`` uint8."""
+        """Write the displayed picture (matrix, range and rotation applied) to ``(H, W, 3)`` uint8 of its size."""
         ...
 
 

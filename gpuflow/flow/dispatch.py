@@ -13,7 +13,7 @@ from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.flow.preload import preload
-from gpuflow.flow.video import load_video
+from gpuflow.flow.video import load_video, load_video_features
 from gpuflow.media import Blob, Media, Modality
 
 
@@ -38,6 +38,8 @@ def load_blob(
         return load_image(blob, kind, wanted, context)
     if isinstance(wanted, AudioOptions):
         return load_audio(blob, kind, wanted, context)
+    if wanted.preset is not None:
+        return load_video_features(blob, kind, wanted, context)
     return load_video(blob, kind, wanted, context)
 
 

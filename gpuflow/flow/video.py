@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.codecs.base import MediaType, Surface, VideoInfo
+from gpuflow.codecs.base import MediaType, Surface, VideoInfo, check_same_size
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder, gpu_decoder
 from gpuflow.config import VideoOptions
-from gpuflow.errors import BackendUnavailable, CorruptMedia
+from gpuflow.errors import BackendUnavailable, CorruptMedia, InvalidOptions
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.flow.video_features import FeaturePlacing, finish_features, plan_features, preset_of
 from gpuflow.isolation.decoding import Clip, Decoder
@@ -28,30 +28,42 @@ from gpuflow.sampling import choose_indices
 _NAMED = 8  # missing frames in a message
 
 
-def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames | Features:
-    """Decode the wanted frames and nothing that they do not need, straight into the result. Without a preset ``Frames``,
-    with one ``Features``.
-
-    Frames that are damaged are left out and named by ``missing_indices``, unless ``strict``. Features depend on how many
-    frames there are, so that a damaged clip is then decoded a second time, without those.
+def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames:
+    """Decode the wanted frames and nothing that they do not need, straight into the result. Frames that are damaged are
+    left out and named by ``missing_indices``, unless ``strict``.
 
     Raises:
         CorruptMedia, UnsupportedFormat, NoSuchStream: the clip cannot be read, or no wanted frame; with ``strict``, or
             one of them.
         LimitExceeded: the clip, the decoding or the result is larger than ``Limits`` allows.
-        InvalidOptions: frames that the clip does not have; an unknown preset.
+        InvalidOptions: frames that the clip does not have.
         BackendUnavailable: a GPU was asked for by name and cannot decode this clip.
         DeadlineExceeded, SlabExhausted: no time, no room.
+    """
+    if options.preset is not None:
+        raise ValueError("what a preset makes are features: load_video_features")
+    with context.decoder(blob, kind, "video") as decoder:
+        return _Taking(decoder, options, context, blob.content_hash).frames()
+
+
+def load_video_features(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Features:
+    """Likewise, as ``options.preset`` wants them. Features depend on how many frames there are, so that a damaged clip
+    is decoded a second time, without the frames that are missing.
+
+    Raises:
+        InvalidOptions: also an unknown preset, too few frames for it, types that contradict each other.
+        GpuflowError: as ``load_video``.
     """
     preset = preset_of(options)
     with context.decoder(blob, kind, "video") as decoder:
         taking = _Taking(decoder, options, context, blob.content_hash)
-        if preset is None:
-            return taking.frames()
         try:
             return taking.features(preset)
         except _Lacking as lacking:
-            return taking.features(preset, without=lacking.missing)
+            try:
+                return taking.features(preset, without=lacking.missing)
+            except InvalidOptions as error:  # too few are left for the preset, which is not the options' fault
+                raise CorruptMedia(f"{lacking}; {error}") from error
 
 
 class _Lacking(CorruptMedia):
@@ -104,8 +116,7 @@ class _Taking:
         options, context = self._options, self._context
         with self._opened() as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                check_resize(info.displayed_size, _target_size(info, options), context.limits)
+            check_resize(info.displayed_size, _target_size(info, options), context.limits)
             specs = lay_out({"frames": (options.dtype or "uint8", _shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
                 sink = _Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
@@ -121,10 +132,9 @@ class _Taking:
         context = self._context
         with self._opened(without) as chosen:
             info = chosen.clip.info
-            with context.stage("probe"):
-                plan = plan_features(preset, self._options, info, len(chosen.indices))
-                for size in (plan.passage, plan.resized):
-                    check_resize(info.displayed_size, size or info.displayed_size, context.limits)
+            plan = plan_features(preset, self._options, info, len(chosen.indices))
+            for size in (plan.passage or plan.resized, plan.resized):
+                check_resize(info.displayed_size, size, context.limits)
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in plan.outputs})
             metadata = _describe(chosen, chosen.indices, (), self._options)
             with context.placing(specs) as lease:
@@ -173,6 +183,7 @@ class _Placing:
         *,
         on_host: bool,
     ) -> None:
+        self._info = info
         self._shown = info.displayed_size
         self._size = _target_size(info, options)
         self._options = options
@@ -193,7 +204,7 @@ class _Placing:
             surface.rgb_into(self._frames[self._places[index][0]])
             self.repeat(index)
             return
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
@@ -207,6 +218,8 @@ class _Placing:
 
     def take(self, index: int, rgb: Any) -> None:
         """Resize, lay out, copy."""
+        if self._options.size is None:
+            check_same_size(self._info, rgb.shape[:2], self._shown)
         frame = finish(
             resize_rgb(rgb, self._size, self._options.resample),
             planar=self._options.layout == "TCHW",
@@ -269,6 +282,7 @@ def _describe(chosen: _Chosen, indices: Sequence[int], missing: Sequence[int], o
         color_matrix=info.matrix,
         color_range="full" if info.full_range else "limited",
         bit_depth=info.bit_depth,
+        mirrored=info.mirrored,
         nominal_fps=info.nominal_fps,
         keyframes=tuple(index in keys for index in indices),
         missing_indices=tuple(sorted({*missing, *chosen.without})),

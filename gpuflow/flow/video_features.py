@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.config import VideoOptions
-from gpuflow.errors import InvalidOptions
+from gpuflow.errors import InvalidOptions, UnsupportedFormat
 from gpuflow.media import TensorSpec, VideoMetadata
 from gpuflow.memory import Lease
 from gpuflow.ops.clip_exact import place_frame, write_beside
@@ -19,7 +19,7 @@ from gpuflow.presets.plan import ImagePlan, plan_video
 from gpuflow.presets.video import video_preset
 
 
-def preset_of(options: VideoOptions) -> Preset | None:
+def preset_of(options: VideoOptions) -> Preset:
     """The preset that is asked for, by name or as it is.
 
     Raises:
@@ -28,7 +28,7 @@ def preset_of(options: VideoOptions) -> Preset | None:
     preset = options.preset
     if isinstance(preset, str):
         return video_preset(preset)
-    if preset is None or (isinstance(preset, Preset) and preset.modality == "video"):
+    if isinstance(preset, Preset) and preset.modality == "video":
         return preset
     found = f"the image preset {preset.name!r}" if isinstance(preset, Preset) else type(preset).__name__
     raise InvalidOptions(f"preset is the name of a video preset or a Preset of modality 'video'; got {found}")
@@ -57,24 +57,30 @@ class FeaturePlacing:
     def __init__(
         self, info: VideoInfo, plan: ImagePlan, indices: Sequence[int], lease: Lease, spec: TensorSpec, *, on_host: bool
     ) -> None:
-        self._shown = info.displayed_size
+        self._info = info
         self._plan = plan
         self._lease = lease
         self._spec = spec
         self._scratch_like: Any = np.empty(0) if on_host else lease.array(spec)
         self._places: dict[int, list[int]] = {}
-        padded = (*indices, *indices[-1:] * (plan.num_frames - len(indices)))
+        padded = (*indices, *(indices[-1] for _ in range(plan.num_frames - len(indices))))
         for place, index in enumerate(padded):
             self._places.setdefault(index, []).append(place)
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, and ``take``."""
-        rgb = scratch((*self._shown, 3), self._scratch_like)
+        rgb = scratch((*surface.displayed_size, 3), self._scratch_like)
         surface.rgb_into(rgb)
         self.take(index, rgb)
 
     def take(self, index: int, rgb: Any) -> None:
-        """Resize, normalise, lay out."""
+        """Resize, normalise, lay out.
+
+        Raises:
+            UnsupportedFormat: a picture of another size, which no processor takes beside the others.
+        """
+        if rgb.shape[:2] != self._info.displayed_size:
+            raise UnsupportedFormat("the picture size changes within the clip; a preset is of frames of one size")
         place_frame(rgb, self._places[index], self._plan, self._lease, self._spec)
 
     def repeat(self, index: int) -> None:

@@ -66,6 +66,12 @@ def check_plan(found: wire.Planned, wanted: set[int], limits: Limits) -> None:
     _require(sorted(index for segment in segments for index in segment.targets.values()) == sorted(wanted))
 
 
+def check_frame(found: wire.Frame, info: VideoInfo) -> tuple[int, int]:
+    """Likewise of a frame in a slot that has room for one of the clip's size: its height and width."""
+    _require(min(found.height, found.width) >= 1 and found.height * found.width <= info.height * info.width)
+    return found.height, found.width
+
+
 def check_table(found: wire.Table, num_packets: int) -> None:
     """Likewise of what the container says about so many packets."""
     _require(len(found.rows) == num_packets)

@@ -17,7 +17,7 @@ from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, OrderedArraySink, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
-from gpuflow.isolation.plausible import check_clip, check_pixels, check_plan, check_sound
+from gpuflow.isolation.plausible import check_clip, check_frame, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.process import WorkerProcess
 from gpuflow.isolation.wire import AudioWanted, Clock, Disconnected
@@ -303,7 +303,9 @@ class _RemoteClip:
                 for frame in self._frames(give_up):
                     if frame.offset not in slots:
                         raise Disconnected("the worker has written somewhere else")
-                    sink.take(frame.index, slots[frame.offset])
+                    height, width = check_frame(frame, self.info)
+                    place = slots[frame.offset].reshape(-1)[: 3 * height * width]
+                    sink.take(frame.index, place.reshape(height, width, 3))
                     self._decoder.send(wire.Free(frame.offset))
             finally:
                 self._decoder.end()

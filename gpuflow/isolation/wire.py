@@ -201,10 +201,12 @@ class Payloads(_Message, frozen=True):
 
 
 class Frame(_Message, frozen=True):
-    """One frame lies at an offset of the slab."""
+    """One frame of this size lies at an offset of the slab."""
 
     index: int
     offset: int
+    height: int
+    width: int
 
 
 class Missing(_Message, frozen=True):

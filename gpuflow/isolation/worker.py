@@ -6,6 +6,7 @@ Started as a fresh interpreter (never a fork) with one socket. Torch is not impo
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import socket
@@ -25,7 +26,7 @@ from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
-from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
+from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded, UnsupportedFormat
 from gpuflow.isolation import wire
 from gpuflow.isolation.decoding import decode_sound
 from gpuflow.isolation.packets import Handing
@@ -248,11 +249,18 @@ class Worker:
                 self._inbox.send(handing.fill())
             order = self._inbox.next()
 
-    def put(self, index: int, surface: Surface, shape: tuple[int, int, int], place: int | None) -> None:
-        """Write a frame to its place, or to the next free slot, and say so."""
+    def put(self, index: int, surface: Surface, info: VideoInfo, place: int | None) -> None:
+        """Write a frame to its place, or to the next free slot, which has room for the clip's first, and say so."""
+        (height, width), room = info.displayed_size, math.prod(info.displayed_size)
+        if place is None:
+            height, width = surface.displayed_size
+        if height * width > room:
+            raise UnsupportedFormat(
+                f"the picture size grows from {info.width}x{info.height} to {width}x{height} within the clip"
+            )
         offset = self._inbox.take_slot() if place is None else place
-        surface.rgb_into(self._view(offset, "uint8", shape))
-        self._inbox.send(wire.Frame(index, offset))
+        surface.rgb_into(self._view(offset, "uint8", (height, width, 3)))
+        self._inbox.send(wire.Frame(index, offset, height, width))
 
     def give_up(self, indices: tuple[int, ...]) -> None:
         """Frames that do not come out; said at once, for those behind them wait."""
@@ -268,12 +276,12 @@ class _Writing:
 
     def __init__(self, worker: Worker, info: VideoInfo, places: dict[int, int]) -> None:
         self._worker = worker
-        self._shape = (*info.displayed_size, 3)
+        self._info = info
         self._places = places
 
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
-        self._worker.put(index, surface, self._shape, self._places.get(index))
+        self._worker.put(index, surface, self._info, self._places.get(index))
 
     def give_up(self, indices: Collection[int]) -> None:
         """Say so."""

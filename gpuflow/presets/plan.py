@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpuflow.config import Resample
+from gpuflow.errors import InvalidOptions
 from gpuflow.presets.image import Preset
 
 Levels = tuple[float, float, float]
@@ -48,7 +49,10 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", nor
 
     Raises:
         LimitExceeded: a shape that the family refuses.
+        InvalidOptions: a preset of videos.
     """
+    if preset.modality != "image":
+        raise InvalidOptions(f"preset {preset.name!r} is of videos, and this is an image")
     resized = preset.resized(height, width)
     canvas = preset.crop or resized
     rows, columns = (side // preset.patch if preset.patch else 0 for side in canvas)

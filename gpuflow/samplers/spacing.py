@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterable
 
-_LANES = 8  # float32 in a register of AVX2, for which torch builds this kernel; it takes two registers a step
+_LANES = 8  # of torch's kernel, with AVX-512 too; it takes two registers a step
 
 
 def linspace(start: float, stop: float, count: int) -> list[float]:

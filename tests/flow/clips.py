@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 BITS = 16
 FORMATS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "matroska": "matroska", "mpegts": "mpegts", "avi": "avi"}
+FORMATS |= {name: name for name in ("h264", "hevc", "obu", "ivf")}
 SPEED = {
     "libx264": {"preset": "veryfast"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},

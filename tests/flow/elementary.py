@@ -70,6 +70,10 @@ class _Shown:
         self._frame = frame
         self._info = info
 
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        return self._info.displayed_size
+
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
         out[...] = np.rot90(self._frame.to_ndarray(format="rgb24"), self._info.rotation // 90)
 

@@ -79,7 +79,7 @@ def test_packets_from_a_worker_are_those_of_this_process_and_decode_to_the_same_
     assert {(segment.first, segment.last) for segment in segments} <= set(decoder.given)
     skipped = {(segment.first, segment.last): segment.skipped for segment in segments}
     for span, given in decoder.given.items():
-        assert given == list(here.demuxed.payloads(*span, skipped.get(span, ())))
+        assert given == list(here.demuxed.payloads(span[0], span[1], skipped.get(span, ())))
         assert decoder.tables[span] == here.demuxed.rows[span[0] : span[1] + 1]
     assert tuple(sorted(frames)) == indices
     for index in indices:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo, check_same_size
 from gpuflow.codecs.probe.claims import check_size
+from gpuflow.codecs.video.headers import RestartPoints
 from gpuflow.codecs.video.plan import PacketRow, Segment, fed
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
@@ -46,6 +49,7 @@ _SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _VOL_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # ISO/IEC 14496-2: a video object layer
 _SEI_SEARCH_BYTES = 1_024
 _RECOVERY_POINT = 6
+_DEFAULT_PIXELS = 5_000_000  # of a stream that is the default. Source: FFmpeg's ffmpeg_mux_init.c
 _TIMED_FORMATS = frozenset({"mov", "matroska"})
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
@@ -117,6 +121,7 @@ class PictureFacts:
     width: int
     height: int
     rotation: int
+    mirrored: bool
     matrix: str
     full_range: bool
     bit_depth: int
@@ -145,18 +150,19 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         UnsupportedFormat: the stream's codec is not on the list.
         NoSuchStream: no video stream.
         LimitExceeded: a larger picture, or more packets, than allowed.
+        DeadlineExceeded: the time is over.
     """
     import av
 
     with _translated(f"opening {kind.name}"):
         container = av.open(
-            io.BytesIO(data),
+            _Bytes(data, deadline),
             format=kind.format,
             options=open_options(kind, limits),
             stream_options=_stream_options(kind, limits),
             metadata_errors="replace",
         )
-        stream = container.streams.best("video")
+        stream = _shown_stream(container)
     codec = _codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
@@ -169,7 +175,7 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
     return Demuxed(
         data=data,
         packets=tuple(packets),
-        rows=tuple(_row(packet, codec) for packet in packets),
+        rows=_rows(packets, codec, context.extradata or b""),
         time_base=stream.time_base,
         claimed_rate=float(rate) if rate else 0.0,
         order_unknown=_order_unknown(kind, codec) or any(packet.has_sidedata("new_extradata") for packet in packets),
@@ -182,6 +188,19 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
         stream=stream,
         begun=[],
     )
+
+
+class _Bytes(io.BytesIO):
+    """A file whose reading ends with the deadline: libavformat may read all of it before it opens."""
+
+    def __init__(self, data: bytes, deadline: Deadline) -> None:
+        super().__init__(data)
+        self._deadline = deadline
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See ``io.BytesIO``; raises ``DeadlineExceeded``."""
+        self._deadline.check()
+        return super().read(size)
 
 
 def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
@@ -332,17 +351,20 @@ class _Picture:
         self._info = info
         self._reformatter = reformatter
 
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """See ``Surface``."""
+        size = self._frame.height, self._frame.width
+        return size[::-1] if self._info.rotation % 180 else size
+
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
-        """Convert with the stream's matrix and range, rotate, write.
+        """Convert with the stream's matrix and range, mirror, rotate, write.
 
         Raises:
-            UnsupportedFormat: the picture has another size than the clip.
+            UnsupportedFormat: the picture has another size than ``out``, that of the clip.
         """
         info, frame = self._info, self._frame
-        if (frame.width, frame.height) != (info.width, info.height):
-            raise UnsupportedFormat(
-                f"the picture size changes from {info.width}x{info.height} to {frame.width}x{frame.height} within the clip"
-            )
+        check_same_size(info, self.displayed_size, out.shape)
         matrix = _SWSCALE[info.matrix]
         with _translated("colour conversion"):
             converted = self._reformatter.reformat(
@@ -351,8 +373,8 @@ class _Picture:
             )  # fmt: skip
             plane = converted.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        rgb = rows[:, : 3 * info.width].reshape(info.height, info.width, 3)
-        np.copyto(out, np.rot90(rgb, info.rotation // 90))
+        rgb = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+        np.copyto(out, np.rot90(rgb[:, ::-1] if info.mirrored else rgb, info.rotation // 90))
 
 
 def _h264_headers(extradata: bytes) -> bytes:
@@ -366,6 +388,21 @@ def _h264_headers(extradata: bytes) -> bytes:
             end = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
             headers, at = headers + b"\0\0\0\1" + extradata[at + 2 : end], end
     return headers
+
+
+def _shown_stream(container: Any) -> Any:
+    """The video that FFmpeg's tools take: of those that are no cover and can be decoded, the largest picture, where the
+    one that the file calls its default counts as larger. ``None``: there is none."""
+    import av
+
+    def rank(stream: Any) -> tuple[bool, bool, int]:
+        context, default = stream.codec_context, stream.disposition & av.stream.Disposition.default
+        supported = context is not None and context.codec.canonical_name in CODECS
+        pixels = context.width * context.height if context is not None else 0
+        cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+        return not cover, supported, pixels + (_DEFAULT_PIXELS if default else 0)
+
+    return max(container.streams.video, key=rank, default=None)
 
 
 def _codec_name(stream: Any, kind: MediaType) -> str:
@@ -421,6 +458,15 @@ def _order_unknown(kind: MediaType, codec: str) -> bool:
     return kind.format == "avi" and codec not in {"mjpeg", "vp8", "vp9", "av1"}
 
 
+def _rows(packets: list[Any], codec: str, extradata: bytes) -> tuple[PacketRow, ...]:
+    points = RestartPoints(codec, extradata)
+    rows = [_row(packet, codec) for packet in packets]
+    return tuple(
+        row._replace(key=False) if row.key and not points.here(memoryview(packet)) else row
+        for row, packet in zip(rows, packets, strict=True)
+    )
+
+
 def _row(packet: Any, codec: str) -> PacketRow:
     # VP8 stores alternate reference pictures as packets of their own: bit 4 of the frame tag says "show"
     hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10
@@ -444,16 +490,29 @@ def _recovers_gradually(payload: memoryview) -> bool:
 
 def _facts(frame: Any, context: Any) -> PictureFacts:
     pixels = frame.format
+    rotation, mirrored = _orientation(frame)
     return PictureFacts(
         width=frame.width,
         height=frame.height,
-        rotation=round(frame.rotation / 90) * 90 % 360,
+        rotation=rotation,
+        mirrored=mirrored,
         matrix=_MATRICES.get(int(frame.colorspace), "bt601"),
         full_range=int(frame.color_range) == _FULL or pixels.name.startswith("yuvj"),
         bit_depth=pixels.components[0].bits,
         chroma=_chroma(pixels),
         profile=context.profile or "",
     )
+
+
+def _orientation(frame: Any) -> tuple[int, bool]:
+    """Degrees counter-clockwise, in quarters, and whether the picture is mirrored (left to right) before that."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    mirrored = a * d < b * c
+    degrees = math.degrees(math.atan2(b, -a) if mirrored else math.atan2(-b, a))
+    return round(degrees / 90) * 90 % 360, mirrored
 
 
 def _chroma(pixels: Any) -> str:

@@ -76,6 +76,8 @@ class NvdecVideoDecoder:
             return Support(False, ready.reason)
         if info.codec not in _CODECS or info.chroma != "420" or info.matrix not in _MATRICES:
             return Support(False, f"NVDEC is not used for {info.codec} {info.chroma} {info.matrix}")
+        if info.mirrored:
+            return Support(False, "the colour kernel turns pictures and does not mirror them")
         try:
             return _within(info, caps(self._index, info.codec, info.bit_depth))
         except Exception as error:  # noqa: BLE001  the library raises several unrelated types
@@ -200,6 +202,11 @@ class _Surface:
         self._info = info
         self._convert = convert
         self._stream = stream
+
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """The clip's: NVDEC's surface says no other."""
+        return self._info.displayed_size
 
     def rgb_into(self, out: Any) -> None:
         """Queue the conversion into a CuPy ``(H, W, 3)`` uint8 view.

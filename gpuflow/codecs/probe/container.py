@@ -10,6 +10,7 @@ from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.codecs.probe.claims import ContainerClaims, check_claims
 from gpuflow.codecs.probe.ebml import matroska_claims
+from gpuflow.codecs.probe.elementary import elementary_claims, ivf_claims
 from gpuflow.codecs.probe.flac import flac_claims
 from gpuflow.codecs.probe.image import check_image, image_info
 from gpuflow.codecs.probe.mp3 import adts_claims, mp3_claims
@@ -32,6 +33,10 @@ _SCANS: dict[str, Callable[[bytes, Limits], ContainerClaims]] = {
     "mp3": mp3_claims,
     "ogg": ogg_claims,
     "aac": adts_claims,
+    "h264": elementary_claims,
+    "hevc": elementary_claims,
+    "obu": elementary_claims,
+    "ivf": ivf_claims,
 }
 
 

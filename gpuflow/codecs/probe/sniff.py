@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.probe.elementary import elementary_kind
 from gpuflow.codecs.probe.id3 import skip_tags
 from gpuflow.codecs.probe.mpeg import is_adts, is_mpeg_audio, is_transport_stream
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
-SUPPORTED = "jpeg, png, webp, gif, bmp, avif; mp4, mov, matroska, webm, avi, mpegts; wav, flac, mp3, ogg, aac, m4a"
+SUPPORTED = (
+    "jpeg, png, webp, gif, bmp, avif; mp4, mov, matroska, webm, avi, mpegts, ivf, raw h264, hevc and obu; "
+    "wav, flac, mp3, ogg, aac, m4a"
+)
 _MAX_BRANDS = 64
 _EBML_BYTES = 4_096  # a DocType further in than this is nobody's
 _BOX_TYPES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # what QuickTime files without ftyp begin with
@@ -125,6 +129,8 @@ def _by_structure(data: bytes) -> MediaType | None:
     """Formats without a magic number: two headers in the right distance are asked for."""
     if is_transport_stream(data):
         return MediaType("mpegts", "video", "mpegts")
+    if (kind := elementary_kind(data)) is not None:
+        return kind
     start = skip_tags(data)
     if data.startswith(b"fLaC", start):
         return MediaType("flac", "audio", "flac")

@@ -5,6 +5,7 @@ Source: AV1 Bitstream and Decoding Process Specification, sections 5.3 (OBU), 5.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,11 +35,11 @@ def frames_that_stay(extradata: bytes) -> Callable[[memoryview], bool] | None:
     for kind, start, end in _units(memoryview(extradata)[_CONFIG_BYTES:]):
         if kind == _SEQUENCE:
             sequence = _sequence(_Bits(extradata[_CONFIG_BYTES + start : _CONFIG_BYTES + end]))
-            return None if sequence is None else lambda payload: _stays(payload, sequence)
+            return None if sequence is None else functools.partial(_stays, sequence)
     return None
 
 
-def _stays(payload: memoryview, sequence: _Sequence) -> bool:
+def _stays(sequence: _Sequence, payload: memoryview) -> bool:
     frames = 0
     for kind, start, end in _units(payload):
         if kind in (_FRAME, _FRAME_HEADER):

@@ -60,9 +60,9 @@ def decode_frames(
     job = _Job(stream, info, sink, decoder)
     found = _run(job, plan.segments, deadline, pool)
     wanted = {index for segment in plan.segments for index in segment.targets.values()}
-    if not found.issuperset(wanted) and (whole := _again(plan, found)) is not None:
-        if max_packets is None or whole.num_packets <= max_packets:
-            found |= job.decode(whole, deadline)
+    whole = None if found.issuperset(wanted) else _again(plan, found)
+    if whole is not None and (max_packets is None or whole.num_packets <= max_packets):
+        found |= job.decode(whole, deadline)
     if wanted and not found:
         raise CorruptMedia(f"none of the {len(wanted)} wanted frames can be decoded: the clip is damaged")
     return tuple(sorted(wanted - found))

@@ -11,7 +11,7 @@ for the lengths that replace start codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from gpuflow.codecs.video.av1_headers import frames_that_stay
@@ -39,12 +39,9 @@ _B_VOP = 2
 
 def role_reader(codec: str, extradata: bytes) -> Reader | None:
     """What reads the packets of such a stream; ``None`` where nothing can be left out."""
-    if codec == "h264":
-        length = (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
-        return lambda payload: _avc(payload, length)
-    if codec == "hevc":
-        length = (extradata[21] & 3) + 1 if len(extradata) > 22 and extradata[0] == 1 else 0
-        return lambda payload: _hevc(payload, length)
+    if codec in ("h264", "hevc"):
+        length, read = length_bytes(codec, extradata), _avc if codec == "h264" else _hevc
+        return lambda payload: read(payload, length)
     if codec == "mpeg4":
         return _mpeg4
     if codec == "av1" and (stay := frames_that_stay(extradata)) is not None:
@@ -78,34 +75,42 @@ def _undecodable(roles: Sequence[Role]) -> list[int]:
     return places
 
 
-def nal_units(payload: memoryview | bytes, length: int) -> list[int] | None:
-    """Where the header of each NAL unit stands; ``length``: bytes of the number before each, 0 for start codes.
-    ``None``: the packet does not add up."""
+def length_bytes(codec: str, extradata: bytes) -> int:
+    """How many bytes of length stand before each NAL unit, by the container's record; 0: start codes do."""
+    place = {"h264": 4, "hevc": 21}.get(codec, 0)
+    return (extradata[place] & 3) + 1 if place and len(extradata) > place + 1 and extradata[0] == 1 else 0
+
+
+def nal_headers(payload: memoryview, length: int) -> Iterator[tuple[int, int]]:
+    """First byte and end of each NAL unit, zeros behind it included. What does not add up ends in ``(0, 0)``."""
     if length == 0:
-        return _after_start_codes(bytes(payload))
-    places, at, end = [], 0, len(payload)
+        yield from _between_start_codes(bytes(payload))
+        return
+    at, end = 0, len(payload)
     while at < end:
         first = at + length
         at = first + int.from_bytes(payload[at:first], "big")
         if at == first or at > end:
-            return None
-        places.append(first)
-    return places
+            yield 0, 0
+            return
+        yield first, at
 
 
-def _after_start_codes(payload: bytes) -> list[int]:
-    places, at = [], payload.find(b"\0\0\1")
+def _between_start_codes(payload: bytes) -> Iterator[tuple[int, int]]:
+    at = payload.find(b"\0\0\1")
     while 0 <= at < len(payload) - 3:
-        places.append(at + 3)
-        at = payload.find(b"\0\0\1", at + 3)
-    return places
+        following = payload.find(b"\0\0\1", at + 3)
+        yield at + 3, following if following >= 0 else len(payload)
+        at = following
 
 
 def _avc(payload: memoryview, length: int) -> Role:
     found = False
-    for at in nal_units(payload, length) or ():
+    for at, end in nal_headers(payload, length):
         header = payload[at]
         kind = header & 31
+        if end == 0:
+            return _HELD
         if kind in _AVC_SLICES and not header & 0x60:
             found = True
         elif kind not in _AVC_BESIDE:
@@ -115,8 +120,8 @@ def _avc(payload: memoryview, length: int) -> Role:
 
 def _hevc(payload: memoryview, length: int) -> Role:
     found, layer, held, leading = False, 0, False, True
-    for at in nal_units(payload, length) or ():
-        if at + 1 >= len(payload):
+    for at, end in nal_headers(payload, length):
+        if end < at + 2:
             return _HELD
         kind, above = payload[at] >> 1 & 63, (payload[at] & 1) << 5 | payload[at + 1] >> 3
         if kind < _HEVC_SLICES and above == 0:

@@ -114,6 +114,7 @@ def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float],
         fps=(len(pts) - 1) / pts[-1] if pts[-1] > 0 else (1 / duration if duration > 0 else 0.0),
         duration_seconds=duration,
         rotation=facts.rotation,
+        mirrored=facts.mirrored,
         matrix=facts.matrix,
         full_range=facts.full_range,
         bit_depth=facts.bit_depth,
@@ -137,7 +138,8 @@ def _seconds(demuxed: pyav.Demuxed, pts: Sequence[int]) -> list[float]:
 def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[float]:
     """Times of pictures that were counted: their own where they all rise, else at the claimed rate, if it is sane."""
     known = [value for value in pts if value is not None]
-    if len(known) == len(pts) and known == sorted(known):
+    told = len(known) == len(pts) and (len(pts) == 1 or len(set(known)) > 1)
+    if told and known == sorted(known):
         return _seconds(demuxed, known)
     fps = _nominal_fps(demuxed) or _FALLBACK_FPS
     return [index / fps for index in range(len(pts))]
