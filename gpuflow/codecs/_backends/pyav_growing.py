@@ -8,6 +8,7 @@ and held against each packet once it is here.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
@@ -15,6 +16,7 @@ from typing import Any, Protocol, overload
 from gpuflow.codecs._backends import pyav
 from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe.claims import check_size
+from gpuflow.codecs.video.headers import RestartPoints
 from gpuflow.codecs.video.plan import DecodePlan, PacketRow, Segment
 from gpuflow.codecs.video.references import role_reader
 from gpuflow.codecs.video.stream import max_payload_bytes
@@ -22,12 +24,15 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded
 
 _ZEROS = bytes(1 << 18)
+_HEADERS_WITHIN = frozenset({"avc3", "hev1"})  # sample entries that allow it (ISO/IEC 14496-15)
 _H264_IDR, _H264_SEI, _H264_RECOVERY_POINT = 5, 6, 6
 
 
 class Bytes(Protocol):
     """See ``codecs.video.progressive.GrowingBytes``."""
 
+    @property
+    def in_parts(self) -> bool: ...
     def expect(self, extents: Iterable[tuple[int, int]]) -> None: ...
     def has(self, first: int, end: int) -> bool: ...
     def wait(self, first: int, end: int) -> bool: ...
@@ -75,13 +80,13 @@ def demux_header(
 
     with pyav._translated(f"opening {kind.name}"):
         container = av.open(
-            _Hollow(known, size),
+            _Hollow(known, size, deadline),
             format=kind.format,
             options=pyav.open_options(kind, limits),
             stream_options=pyav._stream_options(kind, limits),
             metadata_errors="replace",
         )
-        stream = container.streams.best("video")
+        stream = pyav._shown_stream(container)
     codec = pyav._codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
@@ -90,6 +95,8 @@ def demux_header(
     places, rows = _table(container, stream, codec, size, deadline)
     if codec == "vp8" or not rows or any(place is None for place in places):
         return None
+    if body.in_parts and pyav._codec_tag(context) in _HEADERS_WITHIN:
+        return None  # keyframes that are never fetched may change them
     rate = stream.guessed_rate
     packets: Any = _Packets(
         tuple(place for place in places if place), rows, stream.time_base, body, codec, context.extradata
@@ -166,6 +173,11 @@ class _Packets(Sequence[Any]):
         self._time_base = time_base
         self._body = body
         self._nal_bytes = _nal_length_bytes(extradata or b"") if codec == "h264" else 0
+        self._codec = codec
+        self._extradata = extradata or b""
+        self._keys = tuple(position for position, row in enumerate(rows) if row.key)
+        self._num_checked = 0
+        self._checking = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -202,12 +214,33 @@ class _Packets(Sequence[Any]):
         if not self._body.wait(first, end):
             raise CorruptMedia("the body ends before the media that its header names")
         payload = self._body.read(first, end)
-        if row.key and self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
-            raise Uncertain("a packet is no keyframe, although the table says so")
+        if row.key:
+            self._check_keys(position, payload)
         packet = av.Packet(len(payload))  # of bytes it would lack the padding that FFmpeg reads
         packet.update(payload)
         packet.pts, packet.time_base, packet.is_keyframe = row.pts, self._time_base, row.key
         return packet
+
+    def _check_keys(self, position: int, payload: bytes) -> None:
+        """Hold a keyframe, and where they are here those before it, against what the table says of it."""
+        if self._body.in_parts:
+            self._check_key(payload)
+            return
+        with self._checking:
+            while self._num_checked < len(self._keys) and self._keys[self._num_checked] <= position:
+                place = self._places[self._keys[self._num_checked]]
+                if not self._body.has(*place):
+                    raise Uncertain("a keyframe lies behind the packets that follow it")
+                self._check_key(self._body.read(*place))
+                self._num_checked += 1
+
+    def _check_key(self, payload: bytes) -> None:
+        if self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
+            raise Uncertain("a packet is no keyframe, although the table says so")
+        points = RestartPoints(self._codec, self._extradata)
+        points.here(memoryview(payload))
+        if not points.here(memoryview(b"")):  # one without headers of its own
+            raise Uncertain("a keyframe brings other headers than the table has")
 
 
 class _Some(Sequence[Any]):
@@ -243,7 +276,8 @@ class _Length:
 class _Hollow(io.RawIOBase):
     """A file of the bytes that are known, and zeros."""
 
-    def __init__(self, known: Mapping[int, bytes], size: int) -> None:
+    def __init__(self, known: Mapping[int, bytes], size: int, deadline: Deadline) -> None:
+        self._deadline = deadline
         self._known = known
         self._size = size
         self._at = 0
@@ -262,6 +296,7 @@ class _Hollow(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
+        self._deadline.check()
         start, left = self._at, max(0, self._size - self._at)
         wanted = min(left if size < 0 else min(size, left), len(_ZEROS))
         for first, data in self._known.items():
