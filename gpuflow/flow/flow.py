@@ -20,9 +20,9 @@ from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
-from gpuflow.flow.frames import Delivery, stream_chunks
+from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
-from gpuflow.flow.request import OptionsLike, modality_of, resolve
+from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes
 from gpuflow.flow.turns import Turn, WorkDeadline
 from gpuflow.isolation.decoding import Decoding, InProcess
@@ -87,9 +87,7 @@ class Flow:
     ) -> None:
         if isolation not in ("none", "process"):
             raise InvalidOptions(f"isolation is 'none' or 'process'; got {isolation!r}")
-        for name, value in (("workers", workers), ("max_pending", max_pending)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
+        require_counts(workers=workers, max_pending=max_pending)
         self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
         self.device: Device = choose(device)
@@ -249,13 +247,15 @@ class Flow:
         chunks before it, which stay valid. ``Limits.max_output_bytes`` is of one chunk, ``video_seconds`` of decoding
         alone; ``deadline_seconds`` runs while the consumer works, too.
 
+        Without isolation an MP4 or MOV from the network is decoded while it comes, where its header comes first
+        (``codecs.video.progressive``); then only the last chunk has a ``content_hash``, and comes when all bytes did. With
+        ``FetchPolicy.range_bytes`` only the parts are fetched that the frames need, and no chunk has one.
+
         Raises:
             InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video.
             GpuflowError: as ``load``, from the iterator.
         """
-        for name, value in (("chunk", chunk), ("ahead", ahead)):
-            if not isinstance(value, int) or value < 1:
-                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
+        require_counts(chunk=chunk, ahead=ahead)
         origin = Source.of(source, modality="video")
         _, wanted = resolve(origin, options)
         made = wanted if isinstance(wanted, VideoOptions) else VideoOptions()
@@ -285,6 +285,7 @@ class Flow:
                     chunk.stages = (fetched, *chunk.stages)
                 self._note_device(chunk, count=chunk.is_first)
                 yield chunk
+            self.counters.add("gpuflow_media_total", kind="frames")
 
     async def _clip_input(self, source: Source, bounds: Bounds, stack: AsyncExitStack) -> Callable[[Turn], ClipInput]:
         """The bytes of a clip, until ``stack`` ends. What comes over the network is decoded while it comes, unless
@@ -296,7 +297,7 @@ class Flow:
         decoding, deadline = self._decoding, bounds.deadline
         body = RangedBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
         fetching = asyncio.create_task(self._fetcher.receive(source, body, limits=bounds.limits))
-        stack.push_async_callback(_cancelled, fetching)
+        stack.push_async_callback(cancelled, fetching)
         return lambda turn: GrowingClip(body, turn, decoding, deadline.check)
 
     def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
@@ -323,9 +324,7 @@ class Flow:
         for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
             await self._permits.acquire()
         self._pool.shutdown()
-        await asyncio.to_thread(
-            self._stream_pool.shutdown
-        )  # those that wait end soon, and have to be told so by the loop
+        await asyncio.to_thread(self._stream_pool.shutdown)  # its threads end soon, with the loop's help
         self._segment_pool.shutdown()
         if self.decoders is not None:
             await asyncio.to_thread(self.decoders.close)
@@ -442,11 +441,6 @@ class Flow:
                 self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _release_unwanted(future: Future[Media]) -> None:

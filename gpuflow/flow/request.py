@@ -39,3 +39,10 @@ def modality_of(media: Media) -> Modality:
     if isinstance(metadata, ImageMetadata):
         return "image"
     return "video" if isinstance(metadata, VideoMetadata) else "audio"
+
+
+def require_counts(**counts: int | None) -> None:
+    """Raise ``InvalidOptions`` unless each is a whole number from 1 on, or left out."""
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")

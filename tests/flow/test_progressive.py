@@ -337,6 +337,38 @@ def test_where_all_is_needed_all_is_fetched_once(name: str) -> None:
     assert bool(kept[-1].content_hash) == (name == "matroska")
 
 
+def test_a_first_part_that_comes_slowly_is_waited_for() -> None:
+    """Whether there are parts is known from the head, not when the first of them is here."""
+
+    async def run() -> None:
+        server_of: list[Server] = []
+        policy = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=65_536)
+        go_on = asyncio.Event()
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first, last = _wanted(server_of[0].heads[-1]) or (0, 0)
+            last = min(last, len(LONG) - 1)
+            said = f'Content-Range: bytes {first}-{last}/{len(LONG)}\r\nETag: "v1"\r\n'.encode()
+            head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n" % (last + 1 - first)
+            writer.write(head + said + b"\r\n" + LONG[first : first + 8_000])
+            if first == 0:
+                await go_on.wait()
+            writer.write(LONG[first + 8_000 : last + 1])
+
+        async with serving(handler) as server:
+            server_of.append(server)
+            async with Flow(device="cpu", slab_bytes="64MiB", fetch=policy) as flow:
+                first = asyncio.ensure_future(anext(flow.frames(server.url, options=VideoOptions(indices=(0, 3)))))
+                await server.requested.wait()
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                go_on.set()
+                (await first).release()
+                assert len(server.heads) == 2 < len(LONG) / 65_536
+
+    asyncio.run(run())
+
+
 def test_parts_of_another_version_fail_and_earlier_chunks_stay_valid() -> None:
     async def run() -> None:
         server_of: list[Server] = []
