@@ -13,8 +13,8 @@ from gpuflow.config import FetchPolicy, Limits
 from gpuflow.errors import FetchFailed, GpuflowError, InvalidSource, TooLarge
 from gpuflow.fetch.budget import ByteBudget
 from gpuflow.fetch.data_uri import decode_base64, decode_data_uri
-from gpuflow.fetch.growing import GrowingBody
 from gpuflow.fetch.local import read_trusted, read_untrusted
+from gpuflow.fetch.ranged import RangedBody
 from gpuflow.fetch.remote import Remote
 from gpuflow.media import Blob, Source, read_file_object
 
@@ -78,7 +78,7 @@ class Fetcher:
         return blob
 
     async def receive(
-        self, source: Source, body: GrowingBody, *, limits: Limits | None = None, budget: ByteBudget | None = None
+        self, source: Source, body: RangedBody, *, limits: Limits | None = None, budget: ByteBudget | None = None
     ) -> None:
         """Fetch a URL into ``body``, which is finished, or fails, by the time this ends. Limits, checks and time are
         those of ``fetch``; what it would raise, the body's readers get.

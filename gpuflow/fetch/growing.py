@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import blake3
 
@@ -11,7 +11,7 @@ from gpuflow.errors import GpuflowError
 from gpuflow.media import Blob
 
 _POLL_SECONDS = 0.02  # how soon a cancelled wait ends
-_ENDLESS = 1 << 62
+ENDLESS = 1 << 62
 
 
 class GrowingBody:
@@ -26,13 +26,13 @@ class GrowingBody:
         self._hold = hold
         self._data = bytearray()
         self._hash = blake3.blake3()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._declared_type: str | None = None
         self._content_hash: str | None = None
         self._error: GpuflowError | None = None
 
-    def begin(self, announced: int | None) -> None:
-        """The head of the answer came."""
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """The head of the answer came, of all or of the first part."""
         self.announced = announced
 
     def add(self, chunk: bytes) -> None:
@@ -61,47 +61,56 @@ class GrowingBody:
         """Of all of it; ``None`` until that is there."""
         return self._content_hash
 
-    def has(self, end: int) -> bool:
-        """Whether the first ``end`` bytes are there."""
-        with self._changed:
-            return len(self._data) >= end
+    @property
+    def in_parts(self) -> bool:
+        """Whether any bytes can be waited for without those before them; no hash of all of it is known then."""
+        return False
 
-    def read(self, first: int, last: int) -> bytes:
-        """The bytes from ``first`` to before ``last``, as far as they are there."""
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None:
+        """These bytes, each from the first to before the second, will be waited for in this order."""
+
+    def has(self, first: int, end: int) -> bool:
+        """Whether the bytes from ``first`` to before ``end`` are there."""
+        with self._changed:
+            return self._has(first, end)
+
+    def read(self, first: int, end: int) -> bytes:
+        """These bytes, as far as they are there."""
         with self._changed, memoryview(self._data) as data:
-            return bytes(data[first:last])
+            return bytes(data[first:end])
 
-    def settled(self, end: int) -> bool:
-        """Whether ``wait`` for so many bytes would return or raise at once."""
+    def settled(self, first: int, end: int) -> bool:
+        """Whether ``wait`` for these bytes would return or raise at once."""
         with self._changed:
-            return self._settled(end)
+            return self._settled(first, end)
 
-    def wait(self, end: int, check: Callable[[], None]) -> bool:
-        """Wait for the first ``end`` bytes; false where all has come and is less. ``check`` is called meanwhile and may
-        raise.
+    def wait(self, first: int, end: int, check: Callable[[], None]) -> bool:
+        """Wait for these bytes; false where all has come and does not reach so far. ``check`` is called meanwhile and
+        may raise.
 
         Raises:
             GpuflowError: what ended the fetch.
         """
         while True:
             with self._changed:
-                if not self._settled(end):
+                if not self._settled(first, end):
                     self._changed.wait(_POLL_SECONDS)
-                if self._settled(end):
+                if self._settled(first, end):
                     break
             check()
-        return self._enough(end)
+        with self._changed:
+            enough, error = self._has(first, end), self._error
+        if not enough and error is not None:
+            raise error
+        return enough
 
     def wait_for_all(self, check: Callable[[], None]) -> Blob:
         """Wait for the end; raises as ``wait``."""
-        self.wait(_ENDLESS, check)
-        return Blob(self.read(0, _ENDLESS), self._content_hash or "", self._declared_type)
+        self.wait(0, ENDLESS, check)
+        return Blob(self.read(0, ENDLESS), self._content_hash or "", self._declared_type)
 
-    def _settled(self, end: int) -> bool:
-        return self._content_hash is not None or self._error is not None or len(self._data) >= end
+    def _has(self, first: int, end: int) -> bool:
+        return len(self._data) >= end
 
-    def _enough(self, end: int) -> bool:
-        enough = len(self._data) >= end
-        if not enough and self._error is not None:
-            raise self._error
-        return enough
+    def _settled(self, first: int, end: int) -> bool:
+        return self._content_hash is not None or self._error is not None or self._has(first, end)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, GpuflowError, Overloaded, TooLarge
@@ -54,8 +54,8 @@ class Remote:
     async def fetch(
         self, url: str, *, modality: Modality | None, limit: int, budget: ByteBudget, receiver: Receiver | None = None
     ) -> tuple[list[bytes], str | None]:
-        """The body in pieces, and the media type that the server declares. A ``receiver`` is given the pieces in their
-        order, as they come, and then they are not returned.
+        """The body in pieces, and the media type that the server declares. A ``receiver`` is given the pieces as they
+        come, and then they are not returned; of a body in parts, those that it wants.
 
         Raises:
             InvalidSource, UnsafeURL: the URL, or one that it redirects to, is wrong or not allowed.
@@ -118,6 +118,10 @@ class Remote:
                 if isinstance(found, str) or found.chunks is None:
                     raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
             rest = found.part.rest(size) if found.part is not None and size is not None else []
+            if found.part is not None and rest and fetch.receiver is not None:
+                fetch.receiver.begin_parts(found.part, rest)
+                await self._wanted_parts(url, fetch, fetch.receiver)
+                return [], found.media_type
             return found.chunks + await self._parts(url, fetch, rest), found.media_type
         raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
 
@@ -145,22 +149,42 @@ class Remote:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(part: Part) -> list[bytes]:
-            async with places, self._admitted(url.host, fetch.seconds):
-                asking = fetch.client.get(url, part=(part.first, part.last), version=part.version)
-                async with aclosing(await asking) as answer:
-                    if answer.status != 206 or _part(answer, url.host) != part:
-                        raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
-                    return await self._read(answer, url.host, part.nbytes, fetch, part=part)
+            async with places:
+                return await self._one_part(url, fetch, part)
 
         tasks = [asyncio.create_task(one(part)) for part in parts]
         try:
-            if fetch.receiver is not None:
-                return await _in_their_order(tasks, fetch.receiver)
             return [chunk for chunks in await asyncio.gather(*tasks) for chunk in chunks]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wanted_parts(self, url: CheckedURL, fetch: _Fetch, receiver: Receiver) -> None:
+        """Parts as they are wanted, a few at once, until all were or nobody wants any more. Each has the time of a
+        fetch; how long nobody wants one does not count."""
+        fetch.timer.reschedule(None)
+
+        async def some() -> None:
+            while (part := await receiver.next_wanted()) is not None:
+                async with asyncio.timeout(fetch.seconds):
+                    receiver.put(part, b"".join(await self._one_part(url, fetch, part)))
+
+        tasks = [asyncio.create_task(some()) for _ in range(AT_ONCE)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one_part(self, url: CheckedURL, fetch: _Fetch, part: Part) -> list[bytes]:
+        async with self._admitted(url.host, fetch.seconds):
+            asking = fetch.client.get(url, part=(part.first, part.last), version=part.version)
+            async with aclosing(await asking) as answer:
+                if answer.status != 206 or _part(answer, url.host) != part:
+                    raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
+                return await self._read(answer, url.host, part.nbytes, fetch, part=part)
 
     async def _read(
         self, answer: Answer, host: str, limit: int, fetch: _Fetch, *, part: Part | None = None
@@ -168,7 +192,7 @@ class Remote:
         _check_head(answer, host, limit, status=206 if part else 200)
         receiver = fetch.receiver if part is None or part.first == 0 else None
         if receiver is not None:
-            receiver.begin(part.total if part else _length(answer))
+            receiver.begin(part.total if part else _length(answer), in_parts=bool(part and part.nbytes < part.total))
         answer.expect(limit + limit // 8 + _FRAMING_BYTES)
         meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
         chunks: list[bytes] = []
@@ -187,12 +211,24 @@ class Remote:
 class Receiver(Protocol):
     """Takes a body while it comes."""
 
-    def begin(self, announced: int | None) -> None:
-        """The head came, which says how many bytes there will be, or does not."""
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """The head came, which says how many bytes there will be, or does not, and whether only the first part comes."""
         ...
 
     def add(self, chunk: bytes) -> None:
         """The next bytes."""
+        ...
+
+    def begin_parts(self, first: Part, rest: list[Part]) -> None:
+        """The first part has come; these are left, and fetched when they are wanted."""
+        ...
+
+    def put(self, part: Part, data: bytes) -> None:
+        """One of them."""
+        ...
+
+    async def next_wanted(self) -> Part | None:
+        """The part to fetch next, once one is wanted; ``None`` when all were. Called by several at once."""
         ...
 
 
@@ -275,20 +311,6 @@ class Meter:
                 f"{self._host} sends {self._num_bytes / elapsed:.0f} bytes a second;"
                 f" FetchPolicy.min_bytes_per_second is {self._min_bytes_per_second}"
             )
-
-
-async def _in_their_order(parts: list[asyncio.Task[list[bytes]]], receiver: Receiver) -> list[bytes]:
-    """Hand parts over as soon as those before them were; the first that fails ends it."""
-    failed: asyncio.Future[list[list[bytes]]] = asyncio.gather(*parts)
-    for part in parts:
-        either: list[asyncio.Future[Any]] = [part, failed]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
-            failed.result()
-        for chunk in part.result():
-            receiver.add(chunk)
-    await failed
-    return []
 
 
 def _length(answer: Answer) -> int | None:

@@ -39,7 +39,7 @@ def load_chunks(
 
     The clip is read once where frames are wanted in the order of display; otherwise once a chunk. Frames that are damaged
     are left out of their chunk and named there, unless ``strict``; a chunk may be empty then. The last one is delivered
-    when all bytes have come.
+    when all bytes have come, of a body that is fetched whole.
 
     Raises:
         InvalidOptions: the options name a preset.
@@ -54,7 +54,7 @@ def load_chunks(
             try:
                 with source.opened(context) as clip:
                     chunks.decode_from(clip)
-                source.complete()
+                source.settle()
                 chunks.deliver()
             except GaveWay:
                 chunks.wait_without_decoder()
@@ -293,7 +293,7 @@ class Chunks:
         """Deliver what is complete and next; the last chunk with the hash of all bytes."""
         with self._lock:
             while self._next in self._blocks and not self._expected[self._next]:
-                if self._next == len(self._expected) - 1 and self._bytes.content_hash is None:
+                if self._next == len(self._expected) - 1 and not self._bytes.settled:
                     return
                 self._deliver(self._next, self._blocks.pop(self._next))
                 self._next += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from gpuflow.codecs.video.progressive import open_growing
 from gpuflow.fetch import GrowingBody
+from gpuflow.fetch.growing import ENDLESS
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.dispatch import recognise
 from gpuflow.flow.turns import Turn
@@ -20,11 +21,20 @@ class ClipInput(Protocol):
 
     @property
     def content_hash(self) -> str | None:
-        """``None`` until all of them are here."""
+        """``None`` until all of them are here; of a body in parts it stays so."""
         ...
 
     def opened(self, context: LoadContext) -> AbstractContextManager[Clip]:
         """The clip, as often as it is wanted."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """Whether the fetch can no more turn out to have failed, as far as it went."""
+        ...
+
+    def settle(self) -> None:
+        """Wait for that."""
         ...
 
     def complete(self) -> None:
@@ -42,6 +52,14 @@ class WholeClip:
     def content_hash(self) -> str | None:
         """See ``ClipInput``."""
         return self._blob.content_hash
+
+    @property
+    def settled(self) -> bool:
+        """See ``ClipInput``."""
+        return True
+
+    def settle(self) -> None:
+        """See ``ClipInput``."""
 
     @contextmanager
     def opened(self, context: LoadContext) -> Iterator[Clip]:
@@ -73,24 +91,38 @@ class GrowingClip:
         return self._body.announced
 
     @property
+    def in_parts(self) -> bool:
+        """See ``GrowingBytes``."""
+        return self._body.in_parts
+
+    @property
     def content_hash(self) -> str | None:
         """See ``ClipInput``."""
-        return self._body.content_hash
+        return self._whole.content_hash if self._whole is not None else self._body.content_hash
 
-    def has(self, end: int) -> bool:
-        """See ``GrowingBytes``."""
-        return self._body.has(end)
+    @property
+    def settled(self) -> bool:
+        """See ``ClipInput``."""
+        return self.content_hash is not None or self._body.in_parts
 
-    def read(self, first: int, last: int) -> bytes:
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None:
         """See ``GrowingBytes``."""
-        return self._body.read(first, last)
+        self._body.expect(extents)
 
-    def wait(self, end: int) -> bool:
+    def has(self, first: int, end: int) -> bool:
         """See ``GrowingBytes``."""
-        if not self._body.settled(end):
+        return self._body.has(first, end)
+
+    def read(self, first: int, end: int) -> bytes:
+        """See ``GrowingBytes``."""
+        return self._body.read(first, end)
+
+    def wait(self, first: int, end: int) -> bool:
+        """See ``GrowingBytes``."""
+        if not self._body.settled(first, end):
             with self._turn.given_up():
-                self._body.wait(end, self._check)
-        return self._body.wait(end, self._check)
+                self._body.wait(first, end, self._check)
+        return self._body.wait(first, end, self._check)
 
     @contextmanager
     def opened(self, context: LoadContext) -> Iterator[Clip]:
@@ -106,8 +138,14 @@ class GrowingClip:
             with self._whole.opened(context) as clip:
                 yield clip
 
+    def settle(self) -> None:
+        """See ``ClipInput``."""
+        if not self.settled:
+            self.wait(0, ENDLESS)
+
     def complete(self) -> None:
         """See ``ClipInput``."""
         if self._whole is None:
-            self.wait(1 << 62)
-            self._whole = WholeClip(self._body.wait_for_all(self._check))
+            with self._turn.given_up():
+                blob = self._body.wait_for_all(self._check)
+            self._whole = WholeClip(blob)

@@ -13,25 +13,17 @@ from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
-from gpuflow.config import (
-    OPTIONS_BY_MODALITY,
-    AudioOptions,
-    FetchPolicy,
-    ImageOptions,
-    Limits,
-    NvdecPolicy,
-    Options,
-    VideoOptions,
-)
+from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
-from gpuflow.fetch import ByteBudget, Fetcher, GrowingBody
+from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
 from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
-from gpuflow.flow.frames import Delivery, stream_chunks
+from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
+from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes
 from gpuflow.flow.turns import Turn, WorkDeadline
 from gpuflow.isolation.decoding import Decoding, InProcess
@@ -39,15 +31,12 @@ from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.remote import Isolated
 from gpuflow.media import (
     Blob,
-    FeatureMetadata,
     FrameChunk,
-    ImageMetadata,
     Media,
     Modality,
     Outcome,
     Source,
     Stage,
-    VideoMetadata,
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, Values, log, merged
@@ -56,7 +45,6 @@ from gpuflow.workers import call_soon, result_of, worker_pool
 _MAX_STREAMS = 64  # of frames: a thread each, which holds no decode worker while it waits
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 Isolation = Literal["none", "process"]
-OptionsLike = Options | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +90,7 @@ class Flow:
     ) -> None:
         if isolation not in ("none", "process"):
             raise InvalidOptions(f"isolation is 'none' or 'process'; got {isolation!r}")
-        for name, value in (("workers", workers), ("max_pending", max_pending)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
+        require_counts(workers=workers, max_pending=max_pending)
         self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
         self.nvdec = nvdec if isinstance(nvdec, NvdecPolicy) else NvdecPolicy.from_mapping(nvdec)
@@ -266,15 +252,17 @@ class Flow:
         chunks before it, which stay valid. ``Limits.max_output_bytes`` is of one chunk, ``video_seconds`` of decoding
         alone; ``deadline_seconds`` runs while the consumer works, too.
 
+        Without isolation an MP4 or MOV from the network is decoded while it comes, where its header comes first
+        (``codecs.video.progressive``); then only the last chunk has a ``content_hash``, and comes when all bytes did. With
+        ``FetchPolicy.range_bytes`` only the parts are fetched that the frames need, and no chunk has one.
+
         Raises:
             InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video.
             GpuflowError: as ``load``, from the iterator.
         """
-        for name, value in (("chunk", chunk), ("ahead", ahead)):
-            if not isinstance(value, int) or value < 1:
-                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
+        require_counts(chunk=chunk, ahead=ahead)
         origin = Source.of(source, modality="video")
-        _, wanted = _resolve(origin, options)
+        _, wanted = resolve(origin, options)
         made = wanted if isinstance(wanted, VideoOptions) else VideoOptions()
         return self._frames(origin, made, chunk, ahead, self.limits.lowered(limits))
 
@@ -302,6 +290,7 @@ class Flow:
                     chunk.stages = (fetched, *chunk.stages)
                 self._note_device(chunk, count=chunk.is_first)
                 yield chunk
+            self.counters.add("gpuflow_media_total", kind="frames")
 
     async def _clip_input(self, source: Source, bounds: Bounds, stack: AsyncExitStack) -> Callable[[Turn], ClipInput]:
         """The bytes of a clip, until ``stack`` ends. What comes over the network is decoded while it comes, unless
@@ -311,9 +300,9 @@ class Flow:
             stack.enter_context(self._holding(len(blob.data)))
             return lambda _: WholeClip(blob)
         decoding, deadline = self._decoding, bounds.deadline
-        body = GrowingBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
+        body = RangedBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
         fetching = asyncio.create_task(self._fetcher.receive(source, body, limits=bounds.limits))
-        stack.push_async_callback(_cancelled, fetching)
+        stack.push_async_callback(cancelled, fetching)
         return lambda turn: GrowingClip(body, turn, decoding, deadline.check)
 
     def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
@@ -340,9 +329,7 @@ class Flow:
         for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
             await self._permits.acquire()
         self._pool.shutdown()
-        await asyncio.to_thread(
-            self._stream_pool.shutdown
-        )  # those that wait end soon, and have to be told so by the loop
+        await asyncio.to_thread(self._stream_pool.shutdown)  # its threads end soon, with the loop's help
         self._segment_pool.shutdown()
         if self.device.is_cuda:
             await asyncio.to_thread(close_idle)
@@ -356,7 +343,7 @@ class Flow:
         await self.aclose()
 
     async def _load(self, source: Source, options: OptionsLike, bounds: Bounds) -> Media:
-        modality, wanted = _resolve(source, options)
+        modality, wanted = resolve(source, options)
         started = time.perf_counter()
         blob = await self._fetch(replace(source, modality=modality), bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
@@ -371,7 +358,7 @@ class Flow:
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
             if count:
-                self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
+                self.counters.add("gpuflow_fallback_total", modality=modality_of(media))
 
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:
@@ -462,39 +449,6 @@ class Flow:
                 self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
-
-
-def _resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, OptionsLike]:
-    """The modality that is known before any byte, and the options made definite where it is."""
-    of_options: Modality | None = None
-    if isinstance(options, ImageOptions):
-        of_options = "image"
-    elif isinstance(options, VideoOptions):
-        of_options = "video"
-    elif isinstance(options, AudioOptions):
-        of_options = "audio"
-    elif options is not None and not isinstance(options, Mapping):
-        raise InvalidOptions(
-            f"options are ImageOptions, VideoOptions, AudioOptions or a mapping; got {type(options).__name__}"
-        )
-    if of_options and source.modality and of_options != source.modality:
-        raise InvalidOptions(f"{type(options).__name__} for a source that is declared as {source.modality}")
-    modality = of_options or source.modality
-    if isinstance(options, Mapping) and modality is not None:
-        return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
-    return modality, options
-
-
-def _modality_of(media: Media) -> Modality:
-    metadata = media.metadata.source if isinstance(media.metadata, FeatureMetadata) else media.metadata
-    if isinstance(metadata, ImageMetadata):
-        return "image"
-    return "video" if isinstance(metadata, VideoMetadata) else "audio"
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _release_unwanted(future: Future[Media]) -> None:

@@ -34,6 +34,12 @@ async def stream_chunks(
         delivery.close()
 
 
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 class Delivery:
     """Chunks on their way from the decoding thread to a consumer on an event loop, in order.
 

@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.errors import Closed
-from gpuflow.flow.flow import Flow, Isolation, OptionsLike
+from gpuflow.flow.flow import Flow, Isolation
+from gpuflow.flow.request import OptionsLike
 from gpuflow.media import FrameChunk, Media, Modality, Outcome, Source
 from gpuflow.memory import Slab
 

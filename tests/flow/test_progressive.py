@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -22,9 +22,10 @@ from gpuflow.flow.context import Deadline
 from gpuflow.flow.flow import Flow
 from gpuflow.media import FrameChunk, Frames
 from tests.flow.clips import decode_all, make_clip
-from tests.flow.raw_server import LOOPBACK, OPEN, Handler, serving
-from tests.flow.test_fetch_ranges import _serves
+from tests.flow.raw_server import LOOPBACK, OPEN, Handler, Server, serving
+from tests.flow.test_fetch_ranges import _serves, _wanted
 from tests.flow.test_load_video import CLIPS
+from tests.tally import Tally
 from tests.waiting import wait_until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n"
@@ -138,23 +139,28 @@ def test_sampling_needs_no_more_than_the_header(options: VideoOptions) -> None:
 
 
 class Bytes:
-    """All bytes of a file at once, as ones that grow, and how far they were asked for."""
+    """All bytes of a file at once, as ones that come from the first on, and how far they were asked for."""
+
+    in_parts = False
 
     def __init__(self, data: bytes) -> None:
         self.announced = len(data)
         self.data = data
         self.furthest = 0
 
-    def has(self, end: int) -> bool:
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None:
+        raise AssertionError("opening a clip plans nothing")
+
+    def has(self, first: int, end: int) -> bool:
         return end <= len(self.data)
 
-    def wait(self, end: int) -> bool:
+    def wait(self, first: int, end: int) -> bool:
         self.furthest = max(self.furthest, end)
-        return self.has(end)
+        return self.has(first, end)
 
-    def read(self, first: int, last: int) -> bytes:
-        assert last <= self.furthest
-        return self.data[first:last]
+    def read(self, first: int, end: int) -> bytes:
+        assert end <= self.furthest
+        return self.data[first:end]
 
 
 def _opened(data: bytes) -> tuple[PacketSource | None, Bytes]:
@@ -256,15 +262,156 @@ def test_decode_workers_are_given_all_of_it() -> None:
     asyncio.run(run())
 
 
-def test_parts_are_read_in_their_order() -> None:
+def test_a_keyframe_that_is_none_is_found_out_and_all_of_it_decides() -> None:
+    """The sample table calls the 35th picture one at which decoding may begin, in place of the 31st."""
+    at = CLIP.find(b"stss")
+    entries = [int.from_bytes(CLIP[at + 12 + 4 * place : at + 16 + 4 * place], "big") for place in range(4)]
+    assert entries == [1, 31, 61, 91]
+    lying = CLIP[: at + 16] + (35).to_bytes(4, "big") + CLIP[at + 20 :]
+    expected = decode_all(lying)
+
     async def run() -> None:
-        server_of: list[Any] = []
-        policy = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=4_096)
-        async with serving(_serves(server_of, CLIP)) as server:
+        go_on = asyncio.Event()
+        async with (
+            serving(_stops_at(lying, len(lying) * 3 // 5, go_on)) as server,
+            Flow(device="cpu", slab_bytes="64MiB", fetch=LOOPBACK) as flow,
+        ):
+            chunks = flow.frames(server.url, chunk=10, ahead=20, options=ALL)
+            kept = [await anext(chunks)]
+            go_on.set()
+            kept += [part async for part in chunks]
+            _check(kept, expected)
+            assert [len(part) for part in kept] == [10] * 12
+            assert kept[-1].content_hash
+            for part in kept:
+                part.release()
+
+    asyncio.run(run())
+
+
+RANGES = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=4_096)
+LONG = make_clip(num_frames=600, size=(320, 192), gop=30)
+
+
+async def _by_ranges(data: bytes, options: VideoOptions) -> tuple[list[FrameChunk], list[tuple[int, int]]]:
+    """Released chunks, checked against ``load``, and the parts that were asked for."""
+    server_of: list[Server] = []
+    async with serving(_serves(server_of, data)) as server:
+        server_of.append(server)
+        async with Flow(device="cpu", slab_bytes="256MiB", fetch=RANGES) as flow:
+            kept = [part async for part in flow.frames(server.url, chunk=8, ahead=99, options=options)]
+            asked = [found for head in server.heads if (found := _wanted(head))]
+            with await flow.load(data, options=options) as whole:
+                np.testing.assert_array_equal(np.concatenate([part.numpy() for part in kept]), whole.numpy())
+                assert kept[-1].content_hash in (None, whole.content_hash)
+            for part in kept:
+                part.release()
+            assert flow._pending_bytes == 0
+    assert len(set(asked)) == len(asked)
+    return kept, asked
+
+
+def test_a_header_behind_the_media_is_fetched_first_where_there_are_parts() -> None:
+    kept, asked = asyncio.run(_by_ranges(LONG, VideoOptions(indices=(0, 40))))
+    assert LONG.find(b"moov") > len(LONG) * 3 // 4
+    assert asked[0] == (0, 4_095)
+    assert min(first for first, _ in asked[1:3]) > len(LONG) * 3 // 4
+    assert kept[-1].is_last
+
+
+@pytest.mark.parametrize("order", ["header first", "header last"])
+def test_only_what_the_wanted_frames_need_is_fetched(order: str, tally: Tally) -> None:
+    data = faststart(LONG) if order == "header first" else LONG
+    kept, asked = asyncio.run(_by_ranges(data, VideoOptions(indices=(0, 181, 362))))
+    fetched = sum(min(last, len(data) - 1) + 1 - first for first, last in asked)
+    assert fetched < len(data) / 4
+    assert [part.content_hash for part in kept] == [None]
+    tally(f"three frames of a clip by range requests, {order}", whole_bytes=len(data), fetched_bytes=fetched)
+
+
+@pytest.mark.parametrize("name", ["everything", "matroska"])
+def test_where_all_is_needed_all_is_fetched_once(name: str) -> None:
+    data = CLIP if name == "everything" else make_clip(num_frames=120, container="matroska")
+    kept, asked = asyncio.run(_by_ranges(data, ALL))
+    assert len(asked) >= len(data) // 4096
+    assert bool(kept[-1].content_hash) == (name == "matroska")
+
+
+def test_a_first_part_that_comes_slowly_is_waited_for() -> None:
+    """Whether there are parts is known from the head, not when the first of them is here."""
+
+    async def run() -> None:
+        server_of: list[Server] = []
+        policy = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=65_536)
+        go_on = asyncio.Event()
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first, last = _wanted(server_of[0].heads[-1]) or (0, 0)
+            last = min(last, len(LONG) - 1)
+            said = f'Content-Range: bytes {first}-{last}/{len(LONG)}\r\nETag: "v1"\r\n'.encode()
+            head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n" % (last + 1 - first)
+            writer.write(head + said + b"\r\n" + LONG[first : first + 8_000])
+            if first == 0:
+                await go_on.wait()
+            writer.write(LONG[first + 8_000 : last + 1])
+
+        async with serving(handler) as server:
             server_of.append(server)
             async with Flow(device="cpu", slab_bytes="64MiB", fetch=policy) as flow:
-                kept = [part async for part in flow.frames(server.url, chunk=50, ahead=9, options=ALL)]
-                assert len(server.heads) > 3
+                first = asyncio.ensure_future(anext(flow.frames(server.url, options=VideoOptions(indices=(0, 3)))))
+                await server.requested.wait()
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                go_on.set()
+                (await first).release()
+                assert len(server.heads) == 2 < len(LONG) / 65_536
+
+    asyncio.run(run())
+
+
+def test_parts_of_another_version_fail_and_earlier_chunks_stay_valid() -> None:
+    async def run() -> None:
+        server_of: list[Server] = []
+        good, changed = _serves(server_of, CLIP), _serves(server_of, bytes(len(CLIP)), etag='"v2"')
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            wanted = _wanted(server_of[0].heads[-1])
+            assert wanted is not None
+            await (good if wanted[0] < len(CLIP) * 3 // 5 else changed)(reader, writer)
+
+        async with serving(handler) as server:
+            server_of.append(server)
+            async with Flow(device="cpu", slab_bytes="64MiB", fetch=RANGES) as flow:
+                kept: list[FrameChunk] = []
+                with pytest.raises(FetchFailed):
+                    await _numbers(flow.frames(server.url, chunk=10, ahead=20, options=ALL), kept, 13)
+                _check(kept, PICTURES)
+                for part in kept:
+                    part.release()
+
+    asyncio.run(run())
+
+
+def test_a_part_that_never_comes_fails_within_its_time() -> None:
+    async def run() -> None:
+        server_of: list[Server] = []
+        good = _serves(server_of, CLIP)
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            wanted = _wanted(server_of[0].heads[-1])
+            if wanted is not None and wanted[0] > len(CLIP) // 2:
+                await asyncio.Event().wait()
+            await good(reader, writer)
+
+        policy = FetchPolicy(**OPEN, timeout_ms=1_000, read_seconds=0.5, range_bytes=4_096)
+        async with serving(handler) as server:
+            server_of.append(server)
+            async with Flow(device="cpu", slab_bytes="64MiB", fetch=policy) as flow:
+                kept: list[FrameChunk] = []
+                started = asyncio.get_running_loop().time()
+                with pytest.raises(FetchFailed):
+                    await _numbers(flow.frames(server.url, chunk=10, ahead=20, options=ALL), kept, 13)
+                assert asyncio.get_running_loop().time() - started < 3.0
                 _check(kept, PICTURES)
                 for part in kept:
                     part.release()

@@ -93,7 +93,6 @@ HOPPER["HEVC", 10] = HOPPER["HEVC", 8]
         ({"chroma": "400"}, "this h264 is grey"),
         ({"chroma": "other"}, "this h264 is other"),
         ({"interlaced": True}, "fields of interlaced"),
-        ({"mirrored": True}, "does not mirror"),
         ({"matrix": "ycgco"}, "no colour matrix ycgco"),
         ({"codec": "theora"}, "no decoder for theora"),
         ({"width": 48, "height": 48}, ""),

@@ -8,13 +8,15 @@ and held against each packet once it is here.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
 from gpuflow.codecs._backends import pyav
 from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe.claims import check_size
+from gpuflow.codecs.video.headers import RestartPoints
 from gpuflow.codecs.video.plan import DecodePlan, PacketRow, Segment
 from gpuflow.codecs.video.references import role_reader
 from gpuflow.codecs.video.stream import max_payload_bytes
@@ -22,15 +24,19 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded
 
 _ZEROS = bytes(1 << 18)
+_HEADERS_WITHIN = frozenset({"avc3", "hev1"})  # sample entries that allow it (ISO/IEC 14496-15)
 _H264_IDR, _H264_SEI, _H264_RECOVERY_POINT = 5, 6, 6
 
 
 class Bytes(Protocol):
     """See ``codecs.video.progressive.GrowingBytes``."""
 
-    def has(self, end: int) -> bool: ...
-    def wait(self, end: int) -> bool: ...
-    def read(self, first: int, last: int) -> bytes: ...
+    @property
+    def in_parts(self) -> bool: ...
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None: ...
+    def has(self, first: int, end: int) -> bool: ...
+    def wait(self, first: int, end: int) -> bool: ...
+    def read(self, first: int, end: int) -> bytes: ...
 
 
 class Uncertain(GpuflowError):
@@ -46,6 +52,11 @@ class GrowingDemuxed(pyav.Demuxed):
         packets: Any = self.packets
         return bool(packets.ready(first, last))
 
+    def expect(self, segments: Iterable[Segment]) -> None:
+        """These segments will be decoded, in this order."""
+        packets: Any = self.packets
+        packets.expect((segment.first, segment.last) for segment in segments)
+
     def prepared(self, segment: Segment) -> Segment:
         """The segment without the packets that its pictures do not need, where they can be looked at already."""
         read = role_reader(self.codec, self.extradata or b"")
@@ -57,9 +68,9 @@ class GrowingDemuxed(pyav.Demuxed):
 
 
 def demux_header(
-    header: bytes, size: int, body: Bytes, kind: MediaType, *, limits: Limits, deadline: Deadline
+    known: Mapping[int, bytes], size: int, body: Bytes, kind: MediaType, *, limits: Limits, deadline: Deadline
 ) -> GrowingDemuxed | None:
-    """The table of packets of a file that begins with ``header`` and has media up to ``size``. ``None`` where packets do
+    """The table of packets of a file of ``size`` bytes, of which ``known`` are known, by where they begin. ``None`` where packets do
     not all lie there, or their bytes say more about them than the table does.
 
     Raises:
@@ -69,13 +80,13 @@ def demux_header(
 
     with pyav._translated(f"opening {kind.name}"):
         container = av.open(
-            _Hollow(header, size),
+            _Hollow(known, size, deadline),
             format=kind.format,
             options=pyav.open_options(kind, limits),
             stream_options=pyav._stream_options(kind, limits),
             metadata_errors="replace",
         )
-        stream = container.streams.best("video")
+        stream = pyav._shown_stream(container)
     codec = pyav._codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
@@ -84,6 +95,8 @@ def demux_header(
     places, rows = _table(container, stream, codec, size, deadline)
     if codec == "vp8" or not rows or any(place is None for place in places):
         return None
+    if body.in_parts and pyav._codec_tag(context) in _HEADERS_WITHIN:
+        return None  # keyframes that are never fetched may change them
     rate = stream.guessed_rate
     packets: Any = _Packets(
         tuple(place for place in places if place), rows, stream.time_base, body, codec, context.extradata
@@ -160,6 +173,11 @@ class _Packets(Sequence[Any]):
         self._time_base = time_base
         self._body = body
         self._nal_bytes = _nal_length_bytes(extradata or b"") if codec == "h264" else 0
+        self._codec = codec
+        self._extradata = extradata or b""
+        self._keys = tuple(position for position, row in enumerate(rows) if row.key)
+        self._num_checked = 0
+        self._checking = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -175,7 +193,11 @@ class _Packets(Sequence[Any]):
 
     def ready(self, first: int, last: int) -> bool:
         """Whether the bytes of these packets are here."""
-        return self._body.has(max(end for _, end in self._places[first : last + 1]))
+        return all(self._body.has(*place) for place in self._places[first : last + 1])
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Packets from the first to the last of each span will be wanted, in this order."""
+        self._body.expect(place for first, last in spans for place in self._places[first : last + 1])
 
     def first_is_key(self) -> bool:
         """Whether decoding can begin at the first packet; waits for it."""
@@ -189,15 +211,36 @@ class _Packets(Sequence[Any]):
         import av
 
         (first, end), row = self._places[position], self._rows[position]
-        if not self._body.wait(end):
+        if not self._body.wait(first, end):
             raise CorruptMedia("the body ends before the media that its header names")
         payload = self._body.read(first, end)
-        if row.key and self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
-            raise Uncertain("a packet is no keyframe, although the table says so")
+        if row.key:
+            self._check_keys(position, payload)
         packet = av.Packet(len(payload))  # of bytes it would lack the padding that FFmpeg reads
         packet.update(payload)
         packet.pts, packet.time_base, packet.is_keyframe = row.pts, self._time_base, row.key
         return packet
+
+    def _check_keys(self, position: int, payload: bytes) -> None:
+        """Hold a keyframe, and where they are here those before it, against what the table says of it."""
+        if self._body.in_parts:
+            self._check_key(payload)
+            return
+        with self._checking:
+            while self._num_checked < len(self._keys) and self._keys[self._num_checked] <= position:
+                place = self._places[self._keys[self._num_checked]]
+                if not self._body.has(*place):
+                    raise Uncertain("a keyframe lies behind the packets that follow it")
+                self._check_key(self._body.read(*place))
+                self._num_checked += 1
+
+    def _check_key(self, payload: bytes) -> None:
+        if self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
+            raise Uncertain("a packet is no keyframe, although the table says so")
+        points = RestartPoints(self._codec, self._extradata)
+        points.here(memoryview(payload))
+        if not points.here(memoryview(b"")):  # one without headers of its own
+            raise Uncertain("a keyframe brings other headers than the table has")
 
 
 class _Some(Sequence[Any]):
@@ -231,10 +274,11 @@ class _Length:
 
 
 class _Hollow(io.RawIOBase):
-    """A file of a header and zeros."""
+    """A file of the bytes that are known, and zeros."""
 
-    def __init__(self, header: bytes, size: int) -> None:
-        self._header = header
+    def __init__(self, known: Mapping[int, bytes], size: int, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._known = known
         self._size = size
         self._at = 0
 
@@ -252,11 +296,18 @@ class _Hollow(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._at)
+        self._deadline.check()
+        start, left = self._at, max(0, self._size - self._at)
         wanted = min(left if size < 0 else min(size, left), len(_ZEROS))
-        found = self._header[self._at : self._at + wanted]
+        for first, data in self._known.items():
+            if first <= start < first + len(data):
+                found = data[start - first : start - first + wanted]
+                self._at += len(found)
+                return found
+            if start < first < start + wanted:
+                wanted = first - start
         self._at += wanted
-        return found + _ZEROS[: wanted - len(found)]
+        return _ZEROS[:wanted]
 
 
 def _nal_length_bytes(extradata: bytes) -> int:

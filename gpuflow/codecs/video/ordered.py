@@ -55,8 +55,12 @@ def decode_in_order(
         DeadlineExceeded: the time is over.
     """
     decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, max_packets)
+    segments = _by_display(plan)
+    expect: Any = getattr(stream, "expect", None)
+    if expect is not None:
+        expect(segments)
     try:
-        return decoding.run(deque(_by_display(plan)))
+        return decoding.run(deque(segments))
     finally:
         decoding.stop()
 

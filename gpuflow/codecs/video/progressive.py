@@ -5,12 +5,15 @@ their bytes will lie. So frames are chosen and planned as for the whole file, an
 FFmpeg reads the header that was scanned, and zeros where the media will be (see ``_backends.pyav_growing``); it never
 sees a byte that lies behind.
 
-Everything else is opened when all of it has come: headers behind the media, fragments, Matroska, transport streams and
+Where a server serves parts, that holds for a header behind the media too, and only what is decoded is fetched.
+
+Everything else is opened when all of it has come: other headers behind the media, fragments, Matroska, transport streams and
 AVI, whose packets are known only as they come, so that neither how many frames there are nor which lie ahead can be told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from gpuflow.codecs._backends import pyav_growing
@@ -27,31 +30,46 @@ _MAX_BOXES = 64  # before the media
 
 
 class GrowingBytes(Protocol):
-    """Bytes of which the beginning is there."""
+    """Bytes that are there in part."""
 
     @property
     def announced(self) -> int | None:
         """How many there will be, by the sender's word."""
         ...
 
-    def has(self, end: int) -> bool:
-        """Whether the first ``end`` bytes are there."""
+    @property
+    def in_parts(self) -> bool:
+        """Whether any of them can be waited for without those before."""
         ...
 
-    def wait(self, end: int) -> bool:
-        """Wait for them; false where all has come and is less. Raises what ends the wait."""
+    def expect(self, extents: Iterable[tuple[int, int]]) -> None:
+        """These will be waited for, in this order."""
         ...
 
-    def read(self, first: int, last: int) -> bytes:
-        """The bytes from ``first`` to before ``last``, of those that are there."""
+    def has(self, first: int, end: int) -> bool:
+        """Whether the bytes from ``first`` to before ``end`` are there."""
+        ...
+
+    def wait(self, first: int, end: int) -> bool:
+        """Wait for them; false where there are not so many. Raises what ends the wait."""
+        ...
+
+    def read(self, first: int, end: int) -> bytes:
+        """Those of them that are there."""
         ...
 
 
-class Header(NamedTuple):
-    """The bytes before the media, and where the media end."""
+class Layout(NamedTuple):
+    """The bytes that are not media, by where they begin, with the media's own header; and where the file ends for all
+    that counts."""
 
+    known: dict[int, bytes]
     end: int
-    media_end: int
+
+    @property
+    def scanned(self) -> bytes:
+        """The boxes alone, as a file without media."""
+        return b"".join(box for box in self.known.values() if box[4:8] != b"mdat")
 
 
 def open_growing(body: GrowingBytes, *, limits: Limits, deadline: Deadline) -> PacketSource | None:
@@ -63,48 +81,56 @@ def open_growing(body: GrowingBytes, *, limits: Limits, deadline: Deadline) -> P
     kind = _kind(body)
     if kind is None or kind.format != "mov" or kind.modality != "video":
         return None
-    header = _header(body, limits)
-    if header is None:
+    layout = _layout(body, limits)
+    if layout is None:
         return None
-    data = body.read(0, header.end)
-    container_claims(data, kind, limits, wanted="video")
-    demuxed = pyav_growing.demux_header(data, header.media_end, body, kind, limits=limits, deadline=deadline)
+    container_claims(layout.scanned, kind, limits, wanted="video")
+    demuxed = pyav_growing.demux_header(layout.known, layout.end, body, kind, limits=limits, deadline=deadline)
     if demuxed is None or display_order(demuxed.rows) is None:
         return None
     return PacketSource.of(demuxed, limits=limits, deadline=deadline)
 
 
 def _kind(body: GrowingBytes) -> MediaType | None:
-    body.wait(SNIFFED_BYTES)
+    body.wait(0, SNIFFED_BYTES)
     try:
         return sniff(body.read(0, SNIFFED_BYTES))
     except GpuflowError:
         return None  # all of it is looked at later, and refused
 
 
-def _header(body: GrowingBytes, limits: Limits) -> Header | None:
-    """Walk the boxes up to the media; the movie header must be among them, and name no fragments."""
+def _layout(body: GrowingBytes, limits: Limits) -> Layout | None:
+    """Walk the boxes at the top up to the media and the movie header, which must name no fragments; the header may stand
+    behind one box of media where any bytes can be had."""
+    known: dict[int, bytes] = {}
     at, has_movie = 0, False
     for _ in range(_MAX_BOXES):
-        if not body.wait(at + _HEAD_BYTES):
+        if not body.wait(at, at + _HEAD_BYTES):
             return None
         head = body.read(at, at + _HEAD_BYTES)
         size, name = int.from_bytes(head[:4], "big"), head[4:8]
         if size == 1:
             size = int.from_bytes(head[8:], "big")
         if name == b"mdat":
-            return _media(at, size, body, limits) if has_movie else None
-        if size < 8 or at + size > limits.max_video_bytes or not body.wait(at + size):
+            size = size or (body.announced or 0) - at
+            known[at] = head if head[:4] == b"\0\0\0\1" else head[:8]
+            if not size >= _HEAD_BYTES or not at + size <= min(
+                limits.max_video_bytes, body.announced or limits.max_video_bytes
+            ):
+                return None
+            if has_movie:
+                return Layout(known, at + size)
+            if not body.in_parts or sum(box[4:8] == b"mdat" for box in known.values()) > 1:
+                return None
+            at += size
+            continue
+        if size < 8 or at + size > limits.max_video_bytes or not body.wait(at, at + size):
             return None
-        if name == b"moof" or (name == b"moov" and b"mvex" in body.read(at, at + size)):
+        known[at] = body.read(at, at + size)
+        if name == b"moof" or (name == b"moov" and b"mvex" in known[at]):
             return None
         has_movie |= name == b"moov"
         at += size
+        if has_movie and any(box[4:8] == b"mdat" for box in known.values()):
+            return Layout(known, at)
     return None
-
-
-def _media(at: int, size: int, body: GrowingBytes, limits: Limits) -> Header | None:
-    end = at + size if size else body.announced
-    if end is None or not at < end <= min(limits.max_video_bytes, body.announced or end):
-        return None
-    return Header(at, end)
