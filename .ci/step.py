@@ -1,11 +1,11 @@
 """Run one step of CI so that it always ends, leaves nothing behind, and says little unless it fails.
 
-    python3 .ci/step.py TITLE SECONDS [--again-after TEXT] [--show LINES] -- COMMAND...
+    python3 .ci/step.py TITLE SECONDS [--show LINES] -- COMMAND...
 
 What the command prints goes to a file; shown are its last lines, more of them where it fails. After SECONDS it gets
 SIGABRT, at which Python shows every thread's stack, then SIGKILL, and so do all its descendants, also those that made
 a session of their own: as the subreaper this process inherits them. Without that, one of them that stays keeps CI's
-output open and CI never ends. ``--again-after``: where a failed run printed TEXT, it is tried once more.
+output open and CI never ends.
 """
 
 from __future__ import annotations
@@ -32,18 +32,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("title")
     parser.add_argument("seconds", type=float)
-    parser.add_argument("--again-after", metavar="TEXT")
     parser.add_argument("--show", type=int, default=1, metavar="LINES")
     parser.add_argument("command", nargs="+")
     wanted = parser.parse_args()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    status, printed = _run(wanted.title, wanted.command, wanted.seconds, wanted.show)
-    if status and wanted.again_after and wanted.again_after in printed:
-        status, _ = _run(f"{wanted.title}, once more", wanted.command, wanted.seconds, wanted.show)
-    return status
+    return _run(wanted.title, wanted.command, wanted.seconds, wanted.show)
 
 
-def _run(title: str, command: list[str], seconds: float, shown: int) -> tuple[int, str]:
+def _run(title: str, command: list[str], seconds: float, shown: int) -> int:
     started = time.monotonic()
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -54,7 +50,7 @@ def _run(title: str, command: list[str], seconds: float, shown: int) -> tuple[in
     lines = printed.rstrip().splitlines()
     print(f"\n== {title}: {'ok' if status == 0 else f'exit {status}'}, {time.monotonic() - started:.0f} s{note}")
     print("\n".join(line[:200] for line in lines[-(_SHOWN_IF_FAILED if status else shown) :]), flush=True)
-    return status, printed
+    return status
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float, log: int) -> tuple[int, str]:

@@ -69,6 +69,7 @@ def number(frame: Any) -> int:
 def _encode(spec: ClipSpec) -> bytes:
     import av
 
+    samples.never_real_time()
     options = {"g": str(spec.gop)} | _OPTIONS[spec.codec]
     if spec.codec == "libx265":
         options["x265-params"] = f"log-level=none:keyint={spec.gop}:open-gop={int(spec.gop == 30)}"

@@ -11,6 +11,7 @@ import pytest
 
 from gpuflow import device as devices
 from gpuflow.config import Limits
+from gpuflow.demo.samples import never_real_time
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
@@ -77,8 +78,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """No row yet."""
+    """No row yet; no encoder takes the machine."""
     config.stash[_ROWS] = {}
+    never_real_time()
 
 
 @pytest.fixture
