@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -63,7 +61,7 @@ def make_clip(
     """Encode ``num_frames`` pictures. ``times``: their pts in ``time_base``; ``colour``: AVColorSpace and AVColorRange."""
     buffer = io.BytesIO()
     chosen = SPEED.get(codec, {}) | (options or {})
-    with _usual_priority(), av.open(buffer, "w", format=container, options=muxing or {}) as output:
+    with av.open(buffer, "w", format=container, options=muxing or {}) as output:
         stream: Any = output.add_stream(codec, rate=30, options=chosen)
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         context = stream.codec_context
@@ -81,17 +79,6 @@ def make_clip(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _usual_priority() -> Iterator[None]:
-    """SVT-AV1 makes the thread that opens it, where root does, the system's first (SCHED_FIFO 99), and those that it
-    starts later inherit that: one that spins then keeps all other processes waiting."""
-    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, parameters)
 
 
 def decode_all(data: bytes, container: str = "mp4") -> list[NDArray[np.uint8]]:
