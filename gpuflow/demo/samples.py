@@ -27,7 +27,8 @@ def never_real_time() -> None:
     libc = ctypes.CDLL(None)
     header, sets = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
     if libc.capget(header, sets) == 0:
-        sets[0] &= ~(1 << _SYS_NICE)  # of the effective set
+        for place in (0, 1):  # effective; and permitted, from which a change of user would bring it back
+            sets[place] &= ~(1 << _SYS_NICE)
         libc.capset(header, sets)
 
 
