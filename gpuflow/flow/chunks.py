@@ -17,7 +17,7 @@ from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.flow.frames import Delivery
 from gpuflow.flow.preload import preload
 from gpuflow.flow.turns import Turn
-from gpuflow.flow.video import _choose_decoder, _Chosen, _describe, _Placing, _shape, _target_size
+from gpuflow.flow.video import Chosen, Placing, choose_decoder, describe_frames, frames_shape, target_size
 from gpuflow.flow.video_dali import refuse_dali
 from gpuflow.isolation.decoding import Clip
 from gpuflow.media import FrameChunk, Stage, TensorSpec, block_bytes, lay_out
@@ -71,7 +71,7 @@ class _Block:
 
     lease: Lease
     specs: tuple[TensorSpec, ...]
-    placing: _Placing
+    placing: Placing
 
 
 class Chunks:
@@ -101,7 +101,7 @@ class Chunks:
         self._expected: list[set[int]] = []  # by chunk
         self._lost: list[set[int]] = []
         self._blocks: dict[int, _Block] = {}
-        self._chosen: _Chosen | None = None
+        self._chosen: Chosen | None = None
         self._next = 0  # to be delivered
         self._blocked = 0  # the block that could not be begun
         self._in_order = True
@@ -185,7 +185,7 @@ class Chunks:
         """See ``ArraySink``: no frame is written to its place."""
         raise AssertionError("frames go through slots")
 
-    def _choose(self, clip: Clip) -> _Chosen:
+    def _choose(self, clip: Clip) -> Chosen:
         """What is wanted of an opened clip; of one that is opened again, the same."""
         if self._chosen is not None:
             if list(clip.pts_seconds) != list(self._chosen.clip.pts_seconds):
@@ -201,10 +201,10 @@ class Chunks:
                 fps=clip.info.nominal_fps or clip.info.fps,
                 key_indices=clip.key_indices,
             )
-            check_resize(clip.info.displayed_size, _target_size(clip.info, options), limits)
+            check_resize(clip.info.displayed_size, target_size(clip.info, options), limits)
             refused = refuse_dali(options, "DALI gives no chunks", self._context)
-            on_gpu, fallback = _choose_decoder(clip, self._context)
-            chosen = _Chosen(clip, tuple(indices), on_gpu, refused or fallback)
+            on_gpu, fallback = choose_decoder(clip, self._context)
+            chosen = Chosen(clip, tuple(indices), on_gpu, refused or fallback)
         self._in_order = indices == sorted(indices)
         self._parts = [tuple(indices[at : at + self._size]) for at in range(0, len(indices), self._size)]
         self._expected = [set(part) for part in self._parts]
@@ -212,7 +212,7 @@ class Chunks:
         self._since = time.perf_counter()
         return chosen
 
-    def _of_clip(self) -> _Chosen:
+    def _of_clip(self) -> Chosen:
         if self._chosen is None:
             raise ValueError("the clip is not open")
         return self._chosen
@@ -230,10 +230,10 @@ class Chunks:
                 self._wait(number, self._give_way)
         chosen = self._of_clip()
         info, part = chosen.clip.info, (self._parts or [])[number]
-        specs = lay_out({"frames": (self._options.dtype or "uint8", _shape(info, self._options, len(part)))})
+        specs = lay_out({"frames": (self._options.dtype or "uint8", frames_shape(info, self._options, len(part)))})
         lease = self._lease(block_bytes(specs))
         try:
-            placing = _Placing(info, self._options, part, lease, specs[0], on_host=chosen.on_gpu is None)
+            placing = Placing(info, self._options, part, lease, specs[0], on_host=chosen.on_gpu is None)
         except BaseException:
             lease.release()
             raise
@@ -314,7 +314,7 @@ class Chunks:
             FrameChunk(
                 block.lease,
                 specs,
-                _describe(chosen, came_out, sorted(lost), self._options),
+                describe_frames(chosen, came_out, sorted(lost), self._options),
                 index=number,
                 is_last=is_last,
                 backend=chosen.backend,

@@ -79,7 +79,7 @@ class _Lacking(CorruptMedia):
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
+class Chosen:
     """An opened clip, the frames that are wanted of it, who decodes them, and why not whoever should have."""
 
     clip: Clip
@@ -93,7 +93,7 @@ class _Chosen:
     def backend(self) -> str:
         return (self.dali or self.on_gpu or cpu_decoder).name
 
-    def by_dali(self, options: VideoOptions, lease: Lease, spec: TensorSpec, context: LoadContext) -> _Chosen:
+    def by_dali(self, options: VideoOptions, lease: Lease, spec: TensorSpec, context: LoadContext) -> Chosen:
         """Have DALI decode, if it is to; where it fails, without it, and with the reason."""
         if self.dali is None:
             return self
@@ -128,18 +128,18 @@ class _Taking:
         options, context = self._options, self._context
         with self._opened() as chosen:
             info = chosen.clip.info
-            check_resize(info.displayed_size, _target_size(info, options), context.limits)
-            specs = lay_out({"frames": (options.dtype or "uint8", _shape(info, options, len(chosen.indices)))})
+            check_resize(info.displayed_size, target_size(info, options), context.limits)
+            specs = lay_out({"frames": (options.dtype or "uint8", frames_shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
                 missing: tuple[int, ...] = ()
                 chosen = chosen.by_dali(options, lease, specs[0], context)
                 if chosen.dali is None:
-                    sink = _Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
+                    sink = Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
                     missing = chosen.clip.decode(sink, chosen.on_gpu)
                 came_out = chosen.came_out(missing, strict=options.strict)
                 if missing:
                     specs = (sink.close_gaps(came_out),)
-            metadata = _describe(chosen, came_out, missing, options)
+            metadata = describe_frames(chosen, came_out, missing, options)
         return Frames(lease, specs, metadata, backend=chosen.backend, fallback=chosen.fallback, content_hash=self._hash)
 
     def features(self, preset: Preset, *, without: frozenset[int] = frozenset()) -> Features:
@@ -151,7 +151,7 @@ class _Taking:
             for size in (plan.passage or plan.resized, plan.resized):
                 check_resize(info.displayed_size, size, context.limits)
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in plan.outputs})
-            metadata = _describe(chosen, chosen.indices, (), self._options)
+            metadata = describe_frames(chosen, chosen.indices, (), self._options)
             with context.placing(specs) as lease:
                 with context.stage("decode"):
                     sink = FeaturePlacing(info, plan, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
@@ -165,7 +165,7 @@ class _Taking:
         return Features(lease, specs, described, backend=backend, fallback=chosen.fallback, content_hash=self._hash)
 
     @contextmanager
-    def _opened(self, without: frozenset[int] = frozenset()) -> Iterator[_Chosen]:
+    def _opened(self, without: frozenset[int] = frozenset()) -> Iterator[Chosen]:
         """The clip and what is wanted of it, except the frames ``without``."""
         context = self._context
         with ExitStack() as stack:
@@ -182,11 +182,11 @@ class _Taking:
                 indices = tuple(index for index in chosen if index not in without)
                 clip.plan(indices)
                 dali, refused = choose_dali(clip, self._options, context)
-                on_gpu, fallback = _choose_decoder(clip, context)
-            yield _Chosen(clip, indices, on_gpu, refused or fallback, without, dali)
+                on_gpu, fallback = choose_decoder(clip, context)
+            yield Chosen(clip, indices, on_gpu, refused or fallback, without, dali)
 
 
-class _Placing:
+class Placing:
     """``ArraySink`` that writes each picture to all of its places in the result."""
 
     def __init__(
@@ -201,7 +201,7 @@ class _Placing:
     ) -> None:
         self._info = info
         self._shown = info.displayed_size
-        self._size = _target_size(info, options)
+        self._size = target_size(info, options)
         self._options = options
         self._spec = spec
         self._dtype = spec.dtype
@@ -274,8 +274,12 @@ def _form(size: tuple[int, int], options: VideoOptions, dtype: str) -> Form | No
     return Form(size, resample=options.resample, layout=layout, dtype=dtype, mean=unit[0], std=unit[1])
 
 
-def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | None, str | None]:
-    """The GPU's decoder where the device is a GPU and it takes this clip; otherwise none, and why."""
+def choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | None, str | None]:
+    """The GPU's decoder where the device is a GPU and it takes this clip; otherwise none, and why.
+
+    Raises:
+        BackendUnavailable: PyAV is not here; or a GPU was asked for by name and cannot decode this clip.
+    """
     if not (ready := cpu_decoder.capability()):
         raise BackendUnavailable(ready.reason)
     if not context.device.is_cuda:
@@ -286,18 +290,23 @@ def _choose_decoder(clip: Clip, context: LoadContext) -> tuple[PacketDecoder | N
     return None, context.fall_back(support.reason, modality="video")
 
 
-def _target_size(info: VideoInfo, options: VideoOptions) -> tuple[int, int]:
+def target_size(info: VideoInfo, options: VideoOptions) -> tuple[int, int]:
+    """``(height, width)`` of the result's frames."""
     if options.size is None:
         return info.displayed_size
     return (options.size, options.size) if isinstance(options.size, int) else options.size
 
 
-def _shape(info: VideoInfo, options: VideoOptions, count: int) -> tuple[int, ...]:
-    height, width = _target_size(info, options)
+def frames_shape(info: VideoInfo, options: VideoOptions, count: int) -> tuple[int, ...]:
+    """Shape of the result, in the layout that the options name."""
+    height, width = target_size(info, options)
     return (count, 3, height, width) if options.layout == "TCHW" else (count, height, width, 3)
 
 
-def _describe(chosen: _Chosen, indices: Sequence[int], missing: Sequence[int], options: VideoOptions) -> VideoMetadata:
+def describe_frames(
+    chosen: Chosen, indices: Sequence[int], missing: Sequence[int], options: VideoOptions
+) -> VideoMetadata:
+    """Facts of the clip, and of the frames that came out of it."""
     clip, info = chosen.clip, chosen.clip.info
     height, width = info.displayed_size
     keys = frozenset(clip.key_indices)

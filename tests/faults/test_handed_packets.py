@@ -193,7 +193,7 @@ def _end(place: Any, data: bytes, container: str, number: int) -> tuple[str, ...
 
 
 def test_cancelling_loads_with_handed_packets_at_many_points_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "_choose_decoder", lambda clip, context: (FromPackets(), None))
+    monkeypatch.setattr(video, "choose_decoder", lambda clip, context: (FromPackets(), None))
     options = VideoOptions(num_frames=4)
 
     async def run() -> None:

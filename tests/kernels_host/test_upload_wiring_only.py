@@ -22,7 +22,7 @@ from gpuflow.codecs.videos import cpu_decoder
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import InvalidOptions
 from gpuflow.flow.context import Deadline
-from gpuflow.flow.video import _Placing, _shape
+from gpuflow.flow.video import Placing, frames_shape
 from gpuflow.flow.video_features import FeaturePlacing, plan_features, preset_of
 from gpuflow.media import lay_out
 from gpuflow.memory import Slab
@@ -81,10 +81,10 @@ def _decode(source: Any, indices: Sequence[int], sink: Any) -> None:
 
 
 def _through_the_kernel(source: Any, indices: Sequence[int], options: VideoOptions) -> tuple[Any, Lease]:
-    shape = _shape(source.info, options, len(indices))
+    shape = frames_shape(source.info, options, len(indices))
     (spec,) = lay_out({"frames": (options.dtype or "uint8", shape)})
     lease: Any = Lease(spec.nbytes)
-    _decode(source, indices, _Placing(source.info, options, indices, lease, spec, on_host=True))
+    _decode(source, indices, Placing(source.info, options, indices, lease, spec, on_host=True))
     return np.asarray(lease.array(spec)), lease
 
 
@@ -203,7 +203,7 @@ def test_an_interpolation_that_is_no_table_goes_the_other_way_wiring_only(resamp
     source, _ = _clip("8 bit")
     (spec,) = lay_out({"frames": ("uint8", (1, 20, 30, 3))})
     lease: Any = Lease(spec.nbytes)
-    sink = _Placing(source.info, VideoOptions(size=(20, 30), resample=resample), [0], lease, spec, on_host=True)
+    sink = Placing(source.info, VideoOptions(size=(20, 30), resample=resample), [0], lease, spec, on_host=True)
     taken: list[int] = []
     sink.take = lambda index, rgb: taken.append(index)  # type: ignore[method-assign]
     _decode(source, [0], sink)

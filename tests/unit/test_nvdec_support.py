@@ -155,12 +155,12 @@ def test_a_clip_that_the_gpu_does_not_take_is_decoded_on_the_cpu_with_the_reason
     ):
         clip: Any = SimpleNamespace(info=open_source(make_clip(num_frames=4, **arguments)).info, file=None)
         context.device_asked = "auto"
-        decoder, fallback = video._choose_decoder(clip, context)
+        decoder, fallback = video.choose_decoder(clip, context)
         assert (decoder.name if decoder else None, fallback) == (None if reason else "pynvvideocodec", reason)
         if reason:
             context.device_asked = "cuda"
             with pytest.raises(BackendUnavailable, match="was asked for"):
-                video._choose_decoder(clip, context)
+                video.choose_decoder(clip, context)
     assert context.counters.snapshot() == {'gpuflow_fallback_total{modality="video"}': 4}
     videos._gpu_decoder.cache_clear()
 
