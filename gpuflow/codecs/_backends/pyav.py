@@ -29,6 +29,8 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
 
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
+_REMEDY = f"convert it to one of {', '.join(sorted(CODECS))}"
+_MAX_NAME = 40
 AUDIO_CODECS = frozenset((
     "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amr_nb", "amr_wb", "eac3", "flac", "mp1", "mp2", "mp3",
     "opus", "speex", "vorbis",
@@ -142,8 +144,9 @@ def _translated(doing: str) -> Iterator[None]:
         raise CorruptMedia(f"FFmpeg failed in {doing}") from error
 
 
-def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -> Demuxed:
-    """Open the bytes and read all packets of the best video stream; cover art is none.
+def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline, claimed_codec: str = "") -> Demuxed:
+    """Open the bytes and read all packets of the best video stream; cover art is none. ``claimed_codec``: the container's
+    name for it, for the message where FFmpeg has none.
 
     Raises:
         CorruptMedia: not readable as ``kind``, or without any packet.
@@ -163,7 +166,7 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -
             metadata_errors="replace",
         )
         stream = _shown_stream(container)
-    codec = _codec_name(stream, kind)
+    codec = _codec_name(stream, kind, claimed_codec)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     context.thread_count = 1
@@ -403,16 +406,19 @@ def _shown_stream(container: Any) -> Any:
     return max(container.streams.video, key=rank, default=None)
 
 
-def _codec_name(stream: Any, kind: MediaType) -> str:
+def _codec_name(stream: Any, kind: MediaType, claimed: str) -> str:
     import av
 
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise NoSuchStream(f"this {kind.name} has no video stream")
     if stream.codec_context is None:
-        raise UnsupportedFormat(f"FFmpeg has no decoder for the video of this {kind.name}")
+        named = (
+            "".join(letter if letter.isprintable() else "?" for letter in claimed[:_MAX_NAME]) or "that is not named"
+        )
+        raise UnsupportedFormat(f"video codec {named} is not known to FFmpeg: {_REMEDY}")
     codec = str(stream.codec_context.codec.canonical_name)
     if codec not in CODECS:
-        raise UnsupportedFormat(f"video codec {codec} is not supported: use one of {', '.join(sorted(CODECS))}")
+        raise UnsupportedFormat(f"video codec {codec} is not supported: {_REMEDY}")
     return codec
 
 

@@ -50,8 +50,10 @@ class PacketSource:
         """
         if not kind.format or kind.modality == "image":
             raise UnsupportedFormat(f"{kind.name} is no container of video")
-        container_claims(data, kind, limits, wanted="video")
-        demuxed = pyav.demux(data, kind, limits=limits, deadline=deadline)
+        claimed = container_claims(data, kind, limits, wanted="video").first("video")
+        demuxed = pyav.demux(
+            data, kind, limits=limits, deadline=deadline, claimed_codec=claimed.codec if claimed is not None else ""
+        )
         facts = pyav.first_picture(demuxed)
         check_size(facts.width, facts.height, limits)
         order = None if demuxed.order_unknown else display_order(demuxed.rows)
