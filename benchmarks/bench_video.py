@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,10 @@ def main() -> None:
     wanted = arguments(__doc__ or "")
     jobs = [(ClipSpec("libx264", 320, 180, 30, 2.0), 4)] if wanted.quick else list(_jobs())
     with SyncFlow(device=wanted.device) as flow:
-        rows = (_row(flow, spec, count) for spec, count in jobs)
-        measured = [entry for row in rows for entry in measure([row], rounds=wanted.rounds, warm=1)]
+        measured = []
+        for spec, count in jobs:
+            with _row(flow, spec, count) as row:
+                measured += measure([row], rounds=wanted.rounds, warm=1)
         device = flow.flow.device.name
         print(save("video", measured, out=wanted.out, device=device, note="60 s in memory to K RGB frames"))
 
@@ -43,13 +46,15 @@ def _jobs() -> Iterator[tuple[ClipSpec, int]]:
         yield ClipSpec(codec, 1920, 1080, gop, SECONDS), 32
 
 
-def _row(flow: SyncFlow, spec: ClipSpec, count: int) -> Row:
+@contextmanager
+def _row(flow: SyncFlow, spec: ClipSpec, count: int) -> Iterator[Row]:
     data = clip(spec)
     indices = [round(i) for i in np.linspace(0, spec.num_frames - 1, count)]
+    held = ExitStack()  # the last result stays until the next, as a peer's array does
 
     def ours() -> Any:
-        with flow.load(data, options=VideoOptions(num_frames=count)) as frames:
-            return frames.numpy().copy()
+        held.close()
+        return held.enter_context(flow.load(data, options=VideoOptions(num_frames=count))).numpy()
 
     contenders, absent = [Contender("gpuflow", ours)], {}
     for name, peer in PEERS.items():
@@ -61,7 +66,8 @@ def _row(flow: SyncFlow, spec: ClipSpec, count: int) -> Row:
     def check(name: str, result: Any) -> None:
         assert not (wrong := _wrong(result, indices, (spec.height, spec.width))), f"{name}: {wrong}"
 
-    return Row(f"{spec}, {count} of {spec.num_frames} frames", contenders, check, absent)
+    with held:
+        yield Row(f"{spec}, {count} of {spec.num_frames} frames", contenders, check, absent)
 
 
 def _fault(peer: Any, data: bytes, indices: Sequence[int], size: tuple[int, int]) -> str:
