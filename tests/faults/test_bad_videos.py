@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from gpuflow.codecs._backends.pyav import open_options
+from gpuflow.codecs._backends.pyav_demux import open_options
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.codecs.video.decode import decode_frames

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from gpuflow.codecs._backends import pyav
+from gpuflow.codecs._backends import pyav, pyav_demux
 from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
 from gpuflow.codecs.probe import container_claims
 from gpuflow.codecs.probe.claims import check_size
@@ -26,7 +26,9 @@ class PacketSource:
     packets' times do not name pictures, so the clip was decoded through once and frames are counted.
     """
 
-    def __init__(self, demuxed: pyav.Demuxed, info: VideoInfo, order: Sequence[int] | None, pts: list[float]) -> None:
+    def __init__(
+        self, demuxed: pyav_demux.Demuxed, info: VideoInfo, order: Sequence[int] | None, pts: list[float]
+    ) -> None:
         self.demuxed = demuxed
         self.info = info
         self.pts_seconds = pts
@@ -51,7 +53,7 @@ class PacketSource:
         if not kind.format or kind.modality == "image":
             raise UnsupportedFormat(f"{kind.name} is no container of video")
         claimed = container_claims(data, kind, limits, wanted="video").first("video")
-        demuxed = pyav.demux(
+        demuxed = pyav_demux.demux(
             data, kind, limits=limits, deadline=deadline, claimed_codec=claimed.codec if claimed is not None else ""
         )
         facts = pyav.first_picture(demuxed)
@@ -89,7 +91,7 @@ class PacketSource:
         return plan
 
 
-def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
+def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
     return VideoInfo(
         codec=demuxed.codec,
         width=facts.width,
@@ -107,13 +109,13 @@ def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float],
     )
 
 
-def _seconds(demuxed: pyav.Demuxed, pts: Sequence[int]) -> list[float]:
+def _seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int]) -> list[float]:
     base = demuxed.time_base
     # integers divided once: the float nearest to the true time, so that i / 30 written elsewhere compares equal
     return [(value - pts[0]) * base.numerator / base.denominator for value in pts]
 
 
-def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[float]:
+def _surveyed_times(demuxed: pyav_demux.Demuxed, pts: Sequence[int | None]) -> list[float]:
     """Times of pictures that were counted: their own where they all rise, else at the claimed rate, if it is sane."""
     known = [value for value in pts if value is not None]
     told = len(known) == len(pts) and (len(pts) == 1 or len(set(known)) > 1)
@@ -123,7 +125,7 @@ def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[fl
     return [index / fps for index in range(len(pts))]
 
 
-def _last_seconds(demuxed: pyav.Demuxed, order: Sequence[int] | None, pts: list[float]) -> float:
+def _last_seconds(demuxed: pyav_demux.Demuxed, order: Sequence[int] | None, pts: list[float]) -> float:
     """How long the last frame stays: its packet's duration, or the usual distance of frames where none is given."""
     base = demuxed.time_base
     claimed = demuxed.rows[order[-1]].duration if order else 0
