@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpuflow.config import FetchPolicy as FetchPolicy
     from gpuflow.config import ImageOptions as ImageOptions
     from gpuflow.config import Limits as Limits
+    from gpuflow.config import NvdecPolicy as NvdecPolicy
     from gpuflow.config import VideoOptions as VideoOptions
     from gpuflow.errors import BackendUnavailable as BackendUnavailable
     from gpuflow.errors import Closed as Closed
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from gpuflow.errors import UnsupportedFormat as UnsupportedFormat
     from gpuflow.flow.flow import Flow as Flow
     from gpuflow.flow.sync import SyncFlow as SyncFlow
+    from gpuflow.flow.sync import frames as frames
     from gpuflow.flow.sync import load as load
     from gpuflow.media import Features as Features
+    from gpuflow.media import FrameChunk as FrameChunk
     from gpuflow.media import Frames as Frames
     from gpuflow.media import Image as Image
     from gpuflow.media import Media as Media
@@ -64,7 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "config": ("AudioOptions", "FetchPolicy", "ImageOptions", "Limits", "VideoOptions"),
+    "config": ("AudioOptions", "FetchPolicy", "ImageOptions", "Limits", "NvdecPolicy", "VideoOptions"),
     "errors": (
         "BackendUnavailable", "Closed", "CorruptMedia", "DeadlineExceeded", "DecoderCrashed", "FetchFailed", "GpuflowError",
         "InvalidDescriptor", "InvalidOptions", "InvalidSource", "LeaseExpired", "LimitExceeded", "NoSuchStream",
@@ -72,8 +75,8 @@ _NAMES = {
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
     "flow.flow": ("Flow",),
-    "flow.sync": ("SyncFlow", "load"),
-    "media": ("Features", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),
+    "flow.sync": ("SyncFlow", "frames", "load"),
+    "media": ("Features", "FrameChunk", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),
     "memory.lease": ("Lease",),
     "memory.slab": ("Slab",),
     "memory.tiered": ("TieredMemory",),

@@ -15,7 +15,8 @@ EPILOG = """examples:
   gpuflow demo                                   load, publish, read in a second process, check every byte
   gpuflow demo cat.jpg https://host/clip.mp4     the same with your media
   gpuflow load clip.mp4 --options '{"num_frames": 16}' --out frames/
-  gpuflow load cat.jpg --options '{"preset": "clip-224"}' --device cpu
+  gpuflow load cat.jpg --preset clip-224 --device cpu
+  gpuflow load clip.mp4 --sampler vllm-qwen3-vl --preset qwen3-vl --options '{"max_frames": 64}'
   gpuflow env                                    what is installed, what is missing, and what mends it
 """
 
@@ -70,6 +71,8 @@ def _add_load(commands: Any) -> None:
     load.add_argument(
         "--options", type=_mapping, metavar="JSON", help="""e.g. '{"num_frames": 16, "size": [224, 224]}'"""
     )
+    load.add_argument("--preset", metavar="NAME", help="a model family's input, see `gpuflow presets`")
+    load.add_argument("--sampler", metavar="NAME", help="a server's choice of a clip's frames, see `gpuflow presets`")
     load.add_argument("--limits", type=_mapping, metavar="JSON", help="""e.g. '{"max_image_bytes": 1000000}'""")
     load.add_argument(
         "--fetch", type=_mapping, metavar="JSON", help="""e.g. '{"allowed_media_domains": ["a.example"]}'"""
@@ -90,7 +93,7 @@ def _add_env(commands: Any) -> None:
 
 
 def _add_presets(commands: Any) -> None:
-    presets = commands.add_parser("presets", help="list the named presets and feature specs")
+    presets = commands.add_parser("presets", help="list the named presets, feature specs and samplers")
     presets.set_defaults(run=_presets)
 
 
@@ -114,6 +117,10 @@ def _load(wanted: argparse.Namespace) -> int:
     from gpuflow.demo.save import save_all
     from gpuflow.errors import GpuflowError
 
+    options = dict(wanted.options or {})
+    for name in ("preset", "sampler"):
+        if (value := getattr(wanted, name)) is not None and options.setdefault(name, value) != value:
+            return _complain(f"--{name} and --options name two: {value!r} and {options[name]!r}", status=2)
     try:
         wanted.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,7 +131,7 @@ def _load(wanted: argparse.Namespace) -> int:
             out=wanted.out,
             device=wanted.device,
             modality=wanted.modality,
-            options=wanted.options,
+            options=options or None,
             limits=wanted.limits,
             fetch=wanted.fetch,
             isolation=wanted.isolation,
@@ -142,9 +149,15 @@ def _env(wanted: argparse.Namespace) -> int:
 def _presets(wanted: argparse.Namespace) -> int:
     from gpuflow.presets.image import image_preset_names
     from gpuflow.presets.mel import mel_spec_names
+    from gpuflow.presets.video import video_preset_names
+    from gpuflow.samplers import SAMPLERS
 
     print("images (ImageOptions.preset):")
     print("\n".join(f"  {name}" for name in image_preset_names()))
+    print("videos (VideoOptions.preset):")
+    print("\n".join(f"  {name}" for name in video_preset_names()))
+    print("frames of videos (VideoOptions.sampler):")
+    print("\n".join(f"  {row.name:18} {row.source}" for row in SAMPLERS.values()))
     print("audio (AudioOptions.features):")
     print("\n".join(f"  {name}" for name in mel_spec_names()))
     return 0

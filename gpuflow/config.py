@@ -14,9 +14,11 @@ from typing import Any, Literal, Self, get_type_hints
 import msgspec
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.samplers import Wish, sampler_named
 
 MIB = 1 << 20
 MIN_RANGE_BYTES = 4_096
+MAX_NVDEC_SESSIONS = 64
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
@@ -252,6 +254,21 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
         return times[modality] if modality in times else max(times.values())
 
 
+class NvdecPolicy(_Value, frozen=True, kw_only=True):
+    """How NVDEC is used. ``route``: ``"packets"`` feeds it what our own demuxer read; ``"simple"`` has PyNvVideoCodec's
+    ``SimpleDecoder`` read the file (clips whose frames it counts as we do); ``"auto"`` is the first, and the second
+    where the library takes no packets. ``max_sessions``: decoder sessions of one GPU (``None``: one an engine); each
+    takes some 100 MiB of its memory.
+    """
+
+    route: Literal["auto", "packets", "simple"] = "auto"
+    max_sessions: int | None = None
+
+    def _check_together(self) -> None:
+        if self.max_sessions is not None and not 1 <= self.max_sessions <= MAX_NVDEC_SESSIONS:
+            raise InvalidOptions(f"max_sessions lies in 1..{MAX_NVDEC_SESSIONS}; got {self.max_sessions}")
+
+
 class ImageOptions(_Value, frozen=True, kw_only=True):
     """What is wanted of an image. Without ``preset`` the result is an ``Image``, with it ``Features``.
 
@@ -282,11 +299,20 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
 
 
 class VideoOptions(_Value, frozen=True, kw_only=True):
-    """What is wanted of a video: which frames (one way of the five), and in which form.
+    """What is wanted of a video: which frames, and in which form. Without ``preset`` the result is ``Frames``, with it
+    ``Features``.
 
     ``num_frames``: at most so many, evenly spaced; exactly so many with ``strict``. ``fps``: that rate, capped by
-    ``max_frames``. ``indices`` and ``timestamps_seconds``: any order, repeats allowed. ``start_seconds`` and
-    ``end_seconds`` narrow the clip first. With none given: ``num_frames=32``.
+    ``max_frames``. ``indices`` and ``timestamps_seconds``: any order, repeats allowed. ``keyframes``: only those, all or
+    ``num_frames`` of them. ``start_seconds`` and ``end_seconds`` narrow the clip first. With none given:
+    ``num_frames=32``. ``sampler`` names a server's own rule (``gpuflow.samplers``) for ``num_frames``, ``fps`` and
+    ``max_frames``, and for what is left out; it sees the whole clip. A preset does not choose frames: a server that
+    expects its processor's choice names the sampler too.
+
+    ``engine="dali"`` decodes and resizes in one DALI pipeline where that gives the right frames and colours; elsewhere
+    ``exact`` does, and the result says why.
+
+    ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks; ``strict`` raises.
     """
 
     num_frames: int | None = None
@@ -294,13 +320,23 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
     max_frames: int | None = None
     indices: tuple[int, ...] | None = None
     timestamps_seconds: tuple[float, ...] | None = None
+    keyframes: bool = False
     start_seconds: float | None = None
     end_seconds: float | None = None
+    sampler: str | None = None
     strict: bool = False
+    preset: Any = None
     size: int | tuple[int, int] | None = None
     resample: Resample = "bicubic"
     layout: Literal["THWC", "TCHW"] = "THWC"
     dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
+    normalize: bool = True
+    engine: Literal["auto", "exact", "dali"] = "auto"
+
+    @property
+    def wish(self) -> Wish:
+        """What a sampler is told."""
+        return Wish(self.num_frames, self.fps, self.max_frames)
 
     def _check_together(self) -> None:
         _check_size(self.size)
@@ -316,7 +352,20 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
             raise InvalidOptions("indices and timestamps_seconds must name at least one frame")
         if self.max_frames is not None and given not in (["fps"], []):
             raise InvalidOptions(f"max_frames goes with fps; got it with {given[0]}")
+        if self.keyframes and given not in (["num_frames"], []):
+            raise InvalidOptions(f"keyframes goes with num_frames; got it with {given[0]}")
         _check_range(self.start_seconds, self.end_seconds)
+        self._check_sampler()
+        if self.preset is not None and (self.size, self.resample, self.layout) != (None, "bicubic", "THWC"):
+            raise InvalidOptions("a preset decides size, resample and layout: give it or them, not both")
+
+    def _check_sampler(self) -> None:
+        if self.sampler is None:
+            return
+        for name in ("indices", "timestamps_seconds", "keyframes", "start_seconds", "end_seconds"):
+            if getattr(self, name) not in (None, False):
+                raise InvalidOptions(f"a sampler sees the whole clip and chooses itself; got it with {name}")
+        sampler_named(self.sampler).check(self.wish)
 
 
 class AudioOptions(_Value, frozen=True, kw_only=True):

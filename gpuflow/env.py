@@ -34,7 +34,7 @@ _PACKAGES = {  # distribution -> (module, what it is for, what installs it)
     "pybase64": ("pybase64", "data URIs", "pip install pybase64"),
     "safetensors": ("safetensors", "tensors as files", "pip install safetensors"),
     "nixl-cu13": ("nixl_cu13", "transfer to other processes", _PIP),
-    "nvidia-dali-cuda130": ("nvidia.dali", "the DALI transform engine", _PIP),
+    "nvidia-dali-cuda130": ("nvidia.dali", "the DALI engines for images and clips", _PIP),
     "cupy-cuda13x": ("cupy", "kernels and memory on the GPU", _PIP),
     "nvidia-nvimgcodec-cu13": ("nvidia.nvimgcodec", "JPEG on the GPU", _PIP),
     "PyNvVideoCodec": ("PyNvVideoCodec", "video on the GPU (NVDEC)", _PIP),

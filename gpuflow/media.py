@@ -10,6 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, cast
 
 from gpuflow.errors import InvalidSource, SourceUnreadable
+from gpuflow.metadata import AudioMetadata as AudioMetadata
+from gpuflow.metadata import FeatureMetadata as FeatureMetadata
+from gpuflow.metadata import ImageMetadata as ImageMetadata
+from gpuflow.metadata import Metadata as Metadata
+from gpuflow.metadata import VideoMetadata as VideoMetadata
 
 Modality = Literal["image", "video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("image", "video", "audio")
@@ -185,63 +190,6 @@ class Storage(Protocol):
     def release(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMetadata:
-    """Facts of the decoded image; ``width`` and ``height`` as shown (orientation applied)."""
-
-    format: str
-    width: int
-    height: int
-    orientation: int = 1
-    had_alpha: bool = False
-    frame: int = 0
-    num_frames: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class VideoMetadata:
-    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame."""
-
-    codec: str
-    width: int
-    height: int
-    num_frames: int
-    source_fps: float
-    duration_seconds: float
-    frame_indices: tuple[int, ...]
-    timestamps_seconds: tuple[float, ...]
-    rotation: int = 0
-    color_matrix: str = "bt601"
-    color_range: str = "limited"
-    bit_depth: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AudioMetadata:
-    """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's."""
-
-    codec: str
-    channels: int
-    source_rate: int
-    sample_rate: int
-    num_samples: int
-    duration_seconds: float
-    start_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureMetadata:
-    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio) or ``None``."""
-
-    preset: str
-    source: ImageMetadata | VideoMetadata | AudioMetadata
-    valid_length: int | None = None
-    num_tokens: int | None = None
-
-
-Metadata = ImageMetadata | VideoMetadata | AudioMetadata | FeatureMetadata
-
-
 class Media:
     """A decoded, placed medium: tensors in one leased block, and what is known about them.
 
@@ -370,6 +318,39 @@ class Frames(Media):
 
     def __len__(self) -> int:
         return self.shape[0]
+
+
+class FrameChunk(Frames):
+    """Some of a clip's wanted frames, in the order in which they are wanted; ``index`` counts chunks from 0.
+
+    ``metadata`` are those of ``Frames``: the clip's facts, and the numbers and times of the frames in this chunk.
+    """
+
+    __slots__ = ("index", "is_last")
+
+    def __init__(
+        self,
+        lease: Storage,
+        specs: tuple[TensorSpec, ...],
+        metadata: VideoMetadata,
+        *,
+        index: int,
+        is_last: bool,
+        backend: str,
+        fallback: str | None = None,
+        stages: tuple[Stage, ...] = (),
+        content_hash: str | None = None,
+    ) -> None:
+        super().__init__(
+            lease, specs, metadata, backend=backend, fallback=fallback, stages=stages, content_hash=content_hash
+        )
+        self.index = index
+        self.is_last = is_last
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it begins the clip's wanted frames."""
+        return self.index == 0
 
 
 class Waveform(Media):

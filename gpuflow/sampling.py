@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpuflow.errors import InvalidOptions, LimitExceeded
+from gpuflow.samplers import ClipFacts, sampler_named
 
 if TYPE_CHECKING:
     from gpuflow.config import VideoOptions
@@ -16,23 +17,34 @@ DEFAULT_NUM_FRAMES = 32
 
 
 def choose_indices(
-    options: VideoOptions, *, pts_seconds: Sequence[float], duration_seconds: float, max_frames: int
+    options: VideoOptions,
+    *,
+    pts_seconds: Sequence[float],
+    duration_seconds: float,
+    max_frames: int,
+    fps: float = 0.0,
+    key_indices: Sequence[int] = (0,),
 ) -> list[int]:
     """Numbers of the wanted frames among all displayed ones, in the order in which they are wanted.
 
     ``pts_seconds``: when each displayed frame appears, ascending, the first at 0. A range (``start_seconds``,
     ``end_seconds``) narrows the clip to the frames that are on screen in it. ``max_frames`` is the operator's limit:
-    what a request names must fit in it, what is derived (the default, ``fps``) is cut to it. Where frames are dropped
-    they are spread evenly: ``round(linspace(first, last, n))``, half to even.
+    what a request names must fit in it, what is derived (the default, ``fps``, ``keyframes``) is cut to it. Where frames
+    are dropped they are spread evenly: ``round(linspace(first, last, n))``, half to even. ``fps``: the clip's rate, for
+    samplers; ``key_indices``: its keyframes, ascending.
 
     Raises:
-        InvalidOptions: an index outside the clip, a range after its end, a number that is not finite; with ``strict``
-            also fewer frames than asked for, or a timestamp outside.
-        LimitExceeded: more frames were asked for than ``max_frames``.
+        InvalidOptions: an index outside the clip, a range after its end, or one that shows no keyframe, a number that is
+            not finite, what a sampler refuses; with ``strict`` also fewer frames than asked for, or a timestamp outside.
+        LimitExceeded: more frames were asked for than ``max_frames``, or a sampler chooses more.
     """
     if not pts_seconds:
         raise InvalidOptions("the clip shows no frame to choose from")
+    if options.sampler is not None:
+        return _by_sampler(options, pts_seconds, duration_seconds, fps, max_frames)
     first, last = _window(options, pts_seconds, duration_seconds)
+    if options.keyframes:
+        return _keyframes(options, [index for index in key_indices if first <= index <= last], max_frames)
     if options.indices is not None:
         return _given(options.indices, first, last, max_frames)
     if options.timestamps_seconds is not None:
@@ -50,6 +62,32 @@ def evenly_spaced(total: int, count: int) -> list[int]:
         return [0]
     step = (total - 1) / (count - 1)
     return [round(step * index) for index in range(count - 1)] + [total - 1]
+
+
+def _by_sampler(
+    options: VideoOptions, pts: Sequence[float], duration_seconds: float, fps: float, max_frames: int
+) -> list[int]:
+    """What the server would choose, never cut: other frames than its own are no use to it."""
+    sampler = sampler_named(options.sampler or "")
+    _check_limit(options.num_frames or 0, max_frames)
+    by_frames = sampler.duration == "frames" and fps > 0
+    seconds = len(pts) / fps if by_frames else duration_seconds
+    chosen = sampler.choose(ClipFacts(len(pts), fps, seconds, pts), options.wish)
+    if len(chosen) > max_frames:
+        raise LimitExceeded(
+            f"sampler {sampler.name!r} chooses {len(chosen)} frames; Limits.max_video_frames is {max_frames}"
+        )
+    return chosen
+
+
+def _keyframes(options: VideoOptions, keys: list[int], max_frames: int) -> list[int]:
+    if not keys:
+        raise InvalidOptions("keyframes: the clip shows none in this range")
+    wanted = min(len(keys), max_frames) if options.num_frames is None else options.num_frames
+    _check_limit(wanted, max_frames)
+    if options.strict and (wanted > len(keys) or (options.num_frames is None and wanted < len(keys))):
+        raise InvalidOptions(f"strict: the clip shows {len(keys)} keyframes in this range, {wanted} may be taken")
+    return [keys[place] for place in evenly_spaced(len(keys), min(wanted, len(keys)))]
 
 
 def _window(options: VideoOptions, pts: Sequence[float], duration_seconds: float) -> tuple[int, int]:

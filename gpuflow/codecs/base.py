@@ -10,9 +10,13 @@ from typing import Any, Literal, Protocol
 from gpuflow.device import Capability as Capability
 from gpuflow.errors import UnsupportedFormat
 from gpuflow.media import Modality
+from gpuflow.planes import Planes
 
 Guard = Callable[[], AbstractContextManager[None]]
 """What calls of a GPU decoder run inside; ``gpuflow.codecs.canary``."""
+
+
+MAX_NOMINAL_FPS = 240.0  # what a container claims above it is taken for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class ImageInfo:
 class VideoInfo:
     """Facts of a video stream; ``width`` and ``height`` as coded. What is shown is mirrored left to right where
     ``mirrored``, then turned by ``rotation`` degrees counter-clockwise. Pixels that are not square are left as they are,
-    as FFmpeg's tools leave them."""
+    as FFmpeg's tools leave them. ``fps`` is of the displayed frames' times, ``nominal_fps`` the container's word, which
+    servers go by; 0 where it has none."""
 
     codec: str
     width: int
@@ -69,6 +74,8 @@ class VideoInfo:
     chroma: str = "420"
     profile: str = ""
     mirrored: bool = False
+    interlaced: bool = False
+    nominal_fps: float = 0.0
 
     @property
     def displayed_size(self) -> tuple[int, int]:
@@ -115,6 +122,14 @@ class Surface(Protocol):
     @property
     def displayed_size(self) -> tuple[int, int]:
         """``(height, width)`` of this picture, which need not be that of the clip's first."""
+        ...
+
+    def planes(self) -> Planes | None:
+        """It as it lies in memory, for the kernel of a GPU; ``None`` where it is nothing that the kernel takes.
+
+        Raises:
+            UnsupportedFormat: it is not of the clip's kind, and cannot be read.
+        """
         ...
 
     def rgb_into(self, out: Any) -> None:

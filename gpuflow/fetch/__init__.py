@@ -2,3 +2,5 @@
 
 from gpuflow.fetch.budget import ByteBudget as ByteBudget
 from gpuflow.fetch.fetcher import Fetcher as Fetcher
+from gpuflow.fetch.growing import GrowingBody as GrowingBody
+from gpuflow.fetch.ranged import RangedBody as RangedBody

@@ -10,10 +10,11 @@ from typing import Self, TypeVar
 import blake3
 
 from gpuflow.config import FetchPolicy, Limits
-from gpuflow.errors import GpuflowError, InvalidSource, TooLarge
+from gpuflow.errors import FetchFailed, GpuflowError, InvalidSource, TooLarge
 from gpuflow.fetch.budget import ByteBudget
 from gpuflow.fetch.data_uri import decode_base64, decode_data_uri
 from gpuflow.fetch.local import read_trusted, read_untrusted
+from gpuflow.fetch.ranged import RangedBody
 from gpuflow.fetch.remote import Remote
 from gpuflow.media import Blob, Source, read_file_object
 
@@ -75,6 +76,27 @@ class Fetcher:
             blob = await self._run(True, lambda: self._read(source, limit))
         budget.take(len(blob.data))
         return blob
+
+    async def receive(
+        self, source: Source, body: RangedBody, *, limits: Limits | None = None, budget: ByteBudget | None = None
+    ) -> None:
+        """Fetch a URL into ``body``, which is finished, or fails, by the time this ends. Limits, checks and time are
+        those of ``fetch``; what it would raise, the body's readers get.
+        """
+        try:
+            if self._closed:
+                raise GpuflowError("the fetcher is closed")
+            limit, budget = (limits or self._limits).max_bytes(source.modality), budget or ByteBudget(1 << 62)
+            _, declared = await self._remote.fetch(
+                source.value, modality=source.modality, limit=limit, budget=budget, receiver=body
+            )
+        except GpuflowError as error:
+            body.fail(error)
+        except BaseException:
+            body.fail(FetchFailed("the fetch was given up"))
+            raise
+        else:
+            body.finish(declared)
 
     async def aclose(self) -> None:
         """Close connections and end the threads; harmless when repeated. A read that is under way is waited for."""

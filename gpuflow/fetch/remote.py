@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, GpuflowError, Overloaded, TooLarge
@@ -27,6 +27,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RATE_AFTER_SECONDS = 5.0
 FLOOD_AFTER_CHUNKS = 1_024
 FLOOD_CHUNK_BYTES = 256  # one-byte chunks kept the event loop 100 % busy for 5 s; a TCP segment has 536 and more
+_MAX_DIGITS = 18
 _FRAMING_BYTES = 64 * 1024
 _MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64})\s*(?:;|$)")
 
@@ -51,9 +52,10 @@ class Remote:
         self._client: Client | None = None
 
     async def fetch(
-        self, url: str, *, modality: Modality | None, limit: int, budget: ByteBudget
+        self, url: str, *, modality: Modality | None, limit: int, budget: ByteBudget, receiver: Receiver | None = None
     ) -> tuple[list[bytes], str | None]:
-        """The body in pieces, and the media type that the server declares.
+        """The body in pieces, and the media type that the server declares. A ``receiver`` is given the pieces as they
+        come, and then they are not returned; of a body in parts, those that it wants.
 
         Raises:
             InvalidSource, UnsafeURL: the URL, or one that it redirects to, is wrong or not allowed.
@@ -66,7 +68,7 @@ class Remote:
         client = await self._open()
         try:
             async with asyncio.timeout(None) as timer:
-                return await self._follow(checked, _Fetch(client, limit, budget, timer, seconds))
+                return await self._follow(checked, _Fetch(client, limit, budget, timer, seconds, receiver))
         except TimeoutError as error:
             if isinstance(error, GpuflowError):
                 raise
@@ -116,6 +118,10 @@ class Remote:
                 if isinstance(found, str) or found.chunks is None:
                     raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
             rest = found.part.rest(size) if found.part is not None and size is not None else []
+            if found.part is not None and rest and fetch.receiver is not None:
+                fetch.receiver.begin_parts(found.part, rest)
+                await self._wanted_parts(url, fetch, fetch.receiver)
+                return [], found.media_type
             return found.chunks + await self._parts(url, fetch, rest), found.media_type
         raise FetchFailed(f"more than {self._policy.max_redirects} redirects (FetchPolicy.max_redirects)")
 
@@ -130,12 +136,12 @@ class Remote:
                         raise FetchFailed(f"{url.host} redirects without a Location")
                     return location
                 if wanted is None or answer.status != 206:
-                    return _Body(await self._read(answer, url.host, fetch.limit, fetch.budget), _media_type(answer))
+                    return _Body(await self._read(answer, url.host, fetch.limit, fetch), _media_type(answer))
                 part = _part(answer, url.host)
                 part.require_first(wanted[1] + 1, fetch.limit, host=url.host)
                 if part.version is None and part.last + 1 < part.total:
                     return _Body(None, None)
-                chunks = await self._read(answer, url.host, part.nbytes, fetch.budget, part=part)
+                chunks = await self._read(answer, url.host, part.nbytes, fetch, part=part)
                 return _Body(chunks, _media_type(answer), part)
 
     async def _parts(self, url: CheckedURL, fetch: _Fetch, parts: list[Part]) -> list[bytes]:
@@ -143,12 +149,8 @@ class Remote:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(part: Part) -> list[bytes]:
-            async with places, self._admitted(url.host, fetch.seconds):
-                asking = fetch.client.get(url, part=(part.first, part.last), version=part.version)
-                async with aclosing(await asking) as answer:
-                    if answer.status != 206 or _part(answer, url.host) != part:
-                        raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
-                    return await self._read(answer, url.host, part.nbytes, fetch.budget, part=part)
+            async with places:
+                return await self._one_part(url, fetch, part)
 
         tasks = [asyncio.create_task(one(part)) for part in parts]
         try:
@@ -158,21 +160,76 @@ class Remote:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _wanted_parts(self, url: CheckedURL, fetch: _Fetch, receiver: Receiver) -> None:
+        """Parts as they are wanted, a few at once, until all were or nobody wants any more. Each has the time of a
+        fetch; how long nobody wants one does not count."""
+        fetch.timer.reschedule(None)
+
+        async def some() -> None:
+            while (part := await receiver.next_wanted()) is not None:
+                async with asyncio.timeout(fetch.seconds):
+                    receiver.put(part, b"".join(await self._one_part(url, fetch, part)))
+
+        tasks = [asyncio.create_task(some()) for _ in range(AT_ONCE)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one_part(self, url: CheckedURL, fetch: _Fetch, part: Part) -> list[bytes]:
+        async with self._admitted(url.host, fetch.seconds):
+            asking = fetch.client.get(url, part=(part.first, part.last), version=part.version)
+            async with aclosing(await asking) as answer:
+                if answer.status != 206 or _part(answer, url.host) != part:
+                    raise FetchFailed(f"{url.host} has changed what it serves while it was fetched")
+                return await self._read(answer, url.host, part.nbytes, fetch, part=part)
+
     async def _read(
-        self, answer: Answer, host: str, limit: int, budget: ByteBudget, *, part: Part | None = None
+        self, answer: Answer, host: str, limit: int, fetch: _Fetch, *, part: Part | None = None
     ) -> list[bytes]:
         _check_head(answer, host, limit, status=206 if part else 200)
+        receiver = fetch.receiver if part is None or part.first == 0 else None
+        if receiver is not None:
+            receiver.begin(part.total if part else _length(answer), in_parts=bool(part and part.nbytes < part.total))
         answer.expect(limit + limit // 8 + _FRAMING_BYTES)
         meter = Meter(host, limit=limit, min_bytes_per_second=self._policy.min_bytes_per_second)
-        chunks = []
+        chunks: list[bytes] = []
+        keep, nbytes = chunks.append if receiver is None else receiver.add, 0
         async with aclosing(answer.chunks()) as body:
             async for chunk in body:
                 meter.add(len(chunk), time.monotonic())
-                budget.take(len(chunk))
-                chunks.append(chunk)
-        if part is not None and sum(map(len, chunks)) != part.nbytes:
+                fetch.budget.take(len(chunk))
+                nbytes += len(chunk)
+                keep(chunk)
+        if part is not None and nbytes != part.nbytes:
             raise FetchFailed(f"{host} sends fewer bytes than the part has")
         return chunks
+
+
+class Receiver(Protocol):
+    """Takes a body while it comes."""
+
+    def begin(self, announced: int | None, *, in_parts: bool) -> None:
+        """The head came, which says how many bytes there will be, or does not, and whether only the first part comes."""
+        ...
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes."""
+        ...
+
+    def begin_parts(self, first: Part, rest: list[Part]) -> None:
+        """The first part has come; these are left, and fetched when they are wanted."""
+        ...
+
+    def put(self, part: Part, data: bytes) -> None:
+        """One of them."""
+        ...
+
+    async def next_wanted(self) -> Part | None:
+        """The part to fetch next, once one is wanted; ``None`` when all were. Called by several at once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +241,7 @@ class _Fetch:
     budget: ByteBudget
     timer: asyncio.Timeout
     seconds: float
+    receiver: Receiver | None = None
 
     def begin(self) -> None:
         """It is admitted; harmless when repeated."""
@@ -253,6 +311,11 @@ class Meter:
                 f"{self._host} sends {self._num_bytes / elapsed:.0f} bytes a second;"
                 f" FetchPolicy.min_bytes_per_second is {self._min_bytes_per_second}"
             )
+
+
+def _length(answer: Answer) -> int | None:
+    length = answer.header("Content-Length")
+    return int(length) if length is not None and length.isdecimal() and len(length) <= _MAX_DIGITS else None
 
 
 def _part(answer: Answer, host: str) -> Part:

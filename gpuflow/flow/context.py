@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from gpuflow.codecs.base import MediaType
-from gpuflow.config import Limits
+from gpuflow.config import Limits, NvdecPolicy
 from gpuflow.device import Device
 from gpuflow.errors import BackendUnavailable, DeadlineExceeded, LimitExceeded
 from gpuflow.isolation.decoding import Decoder, Decoding, InProcess
@@ -82,6 +82,7 @@ class LoadContext:
         device_asked: str = "auto",
         segment_pool: Executor | None = None,
         decoding: Decoding | None = None,
+        nvdec: NvdecPolicy | None = None,
     ) -> None:
         self.device = device
         self.slab = slab
@@ -90,6 +91,7 @@ class LoadContext:
         self.deadline = deadline
         self.counters = counters
         self.device_asked = device_asked
+        self.nvdec = nvdec or NvdecPolicy()
         self.decoding: Decoding = decoding or InProcess(segment_pool)
         self.stages: list[Stage] = []
 

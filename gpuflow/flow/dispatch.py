@@ -13,7 +13,7 @@ from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.flow.preload import preload
-from gpuflow.flow.video import load_video
+from gpuflow.flow.video import load_video, load_video_features
 from gpuflow.media import Blob, Media, Modality
 
 
@@ -26,21 +26,34 @@ def load_blob(
         UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
         GpuflowError: whatever the loader of the modality raises.
     """
-    kind = sniff(blob.data)
-    modality = _settle(kind, modality)
-    _check_size(blob, modality, context)
+    kind, modality = recognise(blob, modality, context)
     wanted = options if isinstance(options, Options) else OPTIONS_BY_MODALITY[modality].from_mapping(options)
     preload(
         modality,
         on_gpu=context.device.is_cuda,
-        resize=getattr(wanted, "size", None) is not None,
+        resize=getattr(wanted, "size", None) is not None or getattr(wanted, "preset", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context)
     if isinstance(wanted, AudioOptions):
         return load_audio(blob, kind, wanted, context)
+    if wanted.preset is not None:
+        return load_video_features(blob, kind, wanted, context)
     return load_video(blob, kind, wanted, context)
+
+
+def recognise(blob: Blob, asked: Modality | None, context: LoadContext) -> tuple[MediaType, Modality]:
+    """What the bytes are, and what they are taken for.
+
+    Raises:
+        UnsupportedFormat: they are of no known format, or not of the modality that was asked for.
+        TooLarge: more of them than the modality may have.
+    """
+    kind = sniff(blob.data)
+    modality = _settle(kind, asked)
+    _check_size(blob, modality, context)
+    return kind, modality
 
 
 def _settle(kind: MediaType, asked: Modality | None) -> Modality:

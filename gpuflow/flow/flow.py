@@ -5,42 +5,46 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, FetchPolicy, ImageOptions, Limits, Options, VideoOptions
+from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
+from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
-from gpuflow.fetch import ByteBudget, Fetcher
+from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
+from gpuflow.flow.chunks import load_chunks
+from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
+from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
+from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes
+from gpuflow.flow.turns import Turn, WorkDeadline
 from gpuflow.isolation.decoding import Decoding, InProcess
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.remote import Isolated
 from gpuflow.media import (
     Blob,
-    FeatureMetadata,
-    ImageMetadata,
+    FrameChunk,
     Media,
     Modality,
     Outcome,
     Source,
     Stage,
-    VideoMetadata,
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, Values, log, merged
 from gpuflow.workers import call_soon, result_of, worker_pool
 
+_MAX_STREAMS = 64  # of frames: a thread each, which holds no decode worker while it waits
 _GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 Isolation = Literal["none", "process"]
-OptionsLike = Options | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Flow:
         max_pending: loads admitted at once; further ones raise ``Overloaded``. ``None``: they wait for their deadline.
         isolation: where containers are read and media decoded on the CPU: ``"none"``, on this process's threads, or
             ``"process"``, in as many sandboxed processes (``gpuflow.isolation``), which a service wants.
+        nvdec: how a GPU's video decoder is used.
 
     Raises:
         BackendUnavailable: ``cuda`` was asked for and cannot be used.
@@ -81,14 +86,14 @@ class Flow:
         workers: int | None = None,
         max_pending: int | None = None,
         isolation: Isolation = "none",
+        nvdec: NvdecPolicy | Mapping[str, Any] | None = None,
     ) -> None:
         if isolation not in ("none", "process"):
             raise InvalidOptions(f"isolation is 'none' or 'process'; got {isolation!r}")
-        for name, value in (("workers", workers), ("max_pending", max_pending)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InvalidOptions(f"{name} is a whole number, 1 or more; got {value!r}")
+        require_counts(workers=workers, max_pending=max_pending)
         self.limits = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
         self.fetch_policy = fetch if isinstance(fetch, FetchPolicy) else FetchPolicy.from_mapping(fetch)
+        self.nvdec = nvdec if isinstance(nvdec, NvdecPolicy) else NvdecPolicy.from_mapping(nvdec)
         self.device: Device = choose(device)
         self.counters = Counters()
         self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
@@ -110,7 +115,10 @@ class Flow:
             else None
         )
         self._pool = worker_pool(self._num_workers, "gpuflow-decode")
-        self._segment_pool = worker_pool(self._num_workers, "gpuflow-segment")
+        segment_threads = max(self._num_workers, SEGMENT_THREADS if self.device.is_cuda else 1)
+        self._segment_pool = worker_pool(segment_threads, "gpuflow-segment")
+        self._stream_pool = worker_pool(_MAX_STREAMS, "gpuflow-stream")
+        self._stream_places = asyncio.Semaphore(_MAX_STREAMS)
         self._decoding: Decoding = (
             Isolated(self.decoders, self._host_slab, limits=self.limits)
             if self.decoders
@@ -179,23 +187,29 @@ class Flow:
         self, source: Source, options: OptionsLike, limits: Limits, budget: ByteBudget | None = None
     ) -> Media:
         """Load one medium if there is room for one more."""
+        deadline = Deadline(limits.deadline_seconds)
+        with self._admission(deadline):
+            media = await self._load(source, options, Bounds(limits, deadline, budget))
+        self.counters.add("gpuflow_media_total", kind=media.kind)
+        return media
+
+    @contextmanager
+    def _admission(self, deadline: Deadline) -> Iterator[None]:
+        """A place among the loads that are pending, if there is one; errors are counted."""
         if self._closed:
             raise Closed("the flow is closed")
         if self._max_pending is not None and len(self._deadlines) >= self._max_pending:
             raise Overloaded(f"{len(self._deadlines)} loads are pending; max_pending is {self._max_pending}")
-        deadline = Deadline(limits.deadline_seconds)
         self._deadlines.add(deadline)
         try:
             if self._canary is not None:
                 self._canary.require_alive()
-            media = await self._load(source, options, Bounds(limits, deadline, budget))
+            yield
         except GpuflowError as error:
             self.counters.add("gpuflow_errors_total", code=error.code)
             raise
         finally:
             self._deadlines.discard(deadline)
-        self.counters.add("gpuflow_media_total", kind=media.kind)
-        return media
 
     def stream(
         self,
@@ -221,6 +235,76 @@ class Flow:
 
         return stream_outcomes(load, sources, max_in_flight=max_in_flight, ordered=ordered)
 
+    def frames(
+        self,
+        source: object,
+        *,
+        chunk: int = 16,
+        options: VideoOptions | Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        ahead: int = 2,
+    ) -> AsyncIterator[FrameChunk]:
+        """The frames that ``load`` would give, in its order, in chunks of at most ``chunk``, each as soon as it is
+        decoded and in a block of its own: release it.
+
+        At most ``ahead`` chunks are decoded before the consumer takes them. Leaving the loop early frees everything
+        that was not taken, at once where the iterator is closed (``contextlib.aclosing``). An error comes after the
+        chunks before it, which stay valid. ``Limits.max_output_bytes`` is of one chunk, ``video_seconds`` of decoding
+        alone; ``deadline_seconds`` runs while the consumer works, too.
+
+        Without isolation an MP4 or MOV from the network is decoded while it comes, where its header comes first
+        (``codecs.video.progressive``); then only the last chunk has a ``content_hash``, and comes when all bytes did. With
+        ``FetchPolicy.range_bytes`` only the parts are fetched that the frames need, and no chunk has one.
+
+        Raises:
+            InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video.
+            GpuflowError: as ``load``, from the iterator.
+        """
+        require_counts(chunk=chunk, ahead=ahead)
+        origin = Source.of(source, modality="video")
+        _, wanted = resolve(origin, options)
+        made = wanted if isinstance(wanted, VideoOptions) else VideoOptions()
+        return self._frames(origin, made, chunk, ahead, self.limits.lowered(limits))
+
+    async def _frames(
+        self, source: Source, options: VideoOptions, size: int, ahead: int, limits: Limits
+    ) -> AsyncIterator[FrameChunk]:
+        deadline = WorkDeadline(limits.deadline_seconds)
+        bounds = Bounds(limits, deadline, None)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._admission(deadline))
+            await stack.enter_async_context(self._stream_place(deadline))
+            started = time.perf_counter()
+            source_of = await self._clip_input(source, bounds, stack)
+            fetched = Stage("fetch", started, time.perf_counter() - started)
+
+            def work(delivery: Delivery, turn: Turn) -> None:
+                with self._surprises_logged():
+                    load_chunks(source_of(turn), options, size, self._context(bounds), delivery, turn)
+
+            await self._acquire_worker(deadline)
+            chunks = stream_chunks(work, pool=self._stream_pool, permits=self._permits, deadline=deadline, ahead=ahead)
+            await stack.enter_async_context(aclosing(chunks))
+            async for chunk in chunks:
+                if chunk.is_first:
+                    chunk.stages = (fetched, *chunk.stages)
+                self._note_device(chunk, count=chunk.is_first)
+                yield chunk
+            self.counters.add("gpuflow_media_total", kind="frames")
+
+    async def _clip_input(self, source: Source, bounds: Bounds, stack: AsyncExitStack) -> Callable[[Turn], ClipInput]:
+        """The bytes of a clip, until ``stack`` ends. What comes over the network is decoded while it comes, unless
+        workers decode: they are given all of it with their job."""
+        if source.kind != "url" or not isinstance(self._decoding, InProcess):
+            blob = await self._fetch(source, bounds)
+            stack.enter_context(self._holding(len(blob.data)))
+            return lambda _: WholeClip(blob)
+        decoding, deadline = self._decoding, bounds.deadline
+        body = RangedBody(lambda nbytes: stack.enter_context(self._holding(nbytes)))
+        fetching = asyncio.create_task(self._fetcher.receive(source, body, limits=bounds.limits))
+        stack.push_async_callback(cancelled, fetching)
+        return lambda turn: GrowingClip(body, turn, decoding, deadline.check)
+
     def statistics(self) -> tuple[dict[str, int], SlabStatistics]:
         """Counters and the state of the result slab."""
         return self.counters.snapshot(), self.slab.statistics()
@@ -245,7 +329,10 @@ class Flow:
         for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
             await self._permits.acquire()
         self._pool.shutdown()
+        await asyncio.to_thread(self._stream_pool.shutdown)  # its threads end soon, with the loop's help
         self._segment_pool.shutdown()
+        if self.device.is_cuda:
+            await asyncio.to_thread(close_idle)
         if self.decoders is not None:
             await asyncio.to_thread(self.decoders.close)
 
@@ -256,17 +343,22 @@ class Flow:
         await self.aclose()
 
     async def _load(self, source: Source, options: OptionsLike, bounds: Bounds) -> Media:
-        modality, wanted = _resolve(source, options)
+        modality, wanted = resolve(source, options)
         started = time.perf_counter()
         blob = await self._fetch(replace(source, modality=modality), bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
         with self._holding(len(blob.data)):
             media = await self._decode(blob, modality, wanted, bounds)
         media.stages = (fetched, *media.stages)
+        self._note_device(media)
+        return media
+
+    def _note_device(self, media: Media, *, count: bool = True) -> None:
+        """Say why it is not the GPU, where nobody asked for the CPU."""
         if media.fallback is None and self._asked == "auto" and not self.device.is_cuda:
             media.fallback = self.device.reason
-            self.counters.add("gpuflow_fallback_total", modality=_modality_of(media))
-        return media
+            if count:
+                self.counters.add("gpuflow_fallback_total", modality=modality_of(media))
 
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:
@@ -312,8 +404,28 @@ class Flow:
         except TimeoutError as error:
             raise Overloaded(f"no decode worker became free in {self.limits.deadline_seconds:g} s") from error
 
+    @asynccontextmanager
+    async def _stream_place(self, deadline: Deadline) -> AsyncIterator[None]:
+        """One of the threads that streams have: they mostly wait."""
+        try:
+            async with asyncio.timeout(deadline.remaining_seconds):
+                await self._stream_places.acquire()
+        except TimeoutError as error:
+            raise Overloaded(f"{_MAX_STREAMS} streams of frames are under way") from error
+        try:
+            yield
+        finally:
+            self._stream_places.release()
+
     def _work(self, blob: Blob, modality: Modality | None, options: OptionsLike, bounds: Bounds) -> Media:
-        context = LoadContext(
+        context = self._context(bounds)
+        with self._surprises_logged():
+            media = load_blob(blob, modality, options, context)
+        media.stages = tuple(context.stages)
+        return media
+
+    def _context(self, bounds: Bounds) -> LoadContext:
+        return LoadContext(
             device=self.device,
             slab=self.slab,
             host_slab=self._host_slab,
@@ -322,9 +434,14 @@ class Flow:
             counters=self.counters,
             device_asked=self._asked,
             decoding=self._decoding,
+            nvdec=self.nvdec,
         )
+
+    @contextmanager
+    def _surprises_logged(self) -> Iterator[None]:
+        """What is no error of ours is logged, and becomes one."""
         try:
-            media = load_blob(blob, modality, options, context)
+            yield
         except GpuflowError:
             raise
         except Exception as error:
@@ -332,36 +449,6 @@ class Flow:
                 self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
-        media.stages = tuple(context.stages)
-        return media
-
-
-def _resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, OptionsLike]:
-    """The modality that is known before any byte, and the options made definite where it is."""
-    of_options: Modality | None = None
-    if isinstance(options, ImageOptions):
-        of_options = "image"
-    elif isinstance(options, VideoOptions):
-        of_options = "video"
-    elif isinstance(options, AudioOptions):
-        of_options = "audio"
-    elif options is not None and not isinstance(options, Mapping):
-        raise InvalidOptions(
-            f"options are ImageOptions, VideoOptions, AudioOptions or a mapping; got {type(options).__name__}"
-        )
-    if of_options and source.modality and of_options != source.modality:
-        raise InvalidOptions(f"{type(options).__name__} for a source that is declared as {source.modality}")
-    modality = of_options or source.modality
-    if isinstance(options, Mapping) and modality is not None:
-        return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
-    return modality, options
-
-
-def _modality_of(media: Media) -> Modality:
-    metadata = media.metadata.source if isinstance(media.metadata, FeatureMetadata) else media.metadata
-    if isinstance(metadata, ImageMetadata):
-        return "image"
-    return "video" if isinstance(metadata, VideoMetadata) else "audio"
 
 
 def _release_unwanted(future: Future[Media]) -> None:

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
-from gpuflow.config import FetchPolicy, Limits
+from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.errors import Closed
-from gpuflow.flow.flow import Flow, Isolation, OptionsLike
-from gpuflow.media import Media, Modality, Outcome, Source
+from gpuflow.flow.flow import Flow, Isolation
+from gpuflow.flow.request import OptionsLike
+from gpuflow.media import FrameChunk, Media, Modality, Outcome, Source
 from gpuflow.memory import Slab
 
 _T = TypeVar("_T")
@@ -31,6 +32,7 @@ class SyncFlow:
         workers: int | None = None,
         max_pending: int | None = None,
         isolation: Isolation = "none",
+        nvdec: NvdecPolicy | Mapping[str, Any] | None = None,
     ) -> None:
         async def make() -> Flow:
             return Flow(
@@ -41,6 +43,7 @@ class SyncFlow:
                 workers=workers,
                 max_pending=max_pending,
                 isolation=isolation,
+                nvdec=nvdec,
             )
 
         self._process = os.getpid()
@@ -90,12 +93,28 @@ class SyncFlow:
     ) -> Iterator[Outcome]:
         """``Flow.stream``, as a blocking generator."""
         outcomes: Any = self.flow.stream(sources, options=options, max_in_flight=max_in_flight, ordered=ordered)
+        yield from self._drained(outcomes)
+
+    def frames(
+        self,
+        source: object,
+        *,
+        chunk: int = 16,
+        options: VideoOptions | Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        ahead: int = 2,
+    ) -> Iterator[FrameChunk]:
+        """``Flow.frames``, as a blocking generator."""
+        chunks: Any = self.flow.frames(source, chunk=chunk, options=options, limits=limits, ahead=ahead)
+        return self._drained(chunks)
+
+    def _drained(self, items: Any) -> Iterator[Any]:
         try:
-            while (outcome := self._run(_next(outcomes))) is not None:
-                yield outcome
+            while (item := self._run(_next(items))) is not None:
+                yield item
         finally:
             if not self._closed:
-                self._run(outcomes.aclose())
+                self._run(items.aclose())
 
     def close(self) -> None:
         """Stop; harmless when repeated."""
@@ -168,6 +187,26 @@ def load(
     return flow.load(Source.of(source, modality=modality, trusted=True), options=options)
 
 
+def frames(
+    source: object,
+    *,
+    chunk: int = 16,
+    options: VideoOptions | Mapping[str, Any] | None = None,
+    ahead: int = 2,
+    device: str = "auto",
+    isolation: Isolation = "none",
+) -> Iterator[FrameChunk]:
+    """The frames of one clip in chunks, each as soon as it is decoded, with the flow that ``load`` uses; arguments as
+    there and in ``Flow.frames``.
+
+    Raises:
+        GpuflowError: one of its subclasses, see ``gpuflow.errors``.
+    """
+    with _making:
+        flow = _default(device, isolation, os.getpid())
+    return flow.frames(Source.of(source, modality="video", trusted=True), chunk=chunk, options=options, ahead=ahead)
+
+
 _making = threading.Lock()  # two first calls at once make one flow
 
 
@@ -179,5 +218,5 @@ def _default(device: str, isolation: Isolation, process: int) -> SyncFlow:
     )  # its thread is a daemon: it ends with the process
 
 
-async def _next(outcomes: Any) -> Outcome | None:
-    return await anext(outcomes, None)
+async def _next(items: Any) -> Any:
+    return await anext(items, None)

@@ -15,8 +15,10 @@ from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import Deadline, FrameSink, ImageInfo, MediaType, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import OrderedSink, decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
 from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.video.wholefile import WholeFile, whole_file
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
 from gpuflow.isolation.wire import AudioWanted, Clock
@@ -64,6 +66,9 @@ class Clip(Protocol):
 
     info: VideoInfo
     pts_seconds: Sequence[float]
+    key_indices: Sequence[int]
+    file: WholeFile | None
+    """The file, where it is here as a whole: not under isolation, nor while its bytes come."""
 
     def plan(self, indices: Sequence[int]) -> None:
         """Choose frames. Raises ``LimitExceeded``."""
@@ -76,6 +81,10 @@ class Clip(Protocol):
         Raises:
             CorruptMedia: not one came out.
         """
+        ...
+
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """Likewise, in the order of display: the sink may have the decoding wait."""
         ...
 
 
@@ -96,6 +105,10 @@ class ArraySink(FrameSink, Protocol):
         ...
 
 
+class OrderedArraySink(ArraySink, OrderedSink, Protocol):
+    """An ``ArraySink`` whose ``put`` and ``take`` may wait."""
+
+
 class Decoder(Protocol):
     """Decodes one input. What it yields is valid inside the block."""
 
@@ -106,6 +119,11 @@ class Decoder(Protocol):
 
 class Decoding(Protocol):
     """A place where inputs are decoded."""
+
+    @property
+    def contended(self) -> bool:
+        """Whether others wait for what a ``Decoder`` holds while it is not at work."""
+        ...
 
     def begin(
         self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
@@ -120,12 +138,21 @@ class InProcess:
     def __init__(self, pool: Executor | None = None) -> None:
         self._pool = pool
 
+    @property
+    def contended(self) -> bool:
+        """Never: an open clip keeps nobody waiting."""
+        return False
+
     @contextmanager
     def begin(
         self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
     ) -> Iterator[Decoder]:
         """See ``Decoding``."""
         yield _InProcessDecoder(blob.data, kind, limits, deadline, self._pool)
+
+    def clip_of(self, source: PacketSource, *, limits: Limits, deadline: Clock) -> Clip:
+        """A clip that was opened already, of bytes that may still come."""
+        return _InProcessClip(source, limits, deadline, self._pool)
 
 
 class _InProcessDecoder:
@@ -159,6 +186,8 @@ class _InProcessClip:
     def __init__(self, source: PacketSource, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
         self.info = source.info
         self.pts_seconds: Sequence[float] = source.pts_seconds
+        self.key_indices: Sequence[int] = source.key_indices
+        self.file: WholeFile | None = whole_file(source.demuxed)
         self._source = source
         self._limits = limits
         self._deadline = deadline
@@ -175,6 +204,16 @@ class _InProcessClip:
             raise ValueError("plan comes before decode")
         demuxed, info = self._source.demuxed, self._source.info
         return decode_frames(
+            demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
+            max_packets=self._limits.max_decoded_frames,
+        )  # fmt: skip
+
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``."""
+        if self._plan is None:
+            raise ValueError("plan comes before decode")
+        demuxed, info = self._source.demuxed, self._source.info
+        decode_in_order(
             demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
             max_packets=self._limits.max_decoded_frames,
         )  # fmt: skip

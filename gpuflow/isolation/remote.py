@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
+from gpuflow.codecs.video.wholefile import WholeFile
 from gpuflow.codecs.videos import PacketDecoder
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, DecoderCrashed, LimitExceeded
 from gpuflow.isolation import wire
-from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, Pixels, Sound
+from gpuflow.isolation.decoding import ArraySink, Clip, Decoder, OrderedArraySink, Pixels, Sound
 from gpuflow.isolation.packets import BLOCK_BYTES, HandedStream
 from gpuflow.isolation.plausible import check_clip, check_frame, check_pixels, check_plan, check_sound
 from gpuflow.isolation.pool import DecoderPool
@@ -27,6 +29,7 @@ from gpuflow.observe import log
 _GRACE_SECONDS = 0.5  # for a worker that was told to stop, until it is killed
 _SLOTS = 3  # one that is written, one that is read, one between
 _T = TypeVar("_T")
+GiveUp = Callable[[Collection[int]], None]
 
 
 class Isolated:
@@ -37,6 +40,11 @@ class Isolated:
         self._pool = pool
         self._slab = slab
         self._limits = limits or Limits()
+
+    @property
+    def contended(self) -> bool:
+        """See ``Decoding``: jobs wait for a worker."""
+        return self._pool.queued > 0
 
     @contextmanager
     def begin(
@@ -229,6 +237,8 @@ class _RemoteClip:
     def __init__(self, decoder: _RemoteDecoder, opened: wire.Opened, slab: Slab) -> None:
         self.info = opened.info
         self.pts_seconds: Sequence[float] = opened.pts_seconds
+        self.key_indices: Sequence[int] = opened.key_indices
+        self.file: WholeFile | None = None
         self._decoder = decoder
         self._slab = slab
         self._wanted: set[int] = set()
@@ -253,6 +263,22 @@ class _RemoteClip:
         finally:
             self._decoder.end()
 
+    def decode_in_order(self, sink: OrderedArraySink, decoder: PacketDecoder | None) -> None:
+        """See ``Clip``. Each frame goes through a slot: the block that it belongs to may not be there yet."""
+        try:
+            if decoder is None:
+                self._through_slots(sink, sink.give_up)
+                return
+            if self._plan is None:
+                raise ValueError("plan comes before decode")
+            with self._decoder.handed() as stream:
+                decode_in_order(
+                    stream, self.info, self._plan, sink, decoder=decoder, deadline=self._decoder.deadline,
+                    max_packets=self._decoder.limits.max_decoded_frames,
+                )  # fmt: skip
+        finally:
+            self._decoder.end()
+
     def _here(self, sink: ArraySink, decoder: PacketDecoder) -> tuple[int, ...]:
         """Packets by way of a block to a decoder of this process, which reads no container."""
         if self._plan is None:
@@ -269,14 +295,14 @@ class _RemoteClip:
         for frame in self._frames():
             sink.repeat(frame.index)
 
-    def _through_slots(self, sink: ArraySink) -> None:
+    def _through_slots(self, sink: ArraySink, give_up: GiveUp | None = None) -> None:
         """Frames by way of a few slots: what is done to one here is done while the next is decoded."""
         spec = lay_out({f"frame {n}": ("uint8", (*self.info.displayed_size, 3)) for n in range(_SLOTS)})
         with self._decoder.lease(spec) as lease:
             try:
                 slots = {lease.offset + part.offset: lease.array(part) for part in spec}
-                self._decoder.send(wire.Decode({}, tuple(slots)))
-                for frame in self._frames():
+                self._decoder.send(wire.Decode({}, tuple(slots), give_up is not None))
+                for frame in self._frames(give_up):
                     if frame.offset not in slots:
                         raise Disconnected("the worker has written somewhere else")
                     height, width = check_frame(frame, self.info)
@@ -286,14 +312,21 @@ class _RemoteClip:
             finally:
                 self._decoder.end()
 
-    def _frames(self) -> Iterator[wire.Frame]:
+    def _frames(self, give_up: GiveUp | None = None) -> Iterator[wire.Frame]:
+        """Frames as they come. With ``give_up`` they come in order, and those that do not are told of in their turn."""
         missing = self._missing = set(self._wanted)
+        given_up: set[int] = set()
         while not isinstance(answer := self._decoder.receive(), wire.Done):
+            if isinstance(answer, wire.Missing) and give_up is not None and missing.issuperset(answer.indices):
+                given_up.update(answer.indices)
+                give_up(answer.indices)
+                continue
             if not isinstance(answer, wire.Frame) or answer.index not in missing:
                 raise Disconnected("the worker answers with a frame that nobody asked for")
             missing.discard(answer.index)
             yield answer
-        if sorted(missing) != sorted(answer.missing) or missing == self._wanted:
+        told = sorted(missing) == sorted(answer.missing) and (give_up is None or missing == given_up)
+        if not told or (give_up is None and missing == self._wanted):
             raise Disconnected("the worker ends and leaves frames out")
 
 

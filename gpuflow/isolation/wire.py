@@ -96,10 +96,11 @@ class Plan(_Message, frozen=True):
 
 class Decode(_Message, frozen=True):
     """Where frames go: frame ``n`` to ``places[n]``, or, where that is empty, each to a free one of ``slots``, which
-    ``Free`` gives back. Answered by a ``Frame`` each."""
+    ``Free`` gives back. Answered by a ``Frame`` each, in the order of display with ``in_order``."""
 
     places: dict[int, int]
     slots: tuple[int, ...]
+    in_order: bool = False
 
 
 class Describe(_Message, frozen=True):
@@ -169,6 +170,7 @@ class Opened(_Message, frozen=True):
 
     info: VideoInfo
     pts_seconds: tuple[float, ...]
+    key_indices: tuple[int, ...] = ()
 
 
 class Planned(_Message, frozen=True):
@@ -207,6 +209,12 @@ class Frame(_Message, frozen=True):
     width: int
 
 
+class Missing(_Message, frozen=True):
+    """Frames that were wanted in order and cannot be decoded."""
+
+    indices: tuple[int, ...]
+
+
 class Done(_Message, frozen=True):
     """The end of a conversation; the worker writes nothing more. ``missing``: wanted frames that cannot be decoded."""
 
@@ -233,7 +241,7 @@ _DECODING_RAISES: dict[str, type[GpuflowError]] = {
     )
 }  # fmt: skip
 Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Describe | Packets | More | Free | Put | Stop
-Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Done | Failed
+Answer = Ready | Pixels | Sound | Opened | Planned | Table | Payloads | Frame | Missing | Done | Failed
 _encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode

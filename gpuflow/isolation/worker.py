@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Surface, VideoInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.videos import cpu_decoder
@@ -217,7 +219,7 @@ class Worker:
 
     def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)
-        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds)))
+        self._inbox.send(wire.Opened(source.info, tuple(source.pts_seconds), source.key_indices))
         plan = source.plan(self._inbox.next().indices, limits=job.limits)
         self._inbox.send(wire.Planned(plan.segments))
         order = self._inbox.next()
@@ -225,10 +227,14 @@ class Worker:
             self._hand_over(source.demuxed, order)
         self._inbox.give_slots(order.slots)
         sink = _Writing(self, source.info, order.places)
-        return decode_frames(
-            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox, pool=self._pool,
-            max_packets=job.limits.max_decoded_frames,
+        decode: Any = decode_frames
+        if order.in_order:  # one segment after another: frames of a later one would fill the slots
+            decode = decode_in_order
+        missing: tuple[int, ...] = decode(
+            source.demuxed, source.info, plan, sink, decoder=cpu_decoder, deadline=self._inbox,
+            pool=None if order.in_order else self._pool, max_packets=job.limits.max_decoded_frames,
         )  # fmt: skip
+        return missing
 
     def _hand_over(self, stream: ElementaryStream, order: Any) -> NoReturn:
         """Give packets until ``Stop``, which raises."""
@@ -256,6 +262,10 @@ class Worker:
         surface.rgb_into(self._view(offset, "uint8", (height, width, 3)))
         self._inbox.send(wire.Frame(index, offset, height, width))
 
+    def give_up(self, indices: tuple[int, ...]) -> None:
+        """Frames that do not come out; said at once, for those behind them wait."""
+        self._inbox.send(wire.Missing(indices))
+
     def _view(self, offset: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return self._slab[offset : offset + nbytes].view(dtype).reshape(shape)
@@ -272,6 +282,14 @@ class _Writing:
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
         self._worker.put(index, surface, self._info, self._places.get(index))
+
+    def give_up(self, indices: Collection[int]) -> None:
+        """Say so."""
+        self._worker.give_up(tuple(indices))
+
+    def make_room(self, indices: Collection[int]) -> bool:
+        """Never: slots become free one at a time."""
+        return False
 
 
 def keep_memory() -> None:

@@ -30,10 +30,34 @@ def write_numbers(planar: Any, plan: ImagePlan, out: Any) -> None:
 
     Normalised as Hugging Face's torchvision backend does, in float32: ``(level - 255 * mean) / (255 * std)``.
     """
+    levels, channel = arranged(planar, plan)
+    _write(levels, channel, plan, out.view(levels.shape))
+
+
+def frame_place(out: Any, plan: ImagePlan, number: int) -> Any:
+    """Where frame ``number`` of a clip lies in the pixels of its plan: a view of ``out``, ``(3, H, W)`` or, of patches,
+    ``(rows / m, columns / m, m, m, 3, p, p)``."""
+    if plan.grid is None:
+        return out.view(plan.num_frames, 3, *plan.canvas)[number]
+    (times, rows, columns), merge, side = plan.grid, plan.merge, plan.patch
+    blocks = out.view(times, rows // merge, columns // merge, merge, merge, 3, plan.temporal_patch, side, side)
+    return blocks[number // plan.temporal_patch, :, :, :, :, :, number % plan.temporal_patch]
+
+
+def write_frame(planar: Any, plan: ImagePlan, place: Any) -> None:
+    """Write a frame, ``(3, H, W)`` uint8 levels on the plan's canvas, to its ``frame_place``, normalised alike."""
+    if plan.grid is None:
+        _write(planar, 0, plan, place)
+        return
+    height, width = plan.canvas
+    side, merge = plan.patch, plan.merge
+    blocks = planar.reshape(3, height // side // merge, merge, side, width // side // merge, merge, side)
+    _write(blocks.permute(1, 4, 2, 5, 0, 3, 6), 4, plan, place)
+
+
+def _write(levels: Any, channel: int, plan: ImagePlan, out: Any) -> None:
     import torch
 
-    levels, channel = arranged(planar, plan)
-    out = out.view(levels.shape)
     if plan.mean is None or plan.std is None:
         out.copy_(levels)
         return

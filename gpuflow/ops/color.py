@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
-from gpuflow.ops.kernels import kernel
+from gpuflow.planes import Plane, Planes
 
 # Weights of red and blue in luma. Source: ITU-R BT.601, BT.709, BT.2020; SMPTE 240M; FCC 73.682
 LUMA_WEIGHTS = {
@@ -18,12 +18,11 @@ LUMA_WEIGHTS = {
     "smpte240m": (0.212, 0.087),
     "fcc": (0.30, 0.11),
 }
-_BLOCK = 128
-_MAX_GRID_ROWS = 65_535
 
 
-def yuv_to_rgb(matrix: str, *, full_range: bool, bit_depth: int) -> NDArray[np.float32]:
-    """``(3, 4)``: RGB in 0..255 from the code values ``(Y, U, V, 1)``; computed in float64.
+def yuv_to_rgb(matrix: str, *, full_range: bool, bit_depth: int, colored: bool = True) -> NDArray[np.float32]:
+    """``(3, 4)``: RGB in 0..255 from the code values ``(Y, U, V, 1)``; computed in float64. U and V have no weight where
+    the picture is not ``colored``.
 
     Raises:
         InvalidOptions: no such matrix.
@@ -43,6 +42,7 @@ def yuv_to_rgb(matrix: str, *, full_range: bool, bit_depth: int) -> NDArray[np.f
     black = 0.0 if full_range else 16 * unit
     luma_span, chroma_span = (peak, peak) if full_range else (219 * unit, 224 * unit)
     scaled = 255.0 * to_rgb / np.array([luma_span, chroma_span, chroma_span])
+    scaled[:, 1:] *= colored
     offset = -scaled @ np.array([black, 128 * unit, 128 * unit])
     return np.column_stack([scaled, offset]).astype(np.float32)
 
@@ -60,33 +60,28 @@ def nv12_to_rgb(
     full_range: bool,
     bit_depth: int,
     rotation: int,
+    mirrored: bool = False,
     stream: Any,
 ) -> None:
     """Queue the conversion of one NV12 (8 bits) or P016 (more) picture on a CuPy ``stream``.
 
-    ``luma`` and ``chroma`` are device addresses, pitches are in bytes. ``out`` is a CuPy ``(H, W, 3)`` uint8 view with
-    dense pixels, its sides swapped for a rotation of 90 or 270 degrees; rows may be strided.
+    ``luma`` and ``chroma`` are device addresses, pitches are in bytes. ``out`` is a CuPy ``(H, W, 3)`` uint8 view, its
+    sides swapped for a rotation of 90 or 270 degrees.
 
     Raises:
-        InvalidOptions: ``out`` has another shape.
+        InvalidOptions: ``out`` has another shape or type.
     """
-    turns = rotation // 90 % 4
-    shape = (width, height, 3) if turns % 2 else (height, width, 3)
-    if out.shape != shape or out.strides[1:] != (3, 1):
-        raise InvalidOptions(
-            f"the picture needs {shape} bytes with dense pixels; got {out.shape}, strides {out.strides}"
-        )
+    from gpuflow.ops.form import Form
+    from gpuflow.ops.picture import picture_kernel  # which needs the matrix from here
+
     wide = bit_depth > 8
-    run = kernel("video/nv12_to_rgb", (("SAMPLE", "unsigned short"),) if wide else ())
-    weights = yuv_to_rgb(matrix, full_range=full_range, bit_depth=bit_depth).ravel()
-    grid = (-(-shape[1] // _BLOCK), min(shape[0], _MAX_GRID_ROWS))
-    with stream:
-        run(
-            grid,
-            (_BLOCK,),
-            (
-                np.uint64(luma), np.uint64(chroma), np.int64(luma_pitch), np.int64(chroma_pitch),
-                np.int32(width), np.int32(height), out, np.int64(out.strides[0]),
-                *weights, np.int32(16 - bit_depth if wide else 0), np.int32(turns),
-            ),
-        )  # fmt: skip
+    row_bytes = (width + width % 2) * (2 if wide else 1)
+    planes = (
+        Plane(luma, luma_pitch, height, min(row_bytes, luma_pitch)),
+        Plane(chroma, chroma_pitch, -(-height // 2), row_bytes),
+    )
+    picture = Planes(
+        planes, width, height, matrix, full_range, bit_depth, 16 - bit_depth if wide else 0, rotation,
+        mirrored=mirrored,
+    )  # fmt: skip
+    picture_kernel(out.device.id).write(picture, Form(picture.displayed_size), out, stream=stream)

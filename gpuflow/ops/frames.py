@@ -18,7 +18,7 @@ def finish(rgb: Any, *, planar: bool, dtype: str) -> Any:
     if dtype == "uint8":
         return frame
     scaled = frame.astype("float32") / np.float32(255)
-    return _bfloat16_bits(scaled) if dtype == "bfloat16" else scaled.astype(dtype, copy=False)
+    return bfloat16_bits(scaled) if dtype == "bfloat16" else scaled.astype(dtype, copy=False)
 
 
 def store(frame: Any, target: Any, lease: Lease) -> None:
@@ -33,6 +33,30 @@ def store(frame: Any, target: Any, lease: Lease) -> None:
         lease.record_stream(stream)
 
 
+def settle(lease: Lease) -> None:
+    """Wait for what this thread has queued on its current stream, where the lease lies on a GPU."""
+    if lease.device != "cpu":
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
+
+
+def close_gaps(frames: Any, kept: list[int], lease: Lease) -> None:
+    """Move the frames at the ascending places ``kept`` to the front, one after another, where they lie."""
+    lease.synchronize()  # decoders write on streams of their own
+    if lease.device == "cpu":
+        for place, source in enumerate(kept):
+            frames[place] = frames[source]
+        return
+    import cupy
+
+    with frames.device, cupy.cuda.Stream.ptds as stream:
+        for place, source in enumerate(kept):
+            if place != source:
+                frames[place] = frames[source]
+        lease.record_stream(stream)
+
+
 def scratch(shape: tuple[int, ...], like: Any) -> Any:
     """An uninitialised uint8 array beside ``like``: numpy for numpy, CuPy for CuPy."""
     if isinstance(like, np.ndarray):
@@ -42,7 +66,7 @@ def scratch(shape: tuple[int, ...], like: Any) -> Any:
     return cupy.empty(shape, cupy.uint8)
 
 
-def _bfloat16_bits(scaled: Any) -> Any:
-    """Round to nearest, ties to even; the values are finite and lie in 0..1."""
-    bits = scaled.view("uint32")
+def bfloat16_bits(values: Any) -> Any:
+    """float32 rounded to nearest, ties to even, as its bits in uint16; the values are finite."""
+    bits = values.view("uint32")
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("uint16")

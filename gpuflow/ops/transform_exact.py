@@ -35,14 +35,14 @@ class ExactTransform:
         """See ``Transform``."""
         if lease.device == "cpu":
             calm_torch()
-            self._apply(_planar(pixels, "cpu"), plan, lease, specs)
+            self._apply(to_planar(pixels, "cpu"), plan, lease, specs)
             return
         import cupy
         import torch
 
         device = torch.device(lease.device)
         with torch.cuda.device(device):
-            self._apply(_planar(pixels, lease.device), plan, lease, specs)
+            self._apply(to_planar(pixels, lease.device), plan, lease, specs)
             lease.record_stream(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream))
 
     def _apply(self, planar: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
@@ -51,7 +51,7 @@ class ExactTransform:
         write_grid(plan, lease, specs)
 
 
-def _planar(pixels: Any, device: str) -> Any:
+def to_planar(pixels: Any, device: str) -> Any:
     """``(H, W, 3)`` numpy or CuPy as a ``(3, H, W)`` torch tensor on the device; torchvision's own arrays without a copy."""
     import torch
 

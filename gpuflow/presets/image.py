@@ -1,4 +1,4 @@
-"""Image presets: what a model family's image processor does, as data. A new family is a row of the table."""
+"""Presets: what a model family's image or video processor does, as data. A new family is a row of a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import preset_fields
-from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
+from gpuflow.presets.sizes import by_longest_edge, by_pixel_budget, by_shortest_edge, by_volume_budget
 
 Filter = Literal["bilinear", "bicubic"]
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -20,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def _require(holds: bool, rule: str, got: object) -> None:
     if not holds:
-        raise InvalidOptions(f"image preset: {rule}; got {shown(got)}")
+        raise InvalidOptions(f"preset: {rule}; got {shown(got)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,25 @@ class Preset:
     """Resize, crop or pad, normalise, lay out.
 
     ``rule``: ``"fixed"`` resizes to ``size`` (height, width); ``"shortest_edge"`` to ``size[0]`` on the shorter side;
-    ``"pixel_budget"`` to multiples of ``patch * merge`` within ``min_pixels`` and ``max_pixels``. ``crop``: centred,
-    padded with black where the image is smaller. Levels become ``(level / 255 - mean) / std``.
+    ``"pixel_budget"`` to multiples of ``patch * merge`` within ``min_pixels`` and ``max_pixels``; ``"volume_budget"``
+    likewise, for all frames of a clip together; ``"longest_edge"`` to ``edge`` on the longer side, then to ``size``.
+    ``crop``: centred, padded with black where the image is smaller. Levels become ``(level / 255 - mean) / std``.
 
     ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``; ``"patches"`` is one row a patch, ``merge * merge``
     neighbours after one another, each ``(3, temporal_patch, patch, patch)`` with the picture repeated in time, and
     ``image_grid_thw (1, 3)`` int64. ``patch=0``: not the processor's business; then the number of tokens is not known.
+
+    ``modality="video"``: the tensors are ``pixel_values_videos``, ``(1, T, 3, H, W)`` or rows of patches, whose last frame
+    is repeated until ``temporal_patch`` divides their number, and ``video_grid_thw``. ``token_cap``: a further bound on
+    pixels, ``cap_pixels_per_frame`` with that many ``max_video_tokens``; 0 is none. ``grid_seconds``: also
+    ``second_per_grid_ts (1,)`` float32. ``mask``: ``pixel_values`` and ``pixel_attention_mask (1, T, H, W)`` int64 instead.
 
     Raises:
         InvalidOptions: values that contradict each other.
     """
 
     name: str
-    rule: Literal["fixed", "shortest_edge", "pixel_budget"]
+    rule: Literal["fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget"]
     resample: Filter = "bicubic"
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
@@ -52,6 +58,11 @@ class Preset:
     merge: int = 1
     temporal_patch: int = 1
     layout: Literal["image", "patches"] = "image"
+    modality: Literal["image", "video"] = "image"
+    edge: int = 0
+    token_cap: int = 0
+    grid_seconds: bool = False
+    mask: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -62,7 +73,13 @@ class Preset:
             "three means, three stds above 0",
             self.std,
         )
-        if self.rule == "pixel_budget":
+        budget = self.rule in ("pixel_budget", "volume_budget")
+        video = self.modality == "video"
+        _require(video or self.rule not in ("volume_budget", "longest_edge"), "only videos have that rule", self.rule)
+        _require(video or not (self.token_cap or self.grid_seconds or self.mask), "only videos have that", self.name)
+        _require(self.token_cap >= 0, "token_cap is 0 or more", self.token_cap)
+        _require(self.rule != "longest_edge" or 0 < self.edge <= 4_096, "edge lies in 1 .. 4096", self.edge)
+        if budget:
             _require(0 < self.min_pixels <= self.max_pixels, "0 < min_pixels <= max_pixels", self.max_pixels)
             _require(self.patch > 0 and self.merge > 0, "a pixel budget needs patch and merge above 0", self.patch)
         else:
@@ -70,38 +87,68 @@ class Preset:
         if self.crop is not None:
             _require(all(0 < side <= 16_384 for side in self.crop), "crop lies in 1 .. 16384", self.crop)
         if self.layout == "patches":
-            whole = self.rule == "pixel_budget" and self.crop is None and self.temporal_patch > 0
+            whole = budget and self.crop is None and self.temporal_patch > 0
             _require(whole, "patches need a pixel budget, no crop, and temporal_patch above 0", self.rule)
 
-    def resized(self, height: int, width: int) -> tuple[int, int]:
-        """``(height, width)`` that an image of this size is resized to.
+    def resized(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
+        """``(height, width)`` that an image of this size, or so many frames of it, are resized to.
 
         Raises:
             LimitExceeded: a shape that the family refuses.
+            InvalidOptions: too few frames for it.
         """
-        if self.rule == "fixed":
+        if self.rule in ("fixed", "longest_edge"):
             return self.size
         if self.rule == "shortest_edge":
             return by_shortest_edge(height, width, self.size[0])
-        return by_pixel_budget(
+        factor, most = self.patch * self.merge, self._max_pixels(num_frames)
+        if self.rule == "pixel_budget":
+            return by_pixel_budget(height, width, factor=factor, min_pixels=self.min_pixels, max_pixels=most)
+        return by_volume_budget(
+            num_frames,
             height,
             width,
-            factor=self.patch * self.merge,
+            factor=factor,
+            temporal=self.temporal_patch,
             min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
+            max_pixels=most,
         )
 
+    def passage(self, height: int, width: int) -> tuple[int, int] | None:
+        """``(height, width)`` that an image is resized to on its way to ``resized``, if any."""
+        return by_longest_edge(height, width, self.edge) if self.rule == "longest_edge" else None
+
+    def _max_pixels(self, num_frames: int) -> int:
+        """The budget with ``token_cap``. Source: Qwen2-VL's and Qwen3-VL's video processors, as qwen-vl-utils."""
+        if not self.token_cap:
+            return self.max_pixels
+        pixels, least = self.token_cap * (self.patch * self.merge) ** 2, int(self.min_pixels * 1.05)
+        if self.rule == "volume_budget":
+            return max(min(pixels, self.max_pixels // num_frames), least) * num_frames
+        return max(min(self.max_pixels, int(pixels * 0.9) * self.temporal_patch // num_frames), least)
+
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any] | str | os.PathLike[str]) -> Self:
-        """The preset of a Hugging Face image processor: ``preprocessor_config.json`` as a mapping, its path, or its folder's.
+    def from_hf(
+        cls,
+        config: Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        modality: Literal["image", "video"] | None = None,
+    ) -> Self:
+        """The preset of a Hugging Face image or video processor.
+
+        Args:
+            config: ``preprocessor_config.json`` or ``video_preprocessor_config.json``: as a mapping, as the file's path,
+                or the path of its folder.
+            modality: which of the two a folder is asked for, the image's by default; ``"video"`` also reads the video
+                settings of older checkpoints, which stand in the image processor's file.
 
         Raises:
             InvalidOptions: no such file, a processor of another kind, or a setting that a preset does not express.
         """
         try:
-            return cls(**preset_fields(config))
+            return cls(**preset_fields(config, modality))
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise InvalidOptions(f"this image processor configuration has a value of a wrong type: {error}") from error
+            raise InvalidOptions(f"this processor configuration has a value of a wrong type: {error}") from error
 
 
 _CLIP = Preset("clip-224", "shortest_edge", mean=CLIP_MEAN, std=CLIP_STD, size=(224, 224), crop=(224, 224))

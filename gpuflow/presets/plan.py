@@ -1,11 +1,14 @@
-"""What will come out of an image, known from its header before anything is decoded."""
+"""What will come out of an image or a clip, known from its header before anything is decoded."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from gpuflow.config import Resample
+from gpuflow.errors import InvalidOptions
 from gpuflow.presets.image import Preset
 
 Levels = tuple[float, float, float]
@@ -17,6 +20,7 @@ class ImagePlan:
 
     ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``outputs``: ``(name, dtype, shape)`` of
     every tensor, the pixels first. ``grid``: patches in time, height and width where the layout is ``"patches"``.
+    ``passage``: a size to resize to on the way. ``num_frames``: of a clip, those that repeat the last one included.
     """
 
     resized: tuple[int, int]
@@ -31,6 +35,8 @@ class ImagePlan:
     temporal_patch: int = 1
     grid: tuple[int, int, int] | None = None
     num_tokens: int | None = None
+    passage: tuple[int, int] | None = None
+    num_frames: int = 1
 
     @property
     def dtype(self) -> str:
@@ -43,7 +49,10 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", nor
 
     Raises:
         LimitExceeded: a shape that the family refuses.
+        InvalidOptions: a preset of videos.
     """
+    if preset.modality != "image":
+        raise InvalidOptions(f"preset {preset.name!r} is of videos, and this is an image")
     resized = preset.resized(height, width)
     canvas = preset.crop or resized
     rows, columns = (side // preset.patch if preset.patch else 0 for side in canvas)
@@ -66,6 +75,52 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", nor
         grid=(1, rows, columns) if patches else None,
         num_tokens=rows * columns // preset.merge**2 if preset.patch else None,
     )
+
+
+def plan_video(
+    preset: Preset, num_frames: int, height: int, width: int, *, dtype: str = "float32", normalize: bool = True
+) -> ImagePlan:
+    """What a video preset makes of so many frames of this size.
+
+    Raises:
+        LimitExceeded: a shape that the family refuses.
+        InvalidOptions: too few frames for it.
+    """
+    resized = preset.resized(height, width, num_frames)
+    canvas = preset.crop or resized
+    patches = preset.layout == "patches"
+    frames = -(-num_frames // preset.temporal_patch) * preset.temporal_patch if patches else num_frames
+    rows, columns = (side // preset.patch if patches else 0 for side in canvas)
+    grid = (frames // preset.temporal_patch, rows, columns)
+    row_size = 3 * preset.temporal_patch * preset.patch**2
+    shape = (math.prod(grid), row_size) if patches else (1, frames, 3, *canvas)
+    name = "pixel_values" if preset.mask else "pixel_values_videos"
+    return ImagePlan(
+        resized=resized,
+        canvas=canvas,
+        resample=preset.resample,
+        layout="patches" if patches else "CHW",
+        outputs=((name, dtype if normalize else "uint8", shape), *_beside(preset, frames, canvas)),
+        mean=preset.mean if normalize else None,
+        std=preset.std if normalize else None,
+        patch=preset.patch,
+        merge=preset.merge,
+        temporal_patch=preset.temporal_patch,
+        grid=grid if patches else None,
+        num_tokens=math.prod(grid) // preset.merge**2 if patches else None,
+        passage=preset.passage(height, width),
+        num_frames=frames,
+    )
+
+
+def _beside(preset: Preset, frames: int, canvas: tuple[int, int]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """The tensors beside the pixels of a clip."""
+    if preset.layout == "patches":
+        yield "video_grid_thw", "int64", (1, 3)
+    if preset.grid_seconds:
+        yield "second_per_grid_ts", "float32", (1,)
+    if preset.mask:
+        yield "pixel_attention_mask", "int64", (1, frames, *canvas)
 
 
 def plan_plain(

@@ -82,7 +82,8 @@ def test_a_missing_frame_is_named_by_number_and_the_rest_is_still_served(context
     whole = make_clip(muxing={"movflags": "frag_keyframe+empty_moov"})
     cut = whole[: len(whole) * 9 // 10]
     with pytest.raises(CorruptMedia, match="31 of 32 wanted frames were decoded"):
-        load(cut, context)
+        load(cut, context, options=VideoOptions(num_frames=32, strict=True))
+    assert load(cut, context) == 31
     assert load(cut, context, options=VideoOptions(indices=(0, 20, 40))) == 3
 
 
@@ -113,14 +114,15 @@ def test_of_a_damaged_clip_what_can_be_decoded_comes_out_and_the_rest_is_named(c
     assert sorted([*kept.frames, *missing]) == list(wanted)
     assert all(barcode(frame) == index for index, frame in kept.frames.items())
     with pytest.raises(CorruptMedia, match=f"damaged: {missing[0]}"):
-        load(data, context, options=VideoOptions(indices=tuple(wanted)))
+        load(data, context, options=VideoOptions(indices=tuple(wanted), strict=True))
 
 
 @pytest.mark.parametrize("slots", [False, True], ids=["to its place", "through slots"])
 def test_a_worker_names_the_missing_frames_too(slots: bool, context: LoadContext) -> None:
     data = make_clip(muxing={"movflags": "frag_keyframe+empty_moov"})
     data = data[: len(data) * 9 // 10]
-    options = VideoOptions(indices=(0, 20, 52), size=64 if slots else None)
+    indices, size = (0, 20, 52), 64 if slots else None
+    strict, lenient = (VideoOptions(indices=indices, size=size, strict=strict) for strict in (True, False))
     with Slab("16MiB", shared=True) as slab:
         with DecoderPool(slab, workers=1) as pool:
             context.slab = context.host_slab = slab
@@ -128,8 +130,10 @@ def test_a_worker_names_the_missing_frames_too(slots: bool, context: LoadContext
             kind = MediaType("mp4", "video", "mov")
             for _ in range(2):  # the worker is fine afterwards, and the same
                 with pytest.raises(CorruptMedia, match="2 of 3 wanted frames were decoded; damaged: 52"):
-                    load_video(Blob(data, "hash"), kind, options, context)
-                with load_video(Blob(make_clip(), "hash"), kind, options, context) as frames:
+                    load_video(Blob(data, "hash"), kind, strict, context)
+                with load_video(Blob(data, "hash"), kind, lenient, context) as frames:
+                    assert (frames.metadata.frame_indices, frames.metadata.missing_indices) == ((0, 20), (52,))
+                with load_video(Blob(make_clip(), "hash"), kind, strict, context) as frames:
                     assert len(frames) == 3
             assert "gpuflow_decode_workers_crashed_total" not in pool.counters.snapshot()
         assert slab.statistics().live_leases == 0

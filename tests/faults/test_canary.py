@@ -17,11 +17,11 @@ from PIL import Image
 
 from gpuflow.codecs._backends import known_good, nvimagecodec
 from gpuflow.codecs._backends.nvimagecodec import NvImageCodecDecoder
-from gpuflow.codecs._backends.pynvvideocodec import _Session
-from gpuflow.codecs.base import VideoInfo
+from gpuflow.codecs._backends.pynv_session import Session
 from gpuflow.codecs.canary import Canary
 from gpuflow.codecs.canary import canary as canary_of
 from gpuflow.codecs.probe import image_info, sniff
+from gpuflow.codecs.video.sessions import Shape
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeviceLost, LimitExceeded, UnsupportedFormat
 from gpuflow.flow.sync import SyncFlow
 from tests.unit.image_files import encoded, scene
@@ -127,14 +127,15 @@ def test_a_session_of_nvdec_asks_its_guard_wiring_only() -> None:
 
     gpu = FakeGpu(None, VENDOR_ERROR)
     canary = Canary("cuda:0", gpu.decode)
-    session: Any = object.__new__(_Session)
-    session._info, session._guard = VideoInfo("h264", 64, 48, 2, 2.0, 1.0), canary.guard
-    session._device, session._decoder = nullcontext(), SimpleNamespace(Decode=refuse)
+    session: Any = object.__new__(Session)
+    session.shape, session._guard = Shape("h264", "420", 8, 64, 48), canary.guard
+    stream = SimpleNamespace(synchronize=lambda: refuse(None))
+    session._on = SimpleNamespace(device=nullcontext(), stream=stream, wait=lambda: None)
+    session._decoder = SimpleNamespace(Decode=refuse)
     with pytest.raises(CorruptMedia, match="NVDEC"):
         list(session._decode(None))
     with pytest.raises(DeviceLost):
         list(session._decode(None))
-    session.stream = SimpleNamespace(synchronize=lambda: refuse(None))
     session.abandon()  # what it raises is not the error of the clip
     assert gpu.runs == 2
 

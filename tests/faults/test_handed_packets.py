@@ -8,15 +8,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from gpuflow.codecs._backends import pynvvideocodec
-from gpuflow.codecs.base import VideoInfo
 from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits, VideoOptions
@@ -308,26 +305,3 @@ def test_packets_come_through_a_block_of_any_size(size: int) -> None:
     handing = Handing(iter(packets), block, Deadline(30.0))
     stream = HandedStream(lambda order, kind: handing.fill(), block, 0, 4_000)
     assert list(stream.payloads(0, 19)) == packets
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "strides"),
-    [
-        ((48, 62, 1), "|u1", (62, 1, 1)),
-        ((46, 64, 1), "|u1", (64, 1, 1)),
-        ((16, 16, 1), "|u1", None),
-    ],
-)
-def test_a_surface_smaller_than_the_clip_is_refused_wiring_only(
-    shape: tuple[int, ...], kind: str, strides: tuple[int, ...] | None
-) -> None:
-    def view(shape: tuple[int, ...], strides: tuple[int, ...] | None, kind: str = "|u1") -> Any:
-        return SimpleNamespace(__cuda_array_interface__={"shape": shape, "strides": strides, "typestr": kind})
-
-    info = VideoInfo("h264", 64, 48, 2, 2.0, 1.0)
-    pynvvideocodec._require_size(view((48, 64, 1), (64, 1, 1)), info)
-    pynvvideocodec._require_size(view((48, 64, 1), (128, 2, 1), "|u2"), replace(info, bit_depth=10))
-    with pytest.raises(UnsupportedFormat, match="changes"):
-        pynvvideocodec._require_size(view((48, 64, 1), (64, 1, 1)), replace(info, bit_depth=10))
-    with pytest.raises(UnsupportedFormat, match="changes"):
-        pynvvideocodec._require_size(view(shape, strides, kind), info)

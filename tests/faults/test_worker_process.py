@@ -140,6 +140,11 @@ TIMES = (0.0, 0.5)
         Opened(replace(INFO, matrix="../../etc"), TIMES),
         Opened(replace(INFO, codec="h264\n" * 99), TIMES),
         Opened(replace(INFO, fps=float("inf")), TIMES),
+        Opened(replace(INFO, nominal_fps=float("nan")), TIMES),
+        Opened(replace(INFO, nominal_fps=1e9), TIMES),
+        Opened(INFO, TIMES, (0, len(TIMES))),
+        Opened(INFO, TIMES, (-1,)),
+        Opened(INFO, TIMES, (1, 1)),
     ],
 )
 def test_a_clip_that_cannot_be_is_not_believed(said: Opened) -> None:

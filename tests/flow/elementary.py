@@ -22,6 +22,8 @@ class FromPackets:
 
     name = "from-packets"
     device: Literal["cpu"] = "cpu"
+    lanes = None
+    restart_packets = 0
 
     def __init__(self, before: Callable[[int], None] = lambda position: None) -> None:
         self.given: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
@@ -73,6 +75,9 @@ class _Shown:
     @property
     def displayed_size(self) -> tuple[int, int]:
         return self._info.displayed_size
+
+    def planes(self) -> None:
+        """None that a kernel would take."""
 
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
         out[...] = np.rot90(self._frame.to_ndarray(format="rgb24"), self._info.rotation // 90)

@@ -69,6 +69,17 @@ def test_options_and_presets_reach_the_media(tmp_path: Path) -> None:
     assert tensors["pixel_values"].shape == (1, 3, 224, 224)
 
 
+def test_samplers_and_video_presets_reach_the_media(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(samples.clip(seconds=1.0))
+    _run("load", "a.mp4", "--sampler", "vllm-qwen3-vl", "--preset", "qwen3-vl", "--out", "flags", folder=tmp_path)
+    options = {"sampler": "vllm-qwen3-vl", "preset": "qwen3-vl"}
+    _run("load", "a.mp4", "--options", json.dumps(options), "--out", "json", folder=tmp_path)
+    found = [load_file(tmp_path / out / "000-a.mp4.safetensors") for out in ("flags", "json")]
+    assert found[0].keys() == found[1].keys() == {"pixel_values_videos", "video_grid_thw"}
+    assert found[0]["video_grid_thw"][0, 0] == 2  # four frames of a second, in pairs
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
@@ -87,6 +98,13 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
         (["load", "a.png", "--options", "[1]"], 2, "JSON object"),
         (["load", "a.png", "--options", '{"sizes": 3}'], 1, "sizes"),
         (["load", "a.png", "--options", '{"preset": "none-such"}'], 1, "none-such"),
+        (["load", "a.mp4", "--preset", "clip-224"], 1, "no video preset 'clip-224'; there are qwen2-vl"),
+        (["load", "a.mp4", "--sampler", "vlm"], 1, "sampler: there is no 'vlm'; there are linspace-round"),
+        (
+            ["load", "a.mp4", "--sampler", "vllm", "--options", '{"sampler": "hf"}'],
+            2,
+            "--sampler and --options name two",
+        ),
         (["load", "a.png", "--modality", "smell"], 2, "invalid choice"),
         (["load", "a.png", "--modality", "video"], 1, "unsupported_media"),
         (["load", "a.png", "--device", "tpu"], 1, "device is"),
@@ -103,13 +121,15 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
 )
 def test_wrong_input_is_explained_in_a_line(arguments: list[str], status: int, says: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
+    if "a.mp4" in arguments:
+        (tmp_path / "a.mp4").write_bytes(samples.clip(seconds=0.5))
     done = _run(*arguments, folder=tmp_path, status=status)
     assert says in done.stderr
 
 
 def test_presets_lists_names_that_load_takes(tmp_path: Path) -> None:
     names = _run("presets", folder=tmp_path).stdout.split()
-    assert {"clip-224", "qwen2.5-vl", "whisper-80", "whisper-128"} <= set(names)
+    assert {"clip-224", "qwen2.5-vl", "whisper-80", "whisper-128", "internvl3", "sglang-qwen-vl"} <= set(names)
 
 
 def test_the_demo_with_ones_own_media_reads_them_in_a_second_process(tmp_path: Path) -> None:

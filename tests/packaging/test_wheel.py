@@ -31,11 +31,11 @@ def test_the_wheel_pins_nothing_that_a_server_pins(wheel: Path) -> None:
 def test_the_installed_package_finds_its_kernels_and_not_the_checkouts(installed: Path, tmp_path: Path) -> None:
     code = (
         "import gpuflow, pathlib; from gpuflow.ops import kernels; "
-        "print(gpuflow.__file__); print(len(kernels.source('video/nv12_to_rgb')))"
+        "print(gpuflow.__file__); print(len(kernels.source('video/picture')))"
     )
     lines = _run(installed, tmp_path, "-c", code).splitlines()
     assert str(ROOT) not in lines[0]
-    assert int(lines[1]) == len((ROOT / "kernels" / "video" / "nv12_to_rgb.cu").read_text())
+    assert int(lines[1]) == len((ROOT / "kernels" / "video" / "picture.cu").read_text())
 
 
 def test_the_installed_package_has_every_public_name(installed: Path, tmp_path: Path) -> None:

@@ -24,12 +24,24 @@ TOLERANCES = {
     "mel/cupy": Tolerance("the numpy route", 1e-4, None),
     "resample/soxr": Tolerance("librosa.resample(res_type='soxr_hq')", 1e-6, 0.0),
     "decode/pcm": Tolerance("the samples that were encoded, lossless", 2.0**-24, 0.0),
-    "color/nv12_to_rgb": Tolerance("float64 matrix in the test; 0.5 is rounding", 0.51, 0.5),
+    "color/picture": Tolerance("float64 matrix in the test; 0.5 is rounding", 0.51, 0.5),
+    "color/swscale": Tolerance(
+        "swscale with the same matrix, by PyAV, flat patches; the worse of its two paths", 3.5, 3.0
+    ),
+    "color/swscale-frames": Tolerance(
+        "swscale, decoded frames of slowly changing colour; of more than 8 bits it interpolates chroma", 4.5, 4.0
+    ),
+    "resize/picture": Tolerance("torchvision's antialiased resize of uint8 on the CPU, of the same RGB", 0.0, 0.0),
+    "patches/picture": Tolerance("transformers' Qwen2-VL and Qwen3-VL video processors, of the same RGB", 0.0, 0.0),
     "color/swscale-8": Tolerance("float64 matrix in the test, flat patches; swscale's default path", 3.5, 3.35),
     "video/pyav": Tolerance("PyAV decoding all frames", 0.0, 0.0),
     "video/nvdec": Tolerance("the libavcodec route; swscale rounds coarser than the kernel", 4.0, None),
+    "video/dali": Tolerance("PyAV decoding all frames; chroma is interpolated, swscale repeats it", 40.0, 37.0, 2.0),
+    "video/dali-flat": Tolerance("PyAV decoding all frames, flat patches: only the matrix and rounding", 3.0, 2.0),
+    "video/dali-resize": Tolerance("the exact engine's resize of the frames that DALI decoded", 16.0, 13.0, 0.3),
     "image/decode": Tolerance("Pillow, by torchvision and by nvImageCodec's CPU backend", 0.0, 0.0),
     "image/exact": Tolerance("transformers' torchvision processors on the CPU", 0.0, 0.0),
+    "video/exact": Tolerance("transformers' video processors on the CPU", 0.0, 0.0),
     "image/dali": Tolerance("the exact engine, in levels of 0..255; float resize and hard edges", 20.0, 18.0, 0.3),
     "image/torch-float32": Tolerance(
         "the exact engine on the CPU, in levels; torch's float resize on a GPU", 20.0, None, 0.3

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gpuflow
 from gpuflow.config import AudioOptions, FetchPolicy, ImageOptions, Limits, VideoOptions, parse_bytes
 from gpuflow.errors import InvalidOptions
 
@@ -44,6 +45,12 @@ def test_partly_given_limits_keep_the_defaults_of_the_others() -> None:
         (FetchPolicy, {"max_redirects": -1}, "0 or more"),
         (FetchPolicy, {"connect_seconds": 0.0}, "above 0"),
         (VideoOptions, {"indices": []}, "at least one"),
+        (VideoOptions, {"sampler": "vlm"}, "sampler: there is no 'vlm'"),
+        (VideoOptions, {"sampler": "x" * 999}, "sampler: there is no 'x{80}';"),
+        (VideoOptions, {"sampler": "hf-glm46v", "max_frames": 3}, "takes no number; got max_frames"),
+        (VideoOptions, {"sampler": "vllm", "timestamps_seconds": [1.0]}, "got it with timestamps_seconds"),
+        (VideoOptions, {"keyframes": True, "indices": [1]}, "keyframes goes with num_frames"),
+        (VideoOptions, {"preset": "qwen2-vl", "layout": "TCHW"}, "not both"),
         (VideoOptions, {"start_seconds": 3.0, "end_seconds": 2.0}, "after start_seconds"),
         (AudioOptions, {"sample_rate": 0}, "above 0 Hz"),
         (AudioOptions, {"features": "whisper-80", "mono": False}, "contradicts"),
@@ -77,3 +84,13 @@ def test_sizes_are_numbers_or_text(size: int | str, nbytes: int) -> None:
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(InvalidOptions):
         parse_bytes(size)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"route": "other"}, {"max_sessions": 0}, {"max_sessions": 65}, {"max_sessions": 2.0}, {"sessions": 2}]
+)
+def test_how_nvdec_is_used_is_checked_when_a_flow_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions):
+        gpuflow.Flow(device="cpu", nvdec=wrong)
+    with gpuflow.SyncFlow(device="cpu", slab_bytes="16MiB", nvdec={"route": "simple", "max_sessions": 3}) as flow:
+        assert flow.flow.nvdec == gpuflow.NvdecPolicy(route="simple", max_sessions=3)

@@ -102,6 +102,19 @@ def test_a_frames_own_timestamp_names_it(index: int) -> None:
     assert choose(VideoOptions(timestamps_seconds=(CLIP[index],))) == [index]
 
 
+@given(keys=st.sets(st.integers(1, 99)), count=st.integers(1, 128), limit=st.integers(1, 40))
+def test_keyframes_are_spread_evenly_over_themselves(keys: set[int], count: int, limit: int) -> None:
+    shown = sorted({0, *keys})
+    count = min(count, limit)
+    for options, most in (
+        (VideoOptions(keyframes=True), limit),
+        (VideoOptions(keyframes=True, num_frames=count), count),
+    ):
+        chosen = choose_indices(options, pts_seconds=CLIP, duration_seconds=10.0, max_frames=limit, key_indices=shown)
+        places = np.unique(np.round(np.linspace(0, len(shown) - 1, min(most, len(shown))))).astype(int)
+        assert chosen == [shown[place] for place in places]
+
+
 def test_a_range_narrows_the_clip_first() -> None:
     assert choose(VideoOptions(num_frames=3, start_seconds=2.0, end_seconds=4.0)) == [20, 30, 39]
     assert choose(VideoOptions(fps=1.0, start_seconds=8.0)) == [80, 99]

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs._backends.pyav_demux import CODECS, Begun, Demuxed, translated
+from gpuflow.codecs._backends.pyav_planes import planes_of
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo, check_same_size
 from gpuflow.codecs.video.plan import Segment
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded
+from gpuflow.planes import Planes
 
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
@@ -43,6 +45,7 @@ class PictureFacts:
     height: int
     rotation: int
     mirrored: bool
+    interlaced: bool
     matrix: str
     full_range: bool
     bit_depth: int
@@ -82,8 +85,9 @@ def _begin(demuxed: Demuxed) -> Begun | None:
     return None
 
 
-def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int | None]:
-    """Decode everything and keep nothing but each picture's pts, in the order in which pictures come out.
+def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[tuple[int | None, bool]]:
+    """Decode everything and keep nothing but each picture's pts and whether it is a key picture, in the order in which
+    pictures come out.
 
     Raises:
         LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -92,7 +96,8 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[int 
         raise LimitExceeded(
             f"{len(demuxed.packets)} pictures would have to be decoded; Limits.max_decoded_frames is {limits.max_decoded_frames}"
         )
-    return [frame.pts for frame in _pictures(demuxed, Segment(0, len(demuxed.packets) - 1, {}, True), deadline)]
+    everything = Segment(0, len(demuxed.packets) - 1, {}, True)
+    return [(frame.pts, bool(frame.key_frame)) for frame in _pictures(demuxed, everything, deadline)]
 
 
 class PyAvVideoDecoder:
@@ -100,6 +105,8 @@ class PyAvVideoDecoder:
 
     name = "pyav"
     device: Literal["cpu"] = "cpu"
+    lanes = None
+    restart_packets = 0
 
     def capability(self) -> Capability:
         """Whether PyAV loads."""
@@ -144,6 +151,10 @@ class _Picture:
         size = self._frame.height, self._frame.width
         return size[::-1] if self._info.rotation % 180 else size
 
+    def planes(self) -> Planes | None:
+        """See ``Surface``."""
+        return planes_of(self._frame, self._info)
+
     def rgb_into(self, out: NDArray[np.uint8]) -> None:
         """Convert with the stream's matrix and range, mirror, rotate, write.
 
@@ -172,6 +183,7 @@ def _facts(frame: Any, context: Any) -> PictureFacts:
         height=frame.height,
         rotation=rotation,
         mirrored=mirrored,
+        interlaced=bool(frame.interlaced_frame),
         matrix=_MATRICES.get(int(frame.colorspace), "bt601"),
         full_range=int(frame.color_range) == _FULL or pixels.name.startswith("yuvj"),
         bit_depth=pixels.components[0].bits,

@@ -78,6 +78,11 @@ class Demuxed:
     stream: Any
     begun: list[Begun]
 
+    @property
+    def format(self) -> str:
+        """See ``WholeFile``."""
+        return str(self.container.format.name)
+
     def table(self, first: int, last: int) -> tuple[PacketRow, ...]:
         """See ``ElementaryStream``."""
         return self.rows[first : last + 1]
@@ -258,7 +263,7 @@ def _shown_stream(container: Any) -> Any:
     return max(container.streams.video, key=rank, default=None)
 
 
-def _codec_name(stream: Any, kind: MediaType, claimed: str) -> str:
+def _codec_name(stream: Any, kind: MediaType, claimed: str = "") -> str:
     import av
 
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:

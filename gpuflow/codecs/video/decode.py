@@ -23,6 +23,16 @@ class VideoDecoder(Protocol[_Stream_contra]):
     @property
     def device(self) -> Literal["cpu", "cuda"]: ...
 
+    @property
+    def lanes(self) -> int | None:
+        """Segments of one clip that it decodes side by side; ``None``: as many as there are threads."""
+        ...
+
+    @property
+    def restart_packets(self) -> int:
+        """How many packets it could decode in the time that it takes to end a segment and begin another."""
+        ...
+
     def capability(self) -> Capability: ...
 
     def supports(self, info: VideoInfo) -> Support: ...
@@ -30,7 +40,11 @@ class VideoDecoder(Protocol[_Stream_contra]):
     def decode(
         self, stream: _Stream_contra, info: VideoInfo, segment: Segment, sink: FrameSink, deadline: Deadline
     ) -> set[int]:
-        """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out."""
+        """Feed the segment's packets, give its wanted pictures to ``sink``; the numbers of those that came out.
+
+        A surface is valid only inside ``sink.put``, which converts and turns it into its place: on a GPU it queues that
+        on the surface's stream, and the decoder waits for it before it touches the surface again, and before it returns.
+        """
         ...
 
 
@@ -45,8 +59,9 @@ def decode_frames(
     pool: Executor | None = None,
     max_packets: int | None = None,
 ) -> tuple[int, ...]:
-    """Decode all of a plan's targets into ``sink``, segments side by side on ``pool``'s threads where there is one.
-    When it ends, well or not, no thread writes to the sink any more.
+    """Decode all of a plan's targets into ``sink``, segments side by side on ``pool``'s threads where there is one: for
+    a decoder of so many ``lanes``, as many parts that take about the same time. When it ends, well or not, no thread
+    writes to the sink any more.
 
     A segment whose keyframe turns out to be none is decoded again from the first packet on, unless that takes more than
     ``max_packets``.
@@ -58,7 +73,7 @@ def decode_frames(
         DeadlineExceeded: the time is over.
     """
     job = _Job(stream, info, sink, decoder)
-    found = _run(job, plan.segments, deadline, pool)
+    found = _run(job, _parts(plan, decoder, pool), deadline, pool)
     wanted = {index for segment in plan.segments for index in segment.targets.values()}
     whole = None if found.issuperset(wanted) else _again(plan, found)
     if whole is not None and (max_packets is None or whole.num_packets <= max_packets):
@@ -91,20 +106,30 @@ class _Job(Generic[_Stream]):
     def decode(self, segment: Segment, deadline: Deadline) -> set[int]:
         return self.decoder.decode(self.stream, self.info, segment, self.sink, deadline)
 
-    def decode_one_of_many(self, segment: Segment, stopping: _Stopping) -> set[int]:
+    def decode_part(self, part: DecodePlan, deadline: Deadline) -> set[int]:
+        return set().union(*(self.decode(segment, deadline) for segment in part.segments))
+
+    def decode_one_of_many(self, part: DecodePlan, stopping: _Stopping) -> set[int]:
         try:
             stopping.check()
-            return self.decode(segment, stopping)
+            return self.decode_part(part, stopping)
         except BaseException:
             stopping.stop()
             raise
 
 
-def _run(job: _Job[_Stream], segments: tuple[Segment, ...], deadline: Deadline, pool: Executor | None) -> set[int]:
-    if pool is None or len(segments) == 1:
-        return set().union(*(job.decode(segment, deadline) for segment in segments))
+def _parts(plan: DecodePlan, decoder: VideoDecoder[_Stream], pool: Executor | None) -> tuple[DecodePlan, ...]:
+    """What is decoded by one thread after another, in parts that threads take."""
+    if decoder.lanes is None:
+        return tuple(DecodePlan((segment,)) for segment in plan.joined(decoder.restart_packets).segments)
+    return plan.split(decoder.lanes if pool else 1, restart_packets=decoder.restart_packets)
+
+
+def _run(job: _Job[_Stream], parts: tuple[DecodePlan, ...], deadline: Deadline, pool: Executor | None) -> set[int]:
+    if pool is None or len(parts) == 1:
+        return set().union(*(job.decode_part(part, deadline) for part in parts))
     stopping = _Stopping(deadline)
-    jobs = [pool.submit(job.decode_one_of_many, segment, stopping) for segment in segments]
+    jobs = [pool.submit(job.decode_one_of_many, part, stopping) for part in parts]
     wait(jobs)
     return set().union(*_results(jobs))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav, pyav_demux
-from gpuflow.codecs.base import Deadline, MediaType, VideoInfo
+from gpuflow.codecs.base import MAX_NOMINAL_FPS, Deadline, MediaType, VideoInfo
 from gpuflow.codecs.probe import container_claims
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
@@ -16,22 +16,29 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _FALLBACK_FPS = 25.0
-_MAX_CLAIMED_FPS = 240.0
 
 
 class PacketSource:
-    """``open`` one; then ``info``, ``pts_seconds`` and ``plan`` are facts of its packets, not of its header.
+    """``open`` one; then ``info``, ``pts_seconds``, ``key_indices`` and ``plan`` are facts of its packets, not of its
+    header.
 
-    ``pts_seconds``: when each displayed frame appears, ascending, in seconds after the first one. ``sequential``: the
-    packets' times do not name pictures, so the clip was decoded through once and frames are counted.
+    ``pts_seconds``: when each displayed frame appears, ascending, in seconds after the first one. ``key_indices``: which
+    of them are keyframes. ``sequential``: the packets' times do not name pictures, so the clip was decoded through once
+    and frames are counted.
     """
 
     def __init__(
-        self, demuxed: pyav_demux.Demuxed, info: VideoInfo, order: Sequence[int] | None, pts: list[float]
+        self,
+        demuxed: pyav_demux.Demuxed,
+        info: VideoInfo,
+        order: Sequence[int] | None,
+        pts: list[float],
+        key_indices: tuple[int, ...] = (),
     ) -> None:
         self.demuxed = demuxed
         self.info = info
         self.pts_seconds = pts
+        self.key_indices = key_indices
         self._order = order
 
     @property
@@ -56,19 +63,27 @@ class PacketSource:
         demuxed = pyav_demux.demux(
             data, kind, limits=limits, deadline=deadline, claimed_codec=claimed.codec if claimed is not None else ""
         )
+        return cls.of(demuxed, limits=limits, deadline=deadline)
+
+    @classmethod
+    def of(cls, demuxed: pyav_demux.Demuxed, *, limits: Limits, deadline: Deadline) -> PacketSource:
+        """The clip whose packets were read; raises as ``open``."""
         facts = pyav.first_picture(demuxed)
         check_size(facts.width, facts.height, limits)
         order = None if demuxed.order_unknown else display_order(demuxed.rows)
         if order is None:
-            pts = _surveyed_times(demuxed, pyav.survey(demuxed, limits=limits, deadline=deadline))
+            surveyed = pyav.survey(demuxed, limits=limits, deadline=deadline)
+            pts, keys = _surveyed_times(demuxed, [at for at, _ in surveyed]), [key for _, key in surveyed]
         else:
             pts = _seconds(demuxed, [demuxed.rows[position].pts or 0 for position in order])
+            keys = [demuxed.rows[position].key for position in order]
         if not pts:
             raise CorruptMedia("the clip shows no picture: its packets are all cut away or cannot be decoded")
         duration = pts[-1] + _last_seconds(demuxed, order, pts)
         if duration > limits.max_video_seconds:
             raise LimitExceeded(f"{duration:g} s of video; Limits.max_video_seconds is {limits.max_video_seconds:g}")
-        return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts)
+        shown_keys = tuple(index for index, key in enumerate(keys) if key)
+        return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts, shown_keys)
 
     def plan(self, indices: Iterable[int], *, limits: Limits, restart_packets: int = 0) -> DecodePlan:
         """What to decode for these displayed frames. ``restart_packets``: how many packets the decoder decodes in the
@@ -81,8 +96,10 @@ class PacketSource:
             plan = plan_by_count(len(self.demuxed.packets), indices)
         else:
             plan = plan_by_time(self.demuxed.rows, self._order, indices).joined(restart_packets)
-            if (read := role_reader(self.demuxed.codec, self.demuxed.extradata or b"")) is not None:
-                packets = self.demuxed.packets
+            packets = self.demuxed.packets
+            # of a file that is still coming, segments are thinned when their packets are here
+            read = role_reader(self.demuxed.codec, self.demuxed.extradata or b"")
+            if read is not None and isinstance(packets, tuple):
                 plan = plan.thinned(self.demuxed.rows, lambda position: read(memoryview(packets[position])))
         if plan.num_packets > limits.max_decoded_frames:
             raise LimitExceeded(
@@ -101,12 +118,19 @@ def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[f
         duration_seconds=duration,
         rotation=facts.rotation,
         mirrored=facts.mirrored,
+        interlaced=facts.interlaced,
         matrix=facts.matrix,
         full_range=facts.full_range,
         bit_depth=facts.bit_depth,
         chroma=facts.chroma,
         profile=facts.profile,
+        nominal_fps=_nominal_fps(demuxed),
     )
+
+
+def _nominal_fps(demuxed: pyav_demux.Demuxed) -> float:
+    """The claimed rate, if it is sane; else 0."""
+    return demuxed.claimed_rate if 1.0 <= demuxed.claimed_rate <= MAX_NOMINAL_FPS else 0.0
 
 
 def _seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int]) -> list[float]:
@@ -121,7 +145,7 @@ def _surveyed_times(demuxed: pyav_demux.Demuxed, pts: Sequence[int | None]) -> l
     told = len(known) == len(pts) and (len(pts) == 1 or len(set(known)) > 1)
     if told and known == sorted(known):
         return _seconds(demuxed, known)
-    fps = demuxed.claimed_rate if 1.0 <= demuxed.claimed_rate <= _MAX_CLAIMED_FPS else _FALLBACK_FPS
+    fps = _nominal_fps(demuxed) or _FALLBACK_FPS
     return [index / fps for index in range(len(pts))]
 
 

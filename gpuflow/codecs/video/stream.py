@@ -24,6 +24,29 @@ class ElementaryStream(Protocol):
         ...
 
 
+class Wanted:
+    """Which displayed frame a picture is, asked once for each as they come out. A decoder that knows pictures by the
+    position of their packet also gives those that an edit list cuts away, which are not counted."""
+
+    def __init__(self, stream: ElementaryStream, segment: Segment) -> None:
+        self._segment = segment
+        self._positions = targets_by_position(stream, segment)
+        self._hidden: set[int] = set()
+        self._number = 0
+        if segment.counted:
+            rows = enumerate(stream.table(segment.first, segment.last), segment.first)
+            self._hidden = {position for position, row in rows if not row.shown}
+
+    def index(self, position: int) -> int | None:
+        """The displayed frame of the next picture, that of the packet at ``position``; ``None`` if it is not wanted."""
+        if not self._segment.counted:
+            return self._positions.get(position)
+        if position in self._hidden:
+            return None
+        self._number += 1
+        return self._segment.targets.get(self._number - 1)
+
+
 def targets_by_position(stream: ElementaryStream, segment: Segment) -> dict[int, int]:
     """Wanted pictures by the packet that holds them; the plan names them by time, or counts them: then nothing."""
     if segment.counted:

@@ -1,0 +1,90 @@
+"""What is known of a medium besides its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """Facts of the decoded image; ``width`` and ``height`` as shown (orientation applied)."""
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+    had_alpha: bool = False
+    frame: int = 0
+    num_frames: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoMetadata:
+    """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
+
+    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
+    ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and are damaged.
+    ``sampler``: whose rule chose, if any.
+    """
+
+    codec: str
+    width: int
+    height: int
+    num_frames: int
+    source_fps: float
+    duration_seconds: float
+    frame_indices: tuple[int, ...]
+    timestamps_seconds: tuple[float, ...]
+    rotation: int = 0
+    color_matrix: str = "bt601"
+    color_range: str = "limited"
+    bit_depth: int = 8
+    mirrored: bool = False
+    nominal_fps: float = 0.0
+    keyframes: tuple[bool, ...] = ()
+    missing_indices: tuple[int, ...] = ()
+    sampler: str | None = None
+
+    def for_servers(self, video_backend: str = "gpuflow") -> dict[str, Any]:
+        """What vLLM's loaders and transformers' ``VideoMetadata`` hold of these frames.
+
+        ``do_sample_frames`` is true only where all frames were taken, as in vLLM: a processor that samples frames which
+        were sampled already thins them out twice. Dynamo's frontend has the same facts as ``source_fps``,
+        ``source_duration``, ``source_total_frames``, ``frames_indices`` and ``sampled_timestamps``.
+        """
+        fps = self.nominal_fps or self.source_fps
+        return {
+            "total_num_frames": self.num_frames,
+            "fps": fps,
+            "duration": self.num_frames / fps if fps else self.duration_seconds,
+            "video_backend": video_backend,
+            "frames_indices": list(self.frame_indices),
+            "do_sample_frames": len(self.frame_indices) == self.num_frames,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AudioMetadata:
+    """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's."""
+
+    codec: str
+    channels: int
+    source_rate: int
+    sample_rate: int
+    num_samples: int
+    duration_seconds: float
+    start_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMetadata:
+    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio) or ``None``."""
+
+    preset: str
+    source: ImageMetadata | VideoMetadata | AudioMetadata
+    valid_length: int | None = None
+    num_tokens: int | None = None
+
+
+Metadata = ImageMetadata | VideoMetadata | AudioMetadata | FeatureMetadata

@@ -1,0 +1,95 @@
+"""As much of CuPy as the kernel's launch sees, in host memory: it shows how things are wired, and nothing of a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import AbstractContextManager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gpuflow.media import TensorSpec
+from gpuflow.ops.kernels import Launch
+from tests.kernels_host.conftest import Run
+
+
+class Array(np.ndarray[Any, Any]):
+    """An array that calls itself a GPU's."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    @property
+    def device(self) -> Any:
+        return Device(0)
+
+
+class Device(AbstractContextManager[None]):
+    def __init__(self, index: int) -> None:
+        self.id = index
+
+    def synchronize(self) -> None:
+        """Nothing is queued: everything has run."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to set back."""
+
+
+class Stream(AbstractContextManager["Stream"]):
+    ptr = 2
+
+    def __init__(self) -> None:
+        self.synchronized = 0
+
+    def synchronize(self) -> None:
+        self.synchronized += 1
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to set back."""
+
+
+class Lease:
+    """A block whose arrays call themselves a GPU's."""
+
+    device = "cuda:0"
+
+    def __init__(self, nbytes: int) -> None:
+        self._bytes = np.zeros(nbytes, np.uint8)
+        self.recorded: list[Any] = []
+
+    def array(self, spec: TensorSpec) -> Any:
+        dtype = "uint16" if spec.dtype == "bfloat16" else spec.dtype
+        return self._bytes[spec.offset : spec.offset + spec.nbytes].view(dtype).reshape(spec.shape).view(Array)
+
+    def record_stream(self, stream: Any) -> None:
+        self.recorded.append(stream)
+
+
+def module(run: Run) -> ModuleType:
+    """To stand in for ``cupy``; kernels run on the host."""
+    fake: Any = ModuleType("cupy")
+    stream = Stream()
+    fake.uint8 = np.uint8
+    fake.empty = lambda shape, dtype: np.full(shape, 0xAA, dtype).view(Array)
+    fake.asarray = lambda array: np.array(array).view(Array)
+    fake.cuda = SimpleNamespace(
+        Device=Device,
+        Stream=SimpleNamespace(ptds=stream),
+        get_current_stream=lambda: stream,
+        runtime=SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyHostToDevice=1),
+    )
+    fake.kernel = lambda name, defines: (
+        lambda grid, block, arguments, shared_mem: run(Launch(name, defines, grid, block, arguments, shared_mem))
+    )
+    return fake  # type: ignore[no-any-return]
+
+
+def _copy_rows(
+    target: int, target_pitch: int, source: int, pitch: int, row_bytes: int, rows: int, kind: int, stream: int
+) -> None:
+    assert (kind, stream) == (1, Stream.ptr)
+    assert min(target_pitch, pitch) >= row_bytes
+    for row in range(rows):
+        ctypes.memmove(target + row * target_pitch, source + row * pitch, row_bytes)
