@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from gpuflow.codecs._backends.pyav import CODECS, MAX_PACKETS
+from gpuflow.codecs._backends.pyav_demux import CODECS, MAX_PACKETS
 from gpuflow.codecs.base import MAX_NOMINAL_FPS, ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire

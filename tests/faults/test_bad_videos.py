@@ -7,23 +7,32 @@ import io
 import resource
 import struct
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from gpuflow.codecs._backends.pyav import open_options
+from gpuflow.codecs._backends.pyav_demux import open_options
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe.boxes import movie_claims
+from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.source import PacketSource
+from gpuflow.codecs.videos import cpu_decoder
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import CorruptMedia, DeadlineExceeded, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.video import load_video
+from gpuflow.isolation.pool import DecoderPool
+from gpuflow.isolation.remote import Isolated
 from gpuflow.media import Blob
-from tests.flow.clips import FORMATS, make_clip
+from gpuflow.memory import Slab
+from gpuflow.workers import worker_pool
+from tests.flow.clips import FORMATS, barcode, make_clip
+from tests.flow.edge_clips import mux, packets_of, replaced
+from tests.flow.elementary import Kept
 
 SECONDS = 5.0  # each takes far less; on a loaded machine too
 MIB = 1 << 20
@@ -41,6 +50,10 @@ def load(data: bytes, context: LoadContext, container: str = "mp4", options: Vid
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
 
+def open_source(data: bytes) -> PacketSource:
+    return PacketSource.open(data, MediaType("mp4", "video", "mov"), limits=Limits(), deadline=Deadline(30.0))
+
+
 def status(data: bytes, context: LoadContext, container: str = "mp4") -> int:
     """What a server would answer."""
     try:
@@ -48,20 +61,6 @@ def status(data: bytes, context: LoadContext, container: str = "mp4") -> int:
     except GpuflowError as error:
         return error.http_status
     return 200
-
-
-def replaced(data: bytes, name: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """The file with the body of its first box ``name`` changed, and all sizes above it mended."""
-    at = data.index(name) - 4
-    size = struct.unpack_from(">I", data, at)[0]
-    body = change(data[at + 8 : at + size])
-    grown = len(body) + 8 - size
-    out = bytearray(data[:at] + struct.pack(">I4s", len(body) + 8, name) + body + data[at + size :])
-    for parent in (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"):
-        start = data.find(parent) - 4
-        if 0 <= start < at < start + struct.unpack_from(">I", data, start)[0]:
-            struct.pack_into(">I", out, start, struct.unpack_from(">I", data, start)[0] + grown)
-    return bytes(out)
 
 
 def edited(entries: int) -> bytes:
@@ -86,6 +85,83 @@ def test_a_missing_frame_is_named_by_number_and_the_rest_is_still_served(context
         load(cut, context, options=VideoOptions(num_frames=32, strict=True))
     assert load(cut, context) == 31
     assert load(cut, context, options=VideoOptions(indices=(0, 20, 40))) == 3
+
+
+def damaged_in_the_middle() -> bytes:
+    """Three packets of the middle are noise; the keyframes around them are not."""
+    random = np.random.default_rng(3)
+
+    def change(number: int, packet: Any) -> None:
+        if number in (22, 23, 24):
+            payload = bytes(packet)
+            packet.update(payload[:4] + random.integers(0, 256, len(payload) - 4, np.uint8).tobytes())
+
+    return mux(packets_of(make_clip(gop=10, bframes=0)), change=change)
+
+
+def test_of_a_damaged_clip_what_can_be_decoded_comes_out_and_the_rest_is_named(context: LoadContext) -> None:
+    data = make_clip(muxing={"movflags": "frag_keyframe+empty_moov"})
+    data = data[: len(data) * 9 // 10]
+    whole = open_source(data)
+    wanted = range(whole.info.num_frames)
+    kept = Kept(whole.info)
+    plan = whole.plan(wanted, limits=Limits())
+    with worker_pool(2, "gpuflow-segment") as pool:
+        missing = decode_frames(
+            whole.demuxed, whole.info, plan, kept, decoder=cpu_decoder, deadline=context.deadline, pool=pool
+        )
+    assert 0 < len(missing) < 5
+    assert sorted([*kept.frames, *missing]) == list(wanted)
+    assert all(barcode(frame) == index for index, frame in kept.frames.items())
+    with pytest.raises(CorruptMedia, match=f"damaged: {missing[0]}"):
+        load(data, context, options=VideoOptions(indices=tuple(wanted), strict=True))
+
+
+@pytest.mark.parametrize("slots", [False, True], ids=["to its place", "through slots"])
+def test_a_worker_names_the_missing_frames_too(slots: bool, context: LoadContext) -> None:
+    data = make_clip(muxing={"movflags": "frag_keyframe+empty_moov"})
+    data = data[: len(data) * 9 // 10]
+    indices, size = (0, 20, 52), 64 if slots else None
+    strict, lenient = (VideoOptions(indices=indices, size=size, strict=strict) for strict in (True, False))
+    with Slab("16MiB", shared=True) as slab:
+        with DecoderPool(slab, workers=1) as pool:
+            context.slab = context.host_slab = slab
+            context.decoding = Isolated(pool, slab)
+            kind = MediaType("mp4", "video", "mov")
+            for _ in range(2):  # the worker is fine afterwards, and the same
+                with pytest.raises(CorruptMedia, match="2 of 3 wanted frames were decoded; damaged: 52"):
+                    load_video(Blob(data, "hash"), kind, strict, context)
+                with load_video(Blob(data, "hash"), kind, lenient, context) as frames:
+                    assert (frames.metadata.frame_indices, frames.metadata.missing_indices) == ((0, 20), (52,))
+                with load_video(Blob(make_clip(), "hash"), kind, strict, context) as frames:
+                    assert len(frames) == 3
+            assert "gpuflow_decode_workers_crashed_total" not in pool.counters.snapshot()
+        assert slab.statistics().live_leases == 0
+
+
+def test_packets_of_noise_spoil_no_other_group(context: LoadContext) -> None:
+    data, clean = damaged_in_the_middle(), make_clip(gop=10, bframes=0)
+    kept = {}
+    for name, clip in (("damaged", data), ("clean", clean)):
+        source = open_source(clip)
+        kept[name] = Kept(source.info)
+        plan = source.plan(range(60), limits=Limits())
+        decode_frames(source.demuxed, source.info, plan, kept[name], decoder=cpu_decoder, deadline=context.deadline)
+    for index in (*range(20), *range(30, 60)):
+        np.testing.assert_array_equal(kept["damaged"].frames[index], kept["clean"].frames[index])
+
+
+def test_flipped_bits_end_in_frames_or_a_refusal_and_the_next_clip_is_fine(context: LoadContext) -> None:
+    random = np.random.default_rng(11)
+    for codec, container in (("libx264", "mp4"), ("libx265", "mp4"), ("libvpx-vp9", "webm"), ("libsvtav1", "matroska"),
+                             ("libvpx", "ivf"), ("libx264", "h264"), ("libsvtav1", "obu"), ("mpeg4", "avi")):  # fmt: skip
+        whole = make_clip(codec, 30, container=container)
+        for _ in range(6):
+            flipped = bytearray(whole)
+            for place in random.integers(0, 8 * len(whole), 6):
+                flipped[place >> 3] ^= 1 << (place & 7)
+            assert status(bytes(flipped), context, container) in {200, 415, 422}
+        assert load(whole, context, container) == 30
 
 
 def test_damage_in_the_middle_ends_in_frames_or_a_refusal(context: LoadContext) -> None:
@@ -116,6 +192,80 @@ def test_four_letters_of_a_codec_that_are_no_letters_change_nothing(context: Loa
     clip = make_clip("mpeg4", num_frames=12)
     assert b"mp4v" in clip
     assert load(clip.replace(b"mp4v", b"mp\xf4v"), context) == load(clip, context) == 12
+
+
+def test_no_rate_is_none_and_sampling_by_rate_still_works(context: LoadContext) -> None:
+    for rate, scale in ((0, 1), (0, 0), (1, 0)):
+        avi = bytearray(make_clip("mjpeg", 12, container="avi", pixel_format="yuvj420p"))
+        struct.pack_into("<II", avi, avi.index(b"strh") + 8 + 20, scale, rate)
+        assert load(bytes(avi), context, "avi", VideoOptions(fps=2.0)) >= 1
+        assert load(bytes(avi), context, "avi") == 12
+    ivf = bytearray(make_clip("libvpx", 12, container="ivf"))
+    struct.pack_into("<II", ivf, 16, 0, 0)
+    with pytest.raises(CorruptMedia, match="time base of 0/0"):
+        load(bytes(ivf), context, "ivf")
+
+
+def test_a_billion_claimed_frames_are_counted_and_not_believed(context: LoadContext) -> None:
+    avi = bytearray(make_clip("mjpeg", 12, container="avi", pixel_format="yuvj420p"))
+    struct.pack_into("<I", avi, avi.index(b"avih") + 8 + 16, 1_000_000_000)
+    struct.pack_into("<I", avi, avi.index(b"strh") + 8 + 32, 1_000_000_000)
+    ivf = bytearray(make_clip("libvpx", 12, container="ivf"))
+    struct.pack_into("<I", ivf, 24, 1_000_000_000)
+    assert load(bytes(avi), context, "avi") == load(bytes(ivf), context, "ivf") == 12
+
+
+def test_start_codes_without_end_are_refused_before_libavformat_counts_them(context: LoadContext) -> None:
+    """Unchecked, 40,000 of them took 320 MiB."""
+    more = b"\0\0\1\x0c\xff" * 40_000
+    for codec, container in (("libx264", "h264"), ("libx265", "hevc")):
+        with pytest.raises(LimitExceeded, match="begin no picture"):
+            load(make_clip(codec, 4, container=container) + more, context, container)
+    for container in ("mpegts", "avi"):
+        with pytest.raises(LimitExceeded, match="begin no picture"):
+            load(longer_first_packet(container, more), context, container)
+    bare = longer_first_packet("mp4", more).replace(b"avcC", b"free")
+    with pytest.raises(LimitExceeded, match="begin no picture"):
+        load(bare, context)
+
+
+def longer_first_packet(container: str, more: bytes) -> bytes:
+    """A clip whose first packet goes on."""
+    first, *rest = packets_of(make_clip(num_frames=4, bframes=0, container=container), container)
+    longer = av.Packet(bytes(first) + more)
+    longer.is_keyframe = True
+
+    def change(number: int, packet: Any) -> None:
+        packet.pts = packet.dts = number
+        packet.time_base = Fraction(1, 30)
+
+    return mux([longer, *rest], container, change=change, like=first.stream)
+
+
+class Ends:
+    """A deadline that passes so many checks."""
+
+    def __init__(self, checks: float) -> None:
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise DeadlineExceeded("the time is over")
+
+
+@pytest.mark.parametrize("container", ["mp4", "mpegts", "h264", "avi"])
+def test_the_deadline_is_asked_while_the_file_is_read_opened_and_decoded_through(container: str) -> None:
+    clip = make_clip(container=container, size=(320, 240), options={"qp": "8"})
+    asked = Ends(float("inf"))
+    asked.left = 1e9
+    kind = MediaType(container, "video", FORMATS[container])
+    PacketSource.open(clip, kind, limits=Limits(), deadline=asked)
+    total = int(1e9 - asked.left)
+    assert total > len(clip) // 65_536
+    for passed in {0, 1, total // 2, total - 1}:
+        with pytest.raises(DeadlineExceeded):
+            PacketSource.open(clip, kind, limits=Limits(), deadline=Ends(passed))
 
 
 def test_one_frame_is_a_clip(context: LoadContext) -> None:
@@ -273,8 +423,11 @@ def test_playlists_in_the_bytes_open_nothing(text: str, container: str, context:
 
 
 def test_a_codec_that_is_not_on_the_list_is_named(context: LoadContext) -> None:
-    with pytest.raises(UnsupportedFormat, match="mpeg2video"):
+    with pytest.raises(UnsupportedFormat, match="codec mpeg2video is not supported: convert it to one of av1, h264"):
         load(make_clip("mpeg2video", num_frames=4), context)
+    unknown = make_clip(num_frames=4).replace(b"avc1", b"zzzz")
+    with pytest.raises(UnsupportedFormat, match="codec zzzz is not known to FFmpeg: convert it"):
+        load(unknown, context)
 
 
 def test_the_deadline_ends_decoding_and_frees_the_result(context: LoadContext) -> None:

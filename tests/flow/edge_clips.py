@@ -30,11 +30,13 @@ def mux(
     *,
     options: dict[str, str] | None = None,
     change: Callable[[int, Packet], None] = lambda number, packet: None,
+    like: Any = None,
 ) -> bytes:
-    """Write packets of one stream to another file, each ``change``d before. No time is moved by the muxer."""
+    """Write packets of one stream (``like``: that one) to another file, each ``change``d before. No time is moved by the
+    muxer."""
     packets, buffer = list(packets), io.BytesIO()
     with av.open(buffer, "w", format=into, options={"avoid_negative_ts": "disabled"} | (options or {})) as output:
-        copied = output.add_stream_from_template(packets[0].stream)
+        copied = output.add_stream_from_template(like or packets[0].stream)
         for number, packet in enumerate(packets):
             packet.stream = copied
             change(number, packet)

@@ -80,10 +80,10 @@ def test_media_are_stepped_over(name: str) -> None:
     def file(size: int) -> bytes:
         media = bytes(size)
         files = {
-            "mp4": lambda: bombs.movie() + bombs.box(b"mdat", media),
+            "mp4": lambda: bombs.movie().replace(b"avc1", b"vp09") + bombs.box(b"mdat", media),
             "matroska": lambda: bombs.matroska(
                 bombs.INFO, bombs.tracks(bombs.track()), bombs.element(0x1F43B675, media)
-            ),
+            ).replace(b"/AVC", b"/ASP"),  # of H.264 without its headers the first 8 MB are looked at
             "wav": lambda: bombs.riff(b"WAVE", bombs.fmt(), bombs.chunk(b"data", media)),
             "avi": lambda: bombs.avi(bombs.strh(), bombs.strf()) + bombs.chunk(b"LIST", b"movi" + media),
         }

@@ -1,59 +1,31 @@
-"""Containers and video by libavformat, libavcodec and swscale. The only file that sees PyAV for video.
-
-Bytes are demuxed from memory with the format forced: no probing, no protocol, no second file. Every context has one
-thread, because parallel work is split by GOP segments, and because FFmpeg's thread pools deadlock beside torch's.
+"""Video by libavcodec and swscale, on the CPU. Every context has one thread, because parallel work is split by GOP
+segments, and because FFmpeg's thread pools deadlock beside torch's.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import math
-import re
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pyav_demux import CODECS, Begun, Demuxed, translated
 from gpuflow.codecs._backends.pyav_planes import planes_of
-from gpuflow.codecs.base import Capability, Deadline, FrameSink, MediaType, Support, VideoInfo, check_same_size
-from gpuflow.codecs.probe.claims import check_size
-from gpuflow.codecs.video.headers import RestartPoints
-from gpuflow.codecs.video.plan import PacketRow, Segment, fed
-from gpuflow.codecs.video.stream import max_payload_bytes
+from gpuflow.codecs.base import Capability, Deadline, FrameSink, Support, VideoInfo, check_same_size
+from gpuflow.codecs.video.plan import Segment
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, LimitExceeded
 from gpuflow.planes import Planes
 
-CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"})
-AUDIO_CODECS = frozenset((
-    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amr_nb", "amr_wb", "eac3", "flac", "mp1", "mp2", "mp3",
-    "opus", "speex", "vorbis",
-))  # fmt: skip
-_DECODERS = (  # FFmpeg's names of what decodes all of these
-    "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "av1", "eac3", "flac", "h264", "hevc",
-    "libdav1d", "libopus", "libspeex", "libvpx", "libvpx-vp9", "mjpeg", "mp1", "mp1float", "mp2", "mp2float", "mp3",
-    "mp3float", "mpeg4", "opus", "speex", "vorbis", "vp8", "vp9",
-)  # fmt: skip
-MAX_PACKETS = 500_000
-MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
 _MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; the rest is BT.601
 _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
-_LIMITED, _FULL = 1, 2  # AVColorRange
 _HELD_BACK_PACKETS = 18  # H.264 and HEVC reorder 16 pictures at most
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
-_SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
-_VOL_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # ISO/IEC 14496-2: a video object layer
-_SEI_SEARCH_BYTES = 1_024
-_RECOVERY_POINT = 6
-_DEFAULT_PIXELS = 5_000_000  # of a stream that is the default. Source: FFmpeg's ffmpeg_mux_init.c
-_TIMED_FORMATS = frozenset({"mov", "matroska"})
-_ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_LIMITED, _FULL = 1, 2  # AVColorRange
 
 
 def capability() -> Capability:
@@ -63,62 +35,6 @@ def capability() -> Capability:
     except (ImportError, OSError) as error:
         return Capability(False, f"PyAV does not load ({error}): pip install av")
     return Capability(True, version=av.__version__)
-
-
-class Begun(NamedTuple):
-    """A decoder that was fed packets 0 .. ``next_packet - 1``, all of them, and what has come out of it."""
-
-    context: Any
-    pictures: tuple[Any, ...]
-    next_packet: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Demuxed:
-    """The video stream of a file: its packets in decoding order, what describes them, and how to make a decoder.
-
-    ``claimed_rate`` is the container's word; nothing is allocated by it. ``order_unknown``: the container does not say
-    when pictures are shown (AVI), or changes the decoder's parameters on the way. ``begun``: at most one decoder, for
-    whoever takes it first.
-    """
-
-    data: bytes
-    packets: tuple[Any, ...]
-    rows: tuple[PacketRow, ...]
-    time_base: Fraction
-    claimed_rate: float
-    order_unknown: bool
-    codec: str
-    decoder: str
-    extradata: bytes | None
-    codec_tag: str
-    max_pixels: int
-    container: Any
-    stream: Any
-    begun: list[Begun]
-
-    @property
-    def format(self) -> str:
-        """See ``WholeFile``."""
-        return str(self.container.format.name)
-
-    def table(self, first: int, last: int) -> tuple[PacketRow, ...]:
-        """See ``ElementaryStream``."""
-        return self.rows[first : last + 1]
-
-    def payloads(self, first: int, last: int, skipped: Sequence[int] = ()) -> Iterator[tuple[int, bytes]]:
-        """See ``ElementaryStream``.
-
-        Raises:
-            CorruptMedia: the bitstream filter cannot read a packet.
-            LimitExceeded: headers that are repeated make the packets larger than the file could hold.
-        """
-        room = max_payload_bytes(len(self.data), last - first + 1)
-        for position, payload in _payloads(self, first, fed(first, last, skipped)):
-            if (room := room - len(payload)) < 0:
-                raise LimitExceeded("the packets with their headers have far more bytes than the file")
-            if payload:  # NVDEC takes an empty one for the end
-                yield position, payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,109 +51,6 @@ class PictureFacts:
     bit_depth: int
     chroma: str
     profile: str
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """Every error of the library becomes one of ours here."""
-    import av
-
-    try:
-        yield
-    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
-        raise UnsupportedFormat(f"FFmpeg has no decoder for this: {doing}") from error
-    except (av.error.FFmpegError, ValueError, MemoryError) as error:
-        raise CorruptMedia(f"FFmpeg failed in {doing}") from error
-
-
-def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline) -> Demuxed:
-    """Open the bytes and read all packets of the best video stream; cover art is none.
-
-    Raises:
-        CorruptMedia: not readable as ``kind``, or without any packet.
-        UnsupportedFormat: the stream's codec is not on the list.
-        NoSuchStream: no video stream.
-        LimitExceeded: a larger picture, or more packets, than allowed.
-        DeadlineExceeded: the time is over.
-    """
-    import av
-
-    with _translated(f"opening {kind.name}"):
-        container = av.open(
-            _Bytes(data, deadline),
-            format=kind.format,
-            options=open_options(kind, limits),
-            stream_options=_stream_options(kind, limits),
-            metadata_errors="replace",
-        )
-        stream = _shown_stream(container)
-    codec = _codec_name(stream, kind)
-    context = stream.codec_context
-    check_size(context.width, context.height, limits)
-    context.thread_count = 1
-    context.options = {"max_pixels": str(limits.max_video_pixels)}
-    packets = _packets(container, stream, len(data), deadline)
-    if not packets:
-        raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
-    rate = stream.guessed_rate
-    return Demuxed(
-        data=data,
-        packets=tuple(packets),
-        rows=_rows(packets, codec, context.extradata or b""),
-        time_base=stream.time_base,
-        claimed_rate=float(rate) if rate else 0.0,
-        order_unknown=_order_unknown(kind, codec) or any(packet.has_sidedata("new_extradata") for packet in packets),
-        codec=codec,
-        decoder=context.name,
-        extradata=context.extradata,
-        codec_tag=_codec_tag(context),
-        max_pixels=limits.max_video_pixels,
-        container=container,
-        stream=stream,
-        begun=[],
-    )
-
-
-class _Bytes(io.BytesIO):
-    """A file whose reading ends with the deadline: libavformat may read all of it before it opens."""
-
-    def __init__(self, data: bytes, deadline: Deadline) -> None:
-        super().__init__(data)
-        self._deadline = deadline
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """See ``io.BytesIO``; raises ``DeadlineExceeded``."""
-        self._deadline.check()
-        return super().read(size)
-
-
-def open_options(kind: MediaType, limits: Limits) -> dict[str, str]:
-    """How bytes are opened: as what the probe found, without any other file. The last four hold for the decoders that
-    libavformat makes to learn about streams too: a clip of 8192x8192 takes 25 MiB to refuse then, not 289, and none of
-    FFmpeg's other 500 decoders ever sees a byte."""
-    return {
-        "protocol_whitelist": "",
-        "format_whitelist": kind.format,
-        "max_streams": str(2 * limits.max_tracks),  # attachments and cover art count as streams
-        "codec_whitelist": _decoders(),
-        "max_pixels": str(limits.max_video_pixels),
-        "max_samples": str(MAX_FRAME_SAMPLES),
-        "threads": "1",
-    }
-
-
-def _stream_options(kind: MediaType, limits: Limits) -> list[dict[str, str]]:
-    """For the decoders that libavformat makes: none decodes a picture where the container itself tells times and sizes.
-    It is a whole keyframe's work, and the first one is decoded again anyway."""
-    options = {"skip_frame": "all"} if kind.format in _TIMED_FORMATS else {}
-    return [options] * (2 * limits.max_tracks)
-
-
-@functools.cache
-def _decoders() -> str:
-    import av
-
-    return ",".join((*_DECODERS, *sorted(name for name in av.codecs_available if name.startswith("pcm_"))))
 
 
 def first_picture(demuxed: Demuxed) -> PictureFacts:
@@ -285,35 +98,6 @@ def survey(demuxed: Demuxed, *, limits: Limits, deadline: Deadline) -> list[tupl
         )
     everything = Segment(0, len(demuxed.packets) - 1, {}, True)
     return [(frame.pts, bool(frame.key_frame)) for frame in _pictures(demuxed, everything, deadline)]
-
-
-def _payloads(demuxed: Demuxed, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
-    name = _ANNEXB.get(demuxed.codec)
-    if name is not None:
-        yield from _filtered(demuxed, name, first, positions)
-        return
-    for position in positions:
-        payload = bytes(demuxed.packets[position])
-        if position == first and demuxed.codec == "mpeg4" and _VOL_START.search(payload) is None:
-            payload = (demuxed.extradata or b"") + payload  # MP4 and Matroska keep the headers apart
-        yield position, payload
-
-
-def _filtered(demuxed: Demuxed, name: str, first: int, positions: Iterator[int]) -> Iterator[tuple[int, bytes]]:
-    import av
-
-    with _translated("the bitstream filter"):
-        filtering = av.BitStreamFilterContext(name, demuxed.stream)
-        for position in positions:
-            original = demuxed.packets[position]
-            copied = av.Packet(original.size)  # of bytes it would lack the padding that FFmpeg reads
-            copied.update(bytes(original))
-            copied.is_keyframe = demuxed.rows[position].key
-            for packet in filtering.filter(copied):
-                payload = bytes(packet)
-                if position == first and demuxed.codec == "h264" and _SPS_START.search(payload) is None:
-                    payload = _h264_headers(demuxed.extradata or b"") + payload  # the filter adds them to IDR only
-                yield position, payload
 
 
 class PyAvVideoDecoder:
@@ -380,7 +164,7 @@ class _Picture:
         info, frame = self._info, self._frame
         check_same_size(info, self.displayed_size, out.shape)
         matrix = _SWSCALE[info.matrix]
-        with _translated("colour conversion"):
+        with translated("colour conversion"):
             converted = self._reformatter.reformat(
                 frame, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
                 src_color_range=_FULL if info.full_range else _LIMITED, dst_color_range=_FULL, threads=1,
@@ -389,117 +173,6 @@ class _Picture:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         rgb = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
         np.copyto(out, np.rot90(rgb[:, ::-1] if info.mirrored else rgb, info.rotation // 90))
-
-
-def _h264_headers(extradata: bytes) -> bytes:
-    """SPS and PPS with start codes, from an avcC record (ISO/IEC 14496-15) or from extradata that has them already."""
-    if extradata[:1] != b"\1":
-        return extradata
-    headers, at = b"", 5
-    for mask in (0x1F, 0xFF):
-        count, at = extradata[at] & mask, at + 1
-        for _ in range(count):
-            end = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
-            headers, at = headers + b"\0\0\0\1" + extradata[at + 2 : end], end
-    return headers
-
-
-def _shown_stream(container: Any) -> Any:
-    """The video that FFmpeg's tools take: of those that are no cover and can be decoded, the largest picture, where the
-    one that the file calls its default counts as larger. ``None``: there is none."""
-    import av
-
-    def rank(stream: Any) -> tuple[bool, bool, int]:
-        context, default = stream.codec_context, stream.disposition & av.stream.Disposition.default
-        supported = context is not None and context.codec.canonical_name in CODECS
-        pixels = context.width * context.height if context is not None else 0
-        cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
-        return not cover, supported, pixels + (_DEFAULT_PIXELS if default else 0)
-
-    return max(container.streams.video, key=rank, default=None)
-
-
-def _codec_name(stream: Any, kind: MediaType) -> str:
-    import av
-
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
-        raise NoSuchStream(f"this {kind.name} has no video stream")
-    if stream.codec_context is None:
-        raise UnsupportedFormat(f"FFmpeg has no decoder for the video of this {kind.name}")
-    codec = str(stream.codec_context.codec.canonical_name)
-    if codec not in CODECS:
-        raise UnsupportedFormat(f"video codec {codec} is not supported: use one of {', '.join(sorted(CODECS))}")
-    return codec
-
-
-def _codec_tag(context: Any) -> str:
-    """The container's four letters for the codec; empty where they are none, which PyAV does not expect."""
-    try:
-        return str(context.codec_tag)
-    except UnicodeDecodeError:
-        return ""
-
-
-def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -> list[Any]:
-    """All packets; a file that breaks off ends there. Tables that name the same bytes again and again, and packets that
-    are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file."""
-    import av
-
-    packets: list[Any] = []
-    nbytes, most_bytes = 0, max_payload_bytes(file_bytes, 0)
-    try:
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            packets.append(packet)
-            nbytes += packet.size
-            if nbytes > most_bytes:
-                raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
-            if len(packets) > MAX_PACKETS:
-                raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
-            if len(packets) % 256 == 0:
-                deadline.check()
-    except av.error.FFmpegError as error:
-        if not packets:
-            raise CorruptMedia("no packet of the video stream can be read") from error
-    except LookupError as error:  # PyAV's own, where a stream of MPEG-TS appears late
-        raise CorruptMedia("a packet belongs to a stream that no table names") from error
-    return packets
-
-
-def _order_unknown(kind: MediaType, codec: str) -> bool:
-    """AVI stores no presentation times: with reordered pictures libavformat's are guesses, and wrong."""
-    return kind.format == "avi" and codec not in {"mjpeg", "vp8", "vp9", "av1"}
-
-
-def _rows(packets: list[Any], codec: str, extradata: bytes) -> tuple[PacketRow, ...]:
-    points = RestartPoints(codec, extradata)
-    rows = [_row(packet, codec) for packet in packets]
-    return tuple(
-        row._replace(key=False) if row.key and not points.here(memoryview(packet)) else row
-        for row, packet in zip(rows, packets, strict=True)
-    )
-
-
-def _row(packet: Any, codec: str) -> PacketRow:
-    # VP8 stores alternate reference pictures as packets of their own: bit 4 of the frame tag says "show"
-    hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10
-    key = packet.is_keyframe and not (codec == "h264" and _recovers_gradually(memoryview(packet)))
-    return PacketRow(packet.pts, key, not packet.is_discard and not hidden, packet.duration or 0)
-
-
-def _recovers_gradually(payload: memoryview) -> bool:
-    """An H.264 recovery point (Annex B) that is right only some pictures later; libavformat calls it a keyframe.
-
-    Source: ITU-T H.264 annex D: SEI payload 6 begins with recovery_frame_cnt as ue(v), whose first bit is 1 for 0.
-    """
-    head = bytes(payload[:_SEI_SEARCH_BYTES])
-    at = head.find(b"\0\0\1\x06") + 4
-    while 4 <= at < len(head) - 2 and head[at] != 0x80:
-        if head[at] == _RECOVERY_POINT:
-            return not head[at + 2] & 0x80
-        at += 2 + head[at + 1]
-    return False
 
 
 def _facts(frame: Any, context: Any) -> PictureFacts:
@@ -577,7 +250,7 @@ def _decode(context: Any, packet: Any) -> list[Any]:
 def _new_context(demuxed: Demuxed) -> Any:
     import av
 
-    with _translated("making a decoder"):
+    with translated("making a decoder"):
         context = av.CodecContext.create(demuxed.decoder, "r")
         context.extradata = demuxed.extradata
         if demuxed.codec_tag:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.codecs._backends.pyav import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
+from gpuflow.codecs._backends.pyav_demux import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section, planar_float
 from gpuflow.config import Limits

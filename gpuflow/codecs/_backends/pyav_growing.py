@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
-from gpuflow.codecs._backends import pyav
+from gpuflow.codecs._backends import pyav_demux
 from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.headers import RestartPoints
@@ -44,7 +44,7 @@ class Uncertain(GpuflowError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GrowingDemuxed(pyav.Demuxed):
+class GrowingDemuxed(pyav_demux.Demuxed):
     """``Demuxed`` whose packets wait for their bytes."""
 
     def ready(self, first: int, last: int) -> bool:
@@ -74,20 +74,20 @@ def demux_header(
     not all lie there, or their bytes say more about them than the table does.
 
     Raises:
-        CorruptMedia, UnsupportedFormat, NoSuchStream, LimitExceeded: as ``pyav.demux``.
+        CorruptMedia, UnsupportedFormat, NoSuchStream, LimitExceeded: as ``pyav_demux.demux``.
     """
     import av
 
-    with pyav._translated(f"opening {kind.name}"):
+    with pyav_demux.translated(f"opening {kind.name}"):
         container = av.open(
             _Hollow(known, size, deadline),
             format=kind.format,
-            options=pyav.open_options(kind, limits),
-            stream_options=pyav._stream_options(kind, limits),
+            options=pyav_demux.open_options(kind, limits),
+            stream_options=pyav_demux._stream_options(kind, limits),
             metadata_errors="replace",
         )
-        stream = pyav._shown_stream(container)
-    codec = pyav._codec_name(stream, kind)
+        stream = pyav_demux._shown_stream(container)
+    codec = pyav_demux._codec_name(stream, kind)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     context.thread_count = 1
@@ -95,7 +95,7 @@ def demux_header(
     places, rows = _table(container, stream, codec, size, deadline)
     if codec == "vp8" or not rows or any(place is None for place in places):
         return None
-    if body.in_parts and pyav._codec_tag(context) in _HEADERS_WITHIN:
+    if body.in_parts and pyav_demux._codec_tag(context) in _HEADERS_WITHIN:
         return None  # keyframes that are never fetched may change them
     rate = stream.guessed_rate
     packets: Any = _Packets(
@@ -114,7 +114,7 @@ def demux_header(
         codec=codec,
         decoder=context.name,
         extradata=context.extradata,
-        codec_tag=pyav._codec_tag(context),
+        codec_tag=pyav_demux._codec_tag(context),
         max_pixels=limits.max_video_pixels,
         container=container,
         stream=stream,
@@ -141,8 +141,8 @@ def _table(
             nbytes += packet.size
             if nbytes > most_bytes:
                 raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {size}")
-            if len(rows) >= pyav.MAX_PACKETS:
-                raise LimitExceeded(f"more than {pyav.MAX_PACKETS} packets in one video stream")
+            if len(rows) >= pyav_demux.MAX_PACKETS:
+                raise LimitExceeded(f"more than {pyav_demux.MAX_PACKETS} packets in one video stream")
             if len(rows) % 256 == 0:
                 deadline.check()
             known = packet.pos is not None and packet.pos >= 0 and not packet.has_sidedata("new_extradata")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuflow.codecs.probe.claims import ContainerClaims, Kind, TrackClaims, check_count, check_room, seconds_of
+from gpuflow.codecs.probe.elementary import check_units
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
@@ -26,6 +27,9 @@ _STRICT = frozenset(
 _CONTAINERS = _STRICT | {b"udta", b"ilst", b"wave", b"sinf", b"schi", b"tapt", b"tref"}
 _HIDING = (b"free", b"hoov")  # libavformat looks for a movie header in these
 _SAMPLE_ENTRY_BYTES = {b"vide": 86, b"pict": 86, b"auxv": 86, b"soun": 36}  # the middle two are of AVIF sequences
+_WITH_RECORD = dict.fromkeys(
+    (b"avc1", b"avc2", b"avc3", b"avc4", b"h264", b"dva1", b"dvav", b"rv64", b"aivx", b"avin"), ("h264", b"avcC")
+) | dict.fromkeys((b"hev1", b"hvc1", b"dvh1", b"dvhe"), ("hevc", b"hvcC"))
 _SOUND_VERSION_BYTES = {1: 16, 2: 36}
 _KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
 _ROWS = {  # bytes of one row of a table whose count stands at 4
@@ -90,6 +94,7 @@ def movie_claims(data: bytes, limits: Limits) -> ContainerClaims:
         raise CorruptMedia("the file has no movie header (moov)")
     for track in walk.tracks:
         check_count(track.index_entries(), limits.max_samples, "samples in a track", "max_samples")
+    check_units(data, walk.bare)
     tracks = tuple(track.claims(walk.seconds) for track in walk.tracks)
     return ContainerClaims("mp4", tracks, walk.seconds)
 
@@ -99,6 +104,7 @@ class _Walk:
         self.tracks: list[_Track] = []
         self.seconds: float | None = None
         self.has_movie = False
+        self.bare: set[str] = set()  # codecs of tracks whose headers are in the packets only
         self._data = data
         self._limits = limits
         self._outside = _Track()  # what stands in no track
@@ -223,6 +229,9 @@ class _Walk:
             if track.handler == b"soun":
                 head += _SOUND_VERSION_BYTES.get(int.from_bytes(data[start + 16 : start + 18], "big"), 0)
             track.codec = track.codec or name.decode("latin-1")
+            codec, record = _WITH_RECORD.get(name.lower(), ("", b""))
+            if codec and data.find(record, start + fixed, stop) < 0:
+                self.bare.add(codec)
             self._describe(start, track)
             self.descend(start + head, stop, depth + 1, name)
             start = stop

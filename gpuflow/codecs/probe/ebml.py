@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 
 from gpuflow.codecs.probe.claims import ContainerClaims, Kind, TrackClaims, check_count, check_room, seconds_of
+from gpuflow.codecs.probe.elementary import check_units
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
@@ -22,6 +23,8 @@ _CONTAINERS = {  # whose elements are looked at; none of them may leave its size
 }  # fmt: skip
 _SCALE, _DURATION = 0x2AD7B1, 0x4489
 _TRACK_TYPE, _CODEC, _WIDTH, _HEIGHT, _RATE, _CHANNELS = 0x83, 0x86, 0xB0, 0xBA, 0xB5, 0x9F
+_PRIVATE = 0x63A2
+_BARE = {"V_MPEG4/ISO/AVC": "h264", "V_MPEGH/ISO/HEVC": "hevc"}  # where no private data hold the headers
 _ALGORITHM, _SETTINGS, _SEEK_ID, _SEEK_POSITION = 0x4254, 0x4255, 0x53AB, 0x53AC
 _INDEXED = tuple(kind.to_bytes(4, "big") for kind in sorted(_CONTAINERS) if kind > 0xFFFFFF)
 _KINDS: dict[int, Kind] = {1: "video", 2: "audio"}
@@ -44,6 +47,7 @@ class _Track:
     channels: int = 1
     compressions: list[int] = field(default_factory=list)
     stripped: int = 0
+    private: bool = False
 
     def claims(self, seconds: float | None) -> TrackClaims:
         kind: Kind = _KINDS.get(self.kind, "other")
@@ -66,6 +70,7 @@ def matroska_claims(data: bytes, limits: Limits) -> ContainerClaims:
     walk.run()
     for track in walk.tracks:
         _check_compression(track)
+    check_units(data, [_BARE[track.codec] for track in walk.tracks if track.codec in _BARE and not track.private])
     seconds = seconds_of(walk.duration, _NANOSECONDS / walk.scale)
     return ContainerClaims("matroska", tuple(track.claims(seconds) for track in walk.tracks), seconds)
 
@@ -178,6 +183,8 @@ class _Walk:
             track.kind = self._integer(first, size)
         elif kind == _CODEC:
             track.codec = self._data[first : first + min(size, 64)].rstrip(b"\0").decode("latin-1")
+        elif kind == _PRIVATE:
+            track.private = size > 0
         elif kind == _WIDTH:
             track.width = max(track.width, self._integer(first, size))
         elif kind == _HEIGHT:

@@ -1,6 +1,6 @@
 """Video without a container: H.264 and HEVC with start codes, AV1's OBU stream, and IVF, which is hardly one.
 
-None of them has tables to lie with. What their pictures are only a decoder says, which is told the limit; IVF's count of
+None of them has tables to lie with, but any number of units. What their pictures are only a decoder says, which is told the limit; IVF's count of
 frames is not believed.
 
 Source: ITU-T H.264 and H.265 annex B, AV1 specification 5.3 and 7.5; for IVF libvpx' ``ivfdec.c``.
@@ -8,16 +8,20 @@ Source: ITU-T H.264 and H.265 annex B, AV1 specification 5.3 and 7.5; for IVF li
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _HEAD_BYTES = 4_096
 _START = b"\0\0\1"
+_START_CODES = re.compile(b"\\x00\\x00\\x01")
+_PROBED_BYTES = 8 << 20  # libavformat looks for parameter sets in the first 5 MB, and a packet beyond
+_MAX_UNITS = 8_192  # slices of one picture: an encoder of broadcasts makes 10, H.264 allows one a macroblock
 _TEMPORAL_DELIMITER_AND_SEQUENCE = b"\x12\x00\x0a"
 _AVC_SPS, _AVC_PPS = 7, 8
 _AVC_FIRST = frozenset({6, 9})  # SEI and delimiter may stand before the parameter sets
@@ -47,10 +51,12 @@ def elementary_claims(data: bytes, limits: Limits) -> ContainerClaims:
 
     Raises:
         CorruptMedia: the bytes do not begin as such a stream does.
+        LimitExceeded: as ``check_units``.
     """
     kind = elementary_kind(data)
     if kind is None or kind.format == "ivf":
         raise CorruptMedia("the bytes begin with no parameter sets of a raw video stream")
+    check_units(data, (kind.format,))
     return ContainerClaims(kind.format, (TrackClaims("video", _NAMES[kind.format]),))
 
 
@@ -70,6 +76,38 @@ def ivf_claims(data: bytes, limits: Limits) -> ContainerClaims:
     if rate == 0 or scale == 0:
         raise CorruptMedia(f"the IVF header claims a time base of {scale}/{rate} s")
     return ContainerClaims("ivf", (TrackClaims("video", codec, width, height),))
+
+
+def check_units(data: bytes, codecs: Iterable[str]) -> None:
+    """Refuse start codes without end where libavformat itself looks for parameter sets: it takes 4 to 14 KB for each
+    one between two pictures, so that 200 KB of a transport stream take 300 MB before a deadline or a limit is asked
+    (FFmpeg 8.1). ``codecs``: ``"h264"`` or ``"hevc"``, anything else is not looked for.
+
+    Raises:
+        LimitExceeded: more than 8,192 NAL units that begin no picture.
+    """
+    rules = [_BEGINS[codec] for codec in sorted(set(codecs) & set(_BEGINS))]
+    since, last = 0, len(data) - 3
+    for match in _START_CODES.finditer(data, 0, _PROBED_BYTES) if rules else ():
+        at = match.end()
+        if at >= last or data[at] & 0x80:  # no NAL unit: packets of sound and the like
+            continue
+        since += 1
+        if any(begins(data, at) for begins in rules):
+            since = 0
+        elif since > _MAX_UNITS:
+            raise LimitExceeded(f"more than {_MAX_UNITS} NAL units begin no picture")
+
+
+def _begins_avc(data: bytes, at: int) -> bool:
+    return data[at] & 31 in (1, 5) and data[at + 1] > 127  # first_mb_in_slice is 0
+
+
+def _begins_hevc(data: bytes, at: int) -> bool:
+    return data[at] >> 1 < _HEVC_VPS and data[at + 2] > 127  # first_slice_segment_in_pic_flag
+
+
+_BEGINS: dict[str, Callable[[bytes, int], bool]] = {"h264": _begins_avc, "hevc": _begins_hevc}
 
 
 def _nal_headers(data: bytes) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims, check_count, check_room, longest, seconds_of
+from gpuflow.codecs.probe.elementary import check_units
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia
 
@@ -19,6 +20,9 @@ _EXTENSIBLE = 0xFFFE
 _PLAIN = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}  # formats of a fixed number of bytes a sample
 _MAX_BITS = 64
 _CHUNK_BYTES = 8
+_WITH_UNITS = dict.fromkeys(("h264", "x264", "avc1", "davc", "vssh", "q264", "v264", "gavc"), "h264") | dict.fromkeys(
+    ("hevc", "h265", "x265", "hm10"), "hevc"
+)
 _LISTS = (b"hdrl", b"strl", b"odml")  # whose chunks are looked at
 
 
@@ -62,6 +66,7 @@ def avi_claims(data: bytes, limits: Limits) -> ContainerClaims:
     if not walk.tracks:
         raise CorruptMedia("the AVI describes no streams")
     tracks = tuple(walk.tracks)
+    check_units(data, [_WITH_UNITS[name] for track in tracks if (name := track.codec.lower()) in _WITH_UNITS])
     return ContainerClaims("avi", tracks, longest(tracks))
 
 

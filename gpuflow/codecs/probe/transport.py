@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.probe.claims import ContainerClaims, Kind, TrackClaims, check_count
+from gpuflow.codecs.probe.elementary import check_units
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia
 
@@ -31,7 +32,7 @@ def transport_claims(data: bytes, limits: Limits) -> ContainerClaims:
 
     Raises:
         CorruptMedia: half of the packets have no sync byte, or there is no program table, or a damaged one only.
-        LimitExceeded: too many programs or streams.
+        LimitExceeded: too many programs or streams, or as ``check_units``.
     """
     packets = _packets(data)
     pids: NDArray[np.int32] = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
@@ -47,6 +48,7 @@ def transport_claims(data: bytes, limits: Limits) -> ContainerClaims:
     check_count(len(programs), _MAX_PROGRAMS, "programs")
     tracks = [track for pid in sorted(programs) for track in _streams(packets, pids, pid)]
     check_count(len(tracks), limits.max_tracks, "tracks", "max_tracks")
+    check_units(data, [track.codec for track in tracks])
     return ContainerClaims("mpegts", tuple(tracks))
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from gpuflow.codecs._backends import pyav
+from gpuflow.codecs._backends import pyav, pyav_demux
 from gpuflow.codecs.base import MAX_NOMINAL_FPS, Deadline, MediaType, VideoInfo
 from gpuflow.codecs.probe import container_claims
 from gpuflow.codecs.probe.claims import check_size
@@ -29,7 +29,7 @@ class PacketSource:
 
     def __init__(
         self,
-        demuxed: pyav.Demuxed,
+        demuxed: pyav_demux.Demuxed,
         info: VideoInfo,
         order: Sequence[int] | None,
         pts: list[float],
@@ -59,11 +59,14 @@ class PacketSource:
         """
         if not kind.format or kind.modality == "image":
             raise UnsupportedFormat(f"{kind.name} is no container of video")
-        container_claims(data, kind, limits, wanted="video")
-        return cls.of(pyav.demux(data, kind, limits=limits, deadline=deadline), limits=limits, deadline=deadline)
+        claimed = container_claims(data, kind, limits, wanted="video").first("video")
+        demuxed = pyav_demux.demux(
+            data, kind, limits=limits, deadline=deadline, claimed_codec=claimed.codec if claimed is not None else ""
+        )
+        return cls.of(demuxed, limits=limits, deadline=deadline)
 
     @classmethod
-    def of(cls, demuxed: pyav.Demuxed, *, limits: Limits, deadline: Deadline) -> PacketSource:
+    def of(cls, demuxed: pyav_demux.Demuxed, *, limits: Limits, deadline: Deadline) -> PacketSource:
         """The clip whose packets were read; raises as ``open``."""
         facts = pyav.first_picture(demuxed)
         check_size(facts.width, facts.height, limits)
@@ -105,7 +108,7 @@ class PacketSource:
         return plan
 
 
-def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
+def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
     return VideoInfo(
         codec=demuxed.codec,
         width=facts.width,
@@ -125,18 +128,18 @@ def _describe(demuxed: pyav.Demuxed, facts: pyav.PictureFacts, pts: list[float],
     )
 
 
-def _nominal_fps(demuxed: pyav.Demuxed) -> float:
+def _nominal_fps(demuxed: pyav_demux.Demuxed) -> float:
     """The claimed rate, if it is sane; else 0."""
     return demuxed.claimed_rate if 1.0 <= demuxed.claimed_rate <= MAX_NOMINAL_FPS else 0.0
 
 
-def _seconds(demuxed: pyav.Demuxed, pts: Sequence[int]) -> list[float]:
+def _seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int]) -> list[float]:
     base = demuxed.time_base
     # integers divided once: the float nearest to the true time, so that i / 30 written elsewhere compares equal
     return [(value - pts[0]) * base.numerator / base.denominator for value in pts]
 
 
-def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[float]:
+def _surveyed_times(demuxed: pyav_demux.Demuxed, pts: Sequence[int | None]) -> list[float]:
     """Times of pictures that were counted: their own where they all rise, else at the claimed rate, if it is sane."""
     known = [value for value in pts if value is not None]
     told = len(known) == len(pts) and (len(pts) == 1 or len(set(known)) > 1)
@@ -146,7 +149,7 @@ def _surveyed_times(demuxed: pyav.Demuxed, pts: Sequence[int | None]) -> list[fl
     return [index / fps for index in range(len(pts))]
 
 
-def _last_seconds(demuxed: pyav.Demuxed, order: Sequence[int] | None, pts: list[float]) -> float:
+def _last_seconds(demuxed: pyav_demux.Demuxed, order: Sequence[int] | None, pts: list[float]) -> float:
     """How long the last frame stays: its packet's duration, or the usual distance of frames where none is given."""
     base = demuxed.time_base
     claimed = demuxed.rows[order[-1]].duration if order else 0
