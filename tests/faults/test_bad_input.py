@@ -99,7 +99,10 @@ def test_bad_input_between_two_good_ones(name: str, tmp_path: Path, nothing_is_l
 def test_an_unreadable_file_between_two_good_ones(tmp_path: Path, nothing_is_left: None) -> None:
     path, user = _unreadable(tmp_path), os.geteuid()
     if user == 0:
-        os.seteuid(65_534)  # root may read anything; nobody may not
+        try:
+            os.seteuid(65_534)  # root may read anything; nobody may not
+        except PermissionError:
+            pytest.skip("root without the right to be another user")
     try:
         outcomes = _stream([GOOD, path, GOOD])
     finally:

@@ -382,9 +382,8 @@ image = Image(lease, lay_out({"data": ("uint8", (8,))}), ImageMetadata("raw", 8,
 text = base64.b64encode(publisher.publish(image, reads=None, ttl_seconds=60.0).to_bytes()).decode()
 print(text, flush=True)
 input()
-child = os.fork()
-if child:
-    print(child, flush=True)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)  # once it has given up what it inherited
 signal.pause()
 """
 
