@@ -124,6 +124,11 @@ class Surface(Protocol):
         """``(height, width)`` of this picture, which need not be that of the clip's first."""
         ...
 
+    @property
+    def corrupt(self) -> bool:
+        """Whether the decoder says that it, or what it may refer to, was damaged; false where a decoder does not say."""
+        ...
+
     def planes(self) -> Planes | None:
         """It as it lies in memory, for the kernel of a GPU; ``None`` where it is nothing that the kernel takes.
 
