@@ -23,7 +23,8 @@ class ImageMetadata:
 class VideoMetadata:
     """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
 
-    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
+    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times,
+    ``nominal_fps`` the container's word (0: none, or one outside 0.01 .. 1000).
     ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and did not come
     out. ``corrupt_indices``: frames that were taken although libavcodec marks them as damaged and concealed, or a picture
     before them, since the last keyframe, that they may refer to and that was decoded on the way. Of valid streams there
