@@ -312,7 +312,8 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
     ``engine="dali"`` decodes and resizes in one DALI pipeline where that gives the right frames and colours; elsewhere
     ``exact`` does, and the result says why.
 
-    ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks; ``strict`` raises.
+    ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks and those whose damage
+    the decoder concealed and says so; ``strict`` raises.
     """
 
     num_frames: int | None = None

@@ -13,7 +13,7 @@
     |- NoSuchStream                   media_stream_missing      422   also LookupError
     |- LimitExceeded                  media_limit_exceeded      422   also ValueError
     |- DeadlineExceeded               media_too_slow            422   also TimeoutError
-    |- DecoderCrashed                 media_too_slow            422
+    |- DecoderCrashed                 media_unprocessable       422
     |- Overloaded                     overloaded                429
     |  `- SlabExhausted               slab_exhausted            429
     |- BackendUnavailable             decoder_unavailable       503
@@ -144,11 +144,12 @@ class DeadlineExceeded(GpuflowError, TimeoutError):
 
 
 class DecoderCrashed(GpuflowError):
-    """A worker process died on this input."""
+    """A worker process died on this input; of what or when is for the log alone. One that is ended because its time is
+    over raises ``DeadlineExceeded``."""
 
-    code = "media_too_slow"
+    code = "media_unprocessable"
     http_status = 422
-    public_message = "The media took too long."
+    public_message = "The media could not be decoded."
 
 
 class Overloaded(GpuflowError):

@@ -23,9 +23,13 @@ class ImageMetadata:
 class VideoMetadata:
     """Facts of the clip and of the frames taken from it; times in seconds after the first displayed frame.
 
-    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times, ``nominal_fps`` the container's word (0: none).
-    ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and are damaged.
-    ``sampler``: whose rule chose, if any.
+    ``num_frames``: displayed ones. ``rotation`` and ``mirrored`` were applied. ``source_fps`` is of their times,
+    ``nominal_fps`` the container's word (0: none, or one outside 0.01 .. 1000).
+    ``keyframes``: whether each frame that was taken is one. ``missing_indices``: frames that were wanted and did not come
+    out. ``corrupt_indices``: frames that were taken although libavcodec marks them as damaged and concealed, or a picture
+    before them, since the last keyframe, that they may refer to and that was decoded on the way. Of valid streams there
+    are none. That there are none does not prove a stream valid: libavcodec marks pictures of H.264 and MPEG-4, and not all;
+    of those that NVDEC or DALI decoded it is unknown. ``sampler``: whose rule chose, if any.
     """
 
     codec: str
@@ -45,6 +49,7 @@ class VideoMetadata:
     keyframes: tuple[bool, ...] = ()
     missing_indices: tuple[int, ...] = ()
     sampler: str | None = None
+    corrupt_indices: tuple[int, ...] = ()
 
     def for_servers(self, video_backend: str = "gpuflow") -> dict[str, Any]:
         """What vLLM's loaders and transformers' ``VideoMetadata`` hold of these frames.

@@ -16,7 +16,7 @@ Guard = Callable[[], AbstractContextManager[None]]
 """What calls of a GPU decoder run inside; ``gpuflow.codecs.canary``."""
 
 
-MAX_NOMINAL_FPS = 240.0  # what a container claims above it is taken for none
+MIN_NOMINAL_FPS, MAX_NOMINAL_FPS = 0.01, 1000.0  # what a container claims outside is taken for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class VideoInfo:
     """Facts of a video stream; ``width`` and ``height`` as coded. What is shown is mirrored left to right where
     ``mirrored``, then turned by ``rotation`` degrees counter-clockwise. Pixels that are not square are left as they are,
     as FFmpeg's tools leave them. ``fps`` is of the displayed frames' times, ``nominal_fps`` the container's word, which
-    servers go by; 0 where it has none."""
+    servers go by; 0 where it has none between ``MIN_NOMINAL_FPS`` and ``MAX_NOMINAL_FPS``."""
 
     codec: str
     width: int
@@ -122,6 +122,11 @@ class Surface(Protocol):
     @property
     def displayed_size(self) -> tuple[int, int]:
         """``(height, width)`` of this picture, which need not be that of the clip's first."""
+        ...
+
+    @property
+    def corrupt(self) -> bool:
+        """Whether the decoder says that it, or what it may refer to, was damaged; false where a decoder does not say."""
         ...
 
     def planes(self) -> Planes | None:

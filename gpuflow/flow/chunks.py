@@ -38,7 +38,7 @@ def load_chunks(
     """Decode the wanted frames and deliver them in chunks of ``size``; blocking.
 
     The clip is read once where frames are wanted in the order of display; otherwise once a chunk. Frames that are damaged
-    are left out of their chunk and named there, unless ``strict``; a chunk may be empty then. The last one is delivered
+    are left out of their chunk, or marked, and named there, unless ``strict``; a chunk may be empty then. The last one is delivered
     when all bytes have come, of a body that is fetched whole.
 
     Raises:
@@ -153,6 +153,8 @@ class Chunks:
 
     def put(self, index: int, surface: Surface) -> None:
         """See ``FrameSink``."""
+        if surface.corrupt:
+            self.mark_corrupt(index)
         for number in self._chunks_of(index):
             block = self._block(number)
             block.placing.put(index, surface)
@@ -164,6 +166,13 @@ class Chunks:
             block = self._block(number)
             block.placing.take(index, rgb)
             self._placed(number, index, block)
+
+    def mark_corrupt(self, index: int) -> None:
+        """See ``ArraySink``."""
+        if self._options.strict:
+            raise CorruptMedia(self._of_clip().loss([index]))
+        for number in self._chunks_of(index):
+            self._block(number).placing.mark_corrupt(index)
 
     def give_up(self, indices: Collection[int]) -> None:
         """See ``OrderedSink``."""
@@ -314,7 +323,7 @@ class Chunks:
             FrameChunk(
                 block.lease,
                 specs,
-                describe_frames(chosen, came_out, sorted(lost), self._options),
+                describe_frames(chosen, came_out, sorted(lost), self._options, block.placing.corrupt),
                 index=number,
                 is_last=is_last,
                 backend=chosen.backend,

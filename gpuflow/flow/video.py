@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +34,8 @@ _NAMED = 8  # missing frames in a message
 
 def load_video(blob: Blob, kind: MediaType, options: VideoOptions, context: LoadContext) -> Frames:
     """Decode the wanted frames and nothing that they do not need, straight into the result. Frames that are damaged are
-    left out and named by ``missing_indices``, unless ``strict``.
+    left out and named by ``missing_indices``, or, where the decoder concealed the damage and says so, taken and named by
+    ``corrupt_indices``; with ``strict`` neither is.
 
     Raises:
         CorruptMedia, UnsupportedFormat, NoSuchStream: the clip cannot be read, or no wanted frame; with ``strict``, or
@@ -100,10 +101,10 @@ class Chosen:
         failed = place_by_dali(self.dali, self.clip, self.indices, options, lease, spec, context)
         return self if failed is None else replace(self, dali=None, fallback=failed)
 
-    def came_out(self, missing: Sequence[int], *, strict: bool) -> tuple[int, ...]:
-        """The indices without ``missing``. Raises ``CorruptMedia`` where ``strict`` wants them all."""
-        if missing and strict:
-            raise CorruptMedia(self.loss(missing))
+    def came_out(self, missing: Sequence[int], corrupt: Collection[int], *, strict: bool) -> tuple[int, ...]:
+        """The indices without ``missing``. Raises ``CorruptMedia`` where ``strict`` wants them all, and whole."""
+        if strict and (missing or corrupt):
+            raise CorruptMedia(self.loss(sorted({*missing, *corrupt})))
         lost = frozenset(missing)
         return tuple(index for index in self.indices if index not in lost)
 
@@ -132,14 +133,15 @@ class _Taking:
             specs = lay_out({"frames": (options.dtype or "uint8", frames_shape(info, options, len(chosen.indices)))})
             with context.placing(specs) as lease, context.stage("decode"):
                 missing: tuple[int, ...] = ()
+                corrupt: Collection[int] = ()
                 chosen = chosen.by_dali(options, lease, specs[0], context)
                 if chosen.dali is None:
                     sink = Placing(info, options, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
-                    missing = chosen.clip.decode(sink, chosen.on_gpu)
-                came_out = chosen.came_out(missing, strict=options.strict)
+                    missing, corrupt = chosen.clip.decode(sink, chosen.on_gpu), sink.corrupt
+                came_out = chosen.came_out(missing, corrupt, strict=options.strict)
                 if missing:
                     specs = (sink.close_gaps(came_out),)
-            metadata = describe_frames(chosen, came_out, missing, options)
+            metadata = describe_frames(chosen, came_out, missing, options, corrupt)
         return Frames(lease, specs, metadata, backend=chosen.backend, fallback=chosen.fallback, content_hash=self._hash)
 
     def features(self, preset: Preset, *, without: frozenset[int] = frozenset()) -> Features:
@@ -156,9 +158,10 @@ class _Taking:
                 with context.stage("decode"):
                     sink = FeaturePlacing(info, plan, chosen.indices, lease, specs[0], on_host=chosen.on_gpu is None)
                     missing = chosen.clip.decode(sink, chosen.on_gpu)
-                    chosen.came_out(missing, strict=self._options.strict)
+                    chosen.came_out(missing, sink.corrupt, strict=self._options.strict)
                     if missing:
                         raise _Lacking(chosen.loss(missing), missing)
+                metadata = replace(metadata, corrupt_indices=tuple(sorted(sink.corrupt)))
                 finish_features(plan, preset, metadata, lease, specs)
         described = FeatureMetadata(preset.name, metadata, num_tokens=plan.num_tokens)
         backend = f"{chosen.backend}+{label('cpu' if sink.exact else context.device.name)}"
@@ -212,12 +215,15 @@ class Placing:
         self._scratch_like: Any = np.empty(0) if on_host else self._frames
         # On a GPU one kernel does it all, from the planes of whoever decodes
         self._form = _form(self._size, options, spec.dtype) if lease.device != "cpu" else None
+        self.corrupt: set[int] = set()
         self._places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             self._places.setdefault(index, []).append(place)
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, resize, lay out, copy."""
+        if surface.corrupt:
+            self.mark_corrupt(index)
         if self._form is not None and (picture := surface.planes()) is not None:
             if self._options.size is None:
                 check_same_size(self._info, surface.displayed_size, self._shown)
@@ -250,6 +256,10 @@ class Placing:
         )
         for place in self._places[index]:
             store(frame, self._frames[place], self._lease)
+
+    def mark_corrupt(self, index: int) -> None:
+        """See ``ArraySink``."""
+        self.corrupt.add(index)
 
     def close_gaps(self, came_out: Sequence[int]) -> TensorSpec:
         """The tensor of those frames alone, moved together in place."""
@@ -304,7 +314,11 @@ def frames_shape(info: VideoInfo, options: VideoOptions, count: int) -> tuple[in
 
 
 def describe_frames(
-    chosen: Chosen, indices: Sequence[int], missing: Sequence[int], options: VideoOptions
+    chosen: Chosen,
+    indices: Sequence[int],
+    missing: Sequence[int],
+    options: VideoOptions,
+    corrupt: Collection[int] = (),
 ) -> VideoMetadata:
     """Facts of the clip, and of the frames that came out of it."""
     clip, info = chosen.clip, chosen.clip.info
@@ -328,4 +342,5 @@ def describe_frames(
         keyframes=tuple(index in keys for index in indices),
         missing_indices=tuple(sorted({*missing, *chosen.without})),
         sampler=options.sampler,
+        corrupt_indices=tuple(sorted(corrupt)),
     )

@@ -65,6 +65,7 @@ class FeaturePlacing:
         self._spec = spec
         self._scratch_like: Any = np.empty(0) if on_host else lease.array(spec)
         self._form = _form(plan) if lease.device != "cpu" else None
+        self.corrupt: set[int] = set()
         self.exact = True  # until torch resizes a frame on a GPU
         self._places: dict[int, list[int]] = {}
         padded = (*indices, *(indices[-1] for _ in range(plan.num_frames - len(indices))))
@@ -73,6 +74,8 @@ class FeaturePlacing:
 
     def put(self, index: int, surface: Surface) -> None:
         """Convert, resize, normalise and lay out at once on a GPU; otherwise convert, and ``take``."""
+        if surface.corrupt:
+            self.mark_corrupt(index)
         if self._form is not None and (picture := surface.planes()) is not None:
             self._require_size(surface.displayed_size)
             tensor = self._lease.array(self._spec)
@@ -104,6 +107,10 @@ class FeaturePlacing:
 
     def repeat(self, index: int) -> None:
         """Nobody writes to places here, so that nothing is to be repeated."""
+
+    def mark_corrupt(self, index: int) -> None:
+        """See ``ArraySink``."""
+        self.corrupt.add(index)
 
 
 def _form(plan: ImagePlan) -> Form | None:

@@ -104,6 +104,10 @@ class ArraySink(FrameSink, Protocol):
         """A picture was written to its place; copy it to where it is wanted again."""
         ...
 
+    def mark_corrupt(self, index: int) -> None:
+        """The picture that comes next by ``take`` or ``repeat`` is damaged; of one that is ``put`` its surface says so."""
+        ...
+
 
 class OrderedArraySink(ArraySink, OrderedSink, Protocol):
     """An ``ArraySink`` whose ``put`` and ``take`` may wait."""

@@ -9,7 +9,7 @@ import math
 from itertools import pairwise
 
 from gpuflow.codecs._backends.pyav_demux import CODECS, MAX_PACKETS
-from gpuflow.codecs.base import MAX_NOMINAL_FPS, ImageInfo, VideoInfo
+from gpuflow.codecs.base import MAX_NOMINAL_FPS, MIN_NOMINAL_FPS, ImageInfo, VideoInfo
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
 from gpuflow.isolation.wire import AudioWanted, Disconnected
@@ -48,7 +48,7 @@ def check_clip(found: wire.Opened, limits: Limits) -> None:
     _require(all(earlier <= later for earlier, later in pairwise(times)))  # not true of NaN
     _require(math.isfinite(info.fps) and info.fps >= 0.0 and times[-1] <= info.duration_seconds)
     _require(info.duration_seconds <= limits.max_video_seconds)
-    _require(info.nominal_fps == 0.0 or 1.0 <= info.nominal_fps <= MAX_NOMINAL_FPS)
+    _require(info.nominal_fps == 0.0 or MIN_NOMINAL_FPS <= info.nominal_fps <= MAX_NOMINAL_FPS)
     keys = found.key_indices
     _require(all(0 <= index < len(times) for index in keys))
     _require(all(earlier < later for earlier, later in pairwise(keys)))

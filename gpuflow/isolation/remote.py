@@ -293,6 +293,8 @@ class _RemoteClip:
         """Each frame straight to its place in the result."""
         self._decoder.send(wire.Decode(places, ()))
         for frame in self._frames():
+            if frame.corrupt:
+                sink.mark_corrupt(frame.index)
             sink.repeat(frame.index)
 
     def _through_slots(self, sink: ArraySink, give_up: GiveUp | None = None) -> None:
@@ -307,6 +309,8 @@ class _RemoteClip:
                         raise Disconnected("the worker has written somewhere else")
                     height, width = check_frame(frame, self.info)
                     place = slots[frame.offset].reshape(-1)[: 3 * height * width]
+                    if frame.corrupt:
+                        sink.mark_corrupt(frame.index)
                     sink.take(frame.index, place.reshape(height, width, 3))
                     self._decoder.send(wire.Free(frame.offset))
             finally:

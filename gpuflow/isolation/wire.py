@@ -201,12 +201,13 @@ class Payloads(_Message, frozen=True):
 
 
 class Frame(_Message, frozen=True):
-    """One frame of this size lies at an offset of the slab."""
+    """One frame of this size lies at an offset of the slab; ``corrupt``: its decoder says that it is damaged."""
 
     index: int
     offset: int
     height: int
     width: int
+    corrupt: bool = False
 
 
 class Missing(_Message, frozen=True):

@@ -260,7 +260,7 @@ class Worker:
             )
         offset = self._inbox.take_slot() if place is None else place
         surface.rgb_into(self._view(offset, "uint8", (height, width, 3)))
-        self._inbox.send(wire.Frame(index, offset, height, width))
+        self._inbox.send(wire.Frame(index, offset, height, width, surface.corrupt))
 
     def give_up(self, indices: tuple[int, ...]) -> None:
         """Frames that do not come out; said at once, for those behind them wait."""

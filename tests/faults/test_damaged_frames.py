@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +18,10 @@ from gpuflow.config import VideoOptions
 from gpuflow.errors import CorruptMedia
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.video import load_video_features
-from gpuflow.media import Blob, Features, Frames, VideoMetadata
+from gpuflow.media import Blob, Features, FrameChunk, Frames, VideoMetadata
 from gpuflow.presets.video import video_preset
 from gpuflow.transfer import Descriptor, Publisher, Reader
-from tests.flow.clips import decode_all, make_clip
+from tests.flow.clips import decode_all, make_clip, spoiled
 
 MP4 = MediaType("mp4", "video", "mov")
 WHOLE = make_clip("mjpeg", num_frames=10, pixel_format="yuvj420p")
@@ -36,6 +37,20 @@ def damaged(*numbers: int) -> bytes:
         packet = packets[number]
         assert packet.pos is not None
         out[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    return bytes(out)
+
+
+def concealed(codec: str) -> bytes:
+    """Two groups of pictures; in the first, bits of a few packets are turned, and FFmpeg conceals what it cannot decode."""
+    options = {"b_strategy": "0"} if codec == "mpeg4" else {}
+    clip = make_clip(codec, num_frames=48, gop=24, size=(320, 192), options=options)
+    out, rng = bytearray(clip), random.Random(6)
+    with av.open(io.BytesIO(clip), format="mov") as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for packet in packets[9:12]:
+        assert packet.pos is not None
+        for _ in range(4):
+            out[packet.pos + rng.randrange(packet.size // 3, packet.size)] ^= 1 << rng.randrange(8)
     return bytes(out)
 
 
@@ -116,3 +131,55 @@ def test_what_came_out_is_read_by_others_without_the_gaps(flow: SyncFlow) -> Non
         with reader.read(sent) as received:
             assert received.metadata == frames.metadata
             np.testing.assert_array_equal(received.numpy(), RIGHT[[2, 4]])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_whose_damage_was_concealed_are_given_and_named(codec: str, flow: SyncFlow) -> None:
+    clip = concealed(codec)
+    spoilt, expected = spoiled(clip), decode_all(clip)
+    assert 3 <= len(spoilt) <= 24
+    assert max(spoilt) < 24  # a keyframe ends it
+    with flow.load(clip, options=VideoOptions(num_frames=48)) as frames:
+        assert isinstance(frames, Frames)
+        assert frames.metadata.corrupt_indices == tuple(sorted(spoilt))
+        assert (frames.metadata.missing_indices, len(frames)) == ((), 48)
+        np.testing.assert_array_equal(frames.numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("options", [{}, {"size": (48, 80)}, {"preset": "llava-onevision"}])
+def test_strict_refuses_frames_whose_damage_was_concealed(codec: str, options: dict[str, Any], flow: SyncFlow) -> None:
+    clip = concealed(codec)
+    spoilt = spoiled(clip)
+    whole = tuple(sorted({*range(48)} - spoilt))
+    with flow.load(clip, options=VideoOptions(indices=whole[::4], strict=True, **options)) as media:
+        facts: Any = media.metadata
+        assert getattr(facts, "source", facts).corrupt_indices == ()
+    one = max(spoilt)
+    with pytest.raises(CorruptMedia, match=f"3 of 4 wanted frames were decoded; damaged: {one}"):
+        flow.load(clip, options=VideoOptions(indices=(*whole[-2:], one, 0), strict=True, **options))
+    assert flow.slab.statistics().leased_bytes == 0
+
+
+def test_features_name_the_frames_whose_damage_was_concealed(flow: SyncFlow) -> None:
+    clip = concealed("libx264")
+    last = max(spoiled(clip))
+    with flow.load(clip, options=VideoOptions(indices=(0, last, 30, 40), preset="llava-onevision")) as features:
+        facts: Any = features.metadata
+        assert (facts.source.corrupt_indices, facts.source.missing_indices) == ((last,), ())
+
+
+def test_chunks_name_theirs_and_strict_ends_them(flow: SyncFlow) -> None:
+    clip = concealed("libx264")
+    spoilt = spoiled(clip)
+    named: list[int] = []
+    for chunk in flow.frames(clip, chunk=10, options=VideoOptions(num_frames=48)):
+        with chunk:
+            assert isinstance(chunk.metadata, VideoMetadata)
+            assert set(chunk.metadata.corrupt_indices) <= set(chunk.metadata.frame_indices)
+            named += chunk.metadata.corrupt_indices
+    assert named == sorted(spoilt)
+    strict = flow.frames(clip, chunk=10, options=VideoOptions(num_frames=48, strict=True))
+    with pytest.raises(CorruptMedia, match="damaged"):
+        list(map(FrameChunk.release, strict))
+    assert flow.slab.statistics().leased_bytes == 0

@@ -77,7 +77,8 @@ def test_an_input_that_killed_a_worker_is_refused_at_once_and_others_are_not(sha
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(DecoderCrashed) as caught:
             future.result(60)
-        assert (caught.value.code, caught.value.http_status) == ("media_too_slow", 422)
+        assert (caught.value.code, caught.value.http_status) == ("media_unprocessable", 422)
+        assert caught.value.public_message == "The media could not be decoded."  # nothing was slow
         started = pool.counters.snapshot()["gpuflow_decode_jobs_total"]
         with pytest.raises(DecoderCrashed, match="not tried again"):
             decode(isolated, picture(1))
@@ -106,7 +107,7 @@ def test_a_job_that_hangs_ends_at_its_deadline_and_its_block_comes_back(shared: 
         with pytest.raises(DeadlineExceeded) as caught:
             decode(isolated, picture(1), seconds=0.3)
         assert time.monotonic() - began < 10.0
-        assert caught.value.code == "media_too_slow"
+        assert (caught.value.code, caught.value.public_message) == ("media_too_slow", "The media took too long.")
         assert not alive(victim)
         assert np.array_equal(decode(isolated, picture(2)), pixels_of(picture(2)))
         assert np.array_equal(decode(isolated, picture(1)), pixels_of(picture(1)))  # it had not had all of its time

@@ -142,6 +142,7 @@ TIMES = (0.0, 0.5)
         Opened(replace(INFO, fps=float("inf")), TIMES),
         Opened(replace(INFO, nominal_fps=float("nan")), TIMES),
         Opened(replace(INFO, nominal_fps=1e9), TIMES),
+        Opened(replace(INFO, nominal_fps=1e-9), TIMES),
         Opened(INFO, TIMES, (0, len(TIMES))),
         Opened(INFO, TIMES, (-1,)),
         Opened(INFO, TIMES, (1, 1)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 BITS = 16
@@ -88,6 +89,24 @@ def decode_all(data: bytes, container: str = "mp4") -> list[NDArray[np.uint8]]:
         assert stream is not None
         stream.codec_context.thread_count = 1
         return [np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in source.decode(stream)]
+
+
+def spoiled(data: bytes, container: str = "mp4") -> set[int]:
+    """Numbers of the frames that FFmpeg marks as corrupt, and of those behind one of them that is no B picture, up to a
+    keyframe."""
+    found: set[int] = set()
+    spreads = False
+    with av.open(io.BytesIO(data), format=FORMATS[container]) as source:
+        stream: Any = source.streams.best("video")
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(source.decode(stream)):
+            if frame.is_corrupt:
+                spreads = spreads or frame.pict_type != PictureType.B
+            elif frame.key_frame:
+                spreads = False
+            if spreads or frame.is_corrupt:
+                found.add(number)
+    return found
 
 
 def _colour_arguments(colour: tuple[int, int] | None) -> dict[str, int]:

@@ -68,6 +68,8 @@ class FromPackets:
 class _Shown:
     """``Surface``, converted as the reference is."""
 
+    corrupt = False
+
     def __init__(self, frame: Any, info: VideoInfo) -> None:
         self._frame = frame
         self._info = info
@@ -101,3 +103,6 @@ class Kept:
 
     def repeat(self, index: int) -> None:
         raise AssertionError("no picture was written to a place")
+
+    def mark_corrupt(self, index: int) -> None:
+        raise AssertionError("no picture is damaged")

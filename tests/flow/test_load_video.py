@@ -125,6 +125,7 @@ def check_against_decode_all(data: bytes, container: str, context: LoadContext) 
         with load_video(blob(data), kind_of(container), VideoOptions(indices=indices), context) as frames:
             assert frames.metadata.frame_indices == indices
             assert frames.metadata.num_frames == len(expected)
+            assert frames.metadata.corrupt_indices == ()
             for place, index in enumerate(indices):
                 np.testing.assert_array_equal(frames.numpy()[place], expected[index], err_msg=f"frame {index}")
 

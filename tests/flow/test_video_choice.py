@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from typing import Any
 
 import av
 import pytest
 
 from gpuflow import SyncFlow
+from gpuflow.codecs.base import MAX_NOMINAL_FPS, MIN_NOMINAL_FPS
 from gpuflow.config import Limits, VideoOptions
 from gpuflow.errors import InvalidOptions, LimitExceeded
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.video import load_video
 from gpuflow.media import Frames
+from gpuflow.samplers.table import SAMPLERS
+from gpuflow.sampling import choose_indices
 from tests.flow.clips import FORMATS, barcode, make_clip
 from tests.flow.test_load_video import CLIPS, blob, kind_of, open_source, remux
 
@@ -91,6 +95,47 @@ def test_a_sampler_goes_by_the_containers_rate(context: LoadContext) -> None:
         assert (facts.nominal_fps, facts.sampler) == (30.0, "vllm-qwen2-vl")
         assert facts.source_fps != 30.0
         assert facts.frame_indices == (0, 15, 30, 45)
+
+
+@pytest.mark.parametrize(("time_base", "step"), [(Fraction(1, 10), 100), (Fraction(1, 1000), 1), (Fraction(1, 500), 1)])
+def test_slow_and_fast_clips_have_their_rate(time_base: Fraction, step: int, context: LoadContext) -> None:
+    """A time lapse of a frame in ten seconds, and cameras of slow motion."""
+    times = [step * number for number in range(20)]
+    clip = make_clip(num_frames=20, bframes=0, times=times, time_base=time_base)
+    rate = float(1 / (time_base * step))
+    with choose(clip, context, num_frames=4) as frames:
+        assert frames.metadata.nominal_fps == rate
+        assert frames.metadata.source_fps == pytest.approx(rate)
+        told = frames.metadata.for_servers()
+        assert (told["fps"], told["duration"]) == (rate, pytest.approx(20 / rate))
+
+
+@pytest.mark.parametrize(("time_base", "step"), [(Fraction(1, 10), 1_010), (Fraction(1, 4000), 1)])
+def test_a_rate_beyond_its_bounds_is_none(time_base: Fraction, step: int, context: LoadContext) -> None:
+    clip = make_clip(num_frames=12, bframes=0, times=[step * number for number in range(12)], time_base=time_base)
+    with choose(clip, context, num_frames=4) as frames:
+        assert frames.metadata.nominal_fps == 0.0
+        assert frames.metadata.for_servers()["fps"] == frames.metadata.source_fps > 0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_sampler_breaks_at_the_ends_of_what_a_rate_may_be(name: str) -> None:
+    taken = 0
+    for fps in (MIN_NOMINAL_FPS, 0.1, MAX_NOMINAL_FPS):
+        for total in (1, 2, 60, 5_000):
+            pts = [number / fps for number in range(total)]
+            for wish in ({}, {"num_frames": 8}, {"fps": 2.0}, {"fps": 0.05}, {"fps": 240.0}):
+                try:
+                    options = VideoOptions(sampler=name, **wish)
+                    chosen = choose_indices(
+                        options, pts_seconds=pts, duration_seconds=total / fps, max_frames=20_000, fps=fps
+                    )
+                except (InvalidOptions, LimitExceeded):
+                    continue
+                taken += 1
+                assert 1 <= len(chosen) <= 5_001
+                assert 0 <= min(chosen) <= max(chosen) < total
+    assert taken >= 9
 
 
 def test_repeats_of_a_sampler_are_given_as_often_as_it_names_them(context: LoadContext) -> None:

@@ -76,6 +76,22 @@ def test_codecs_that_hide_their_references_have_no_reader() -> None:
     assert role_reader("av1", b"") is role_reader("av1", b"\x81\0\0\0") is None
 
 
+def test_the_packet_at_which_decoding_begins_is_never_left_out() -> None:
+    assert unneeded([FREE, FREE, HELD, FREE], {3}) == [1]
+    assert unneeded([FREE, FREE], {1}) == []
+    assert unneeded([FREE, HELD], ()) == [1]
+
+
+def test_a_keyframe_that_is_no_intra_picture_is_none_to_begin_at() -> None:
+    vops = [RestartPoints("mpeg4", b"").here(memoryview(b"\0\0\1\xb6" + bytes([kind << 6]))) for kind in range(4)]
+    assert vops == [True, False, False, False]
+    units = [bytes([0, 0, 0, 3, kind << 1, 1, 0x80]) for kind in (0, 1, 9, 16, 19, 21, 23, 24)]
+    pictures = [RestartPoints("hevc", HVCC).here(memoryview(unit)) for unit in units]
+    assert pictures == [False, False, False, True, True, True, True, False]
+    for codec in ("mpeg4", "hevc"):  # what cannot be told
+        assert RestartPoints(codec, HVCC).here(memoryview(b"\0\0\1\xb6"))
+
+
 ROLES = st.lists(st.builds(Role, st.integers(0, 3), st.booleans(), st.just(False)), max_size=14).map(
     lambda some: [HELD, *some]
 )

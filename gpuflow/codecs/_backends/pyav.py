@@ -26,6 +26,7 @@ _SWSCALE = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _HELD_BACK_PACKETS = 18  # H.264 and HEVC reorder 16 pictures at most
 _NO_PICTURE_PACKETS = 8  # keyframes to try before a stream counts as damaged
 _LIMITED, _FULL = 1, 2  # AVColorRange
+_B_PICTURE = 3  # AVPictureType
 
 
 def capability() -> Capability:
@@ -122,25 +123,44 @@ class PyAvVideoDecoder:
         """Feed a segment, give its wanted pictures to ``sink``; the numbers of those that came out."""
         from av.video.reformatter import VideoReformatter
 
-        reformatter = VideoReformatter()
+        reformatter, damage = VideoReformatter(), _Damage()
         found: set[int] = set()
         for number, frame in enumerate(_pictures(demuxed, segment, deadline)):
+            corrupt = damage.reaches(frame)
             index = segment.targets.get(number if segment.counted else frame.pts)
             if index is None or index in found:
                 continue
-            sink.put(index, _Picture(frame, info, reformatter))
+            sink.put(index, _Picture(frame, info, reformatter, corrupt))
             found.add(index)
             if len(found) == len(segment.targets):
                 break
         return found
 
 
+class _Damage:
+    """How far damage goes that libavcodec marks: it conceals what it cannot decode, and marks that picture alone.
+    Pictures after it on screen may refer to it, until a keyframe, and are not marked; to B pictures few do."""
+
+    def __init__(self) -> None:
+        self._spreads = False
+
+    def reaches(self, frame: Any) -> bool:
+        """Whether it reaches this picture; asked of all, as they come out."""
+        if frame.is_corrupt:
+            self._spreads = self._spreads or int(frame.pict_type) != _B_PICTURE
+            return True
+        if self._spreads and frame.key_frame:
+            self._spreads = False
+        return self._spreads
+
+
 class _Picture:
     """``Surface`` of a libavcodec frame."""
 
-    __slots__ = ("_frame", "_info", "_reformatter")
+    __slots__ = ("_frame", "_info", "_reformatter", "corrupt")
 
-    def __init__(self, frame: Any, info: VideoInfo, reformatter: Any) -> None:
+    def __init__(self, frame: Any, info: VideoInfo, reformatter: Any, corrupt: bool) -> None:
+        self.corrupt = corrupt
         self._frame = frame
         self._info = info
         self._reformatter = reformatter

@@ -18,7 +18,7 @@ from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.headers import RestartPoints
 from gpuflow.codecs.video.plan import DecodePlan, PacketRow, Segment
-from gpuflow.codecs.video.references import role_reader
+from gpuflow.codecs.video.references import length_bytes, may_begin, role_reader
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded
@@ -238,6 +238,8 @@ class _Packets(Sequence[Any]):
         if self._nal_bytes and not _begins_decoding(payload, self._nal_bytes):
             raise Uncertain("a packet is no keyframe, although the table says so")
         points = RestartPoints(self._codec, self._extradata)
+        if not may_begin(self._codec, memoryview(payload), length_bytes(self._codec, self._extradata)):
+            raise Uncertain("a packet is no intra picture, although the table calls it a keyframe")
         points.here(memoryview(payload))
         if not points.here(memoryview(b"")):  # one without headers of its own
             raise Uncertain("a keyframe brings other headers than the table has")

@@ -17,6 +17,7 @@ class PyNvSurface:
     """``Surface`` of an NVDEC frame: NV12 for 8 bits, P016 for more, two planes in device memory."""
 
     __slots__ = ("_convert", "_frame", "_info", "_stream")
+    corrupt = False  # unknown: PyNvVideoCodec does not hand on what NVDEC says of a picture
 
     def __init__(self, frame: Any, info: VideoInfo, convert: Convert, stream: Any) -> None:
         self._frame = frame

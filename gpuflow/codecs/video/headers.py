@@ -1,7 +1,8 @@
 """At which keyframes a decoder may begin that knows a stream's headers only as its container gives them. Pure.
 
 Parameter sets may come again within the packets and be others: a keyframe after those that does not repeat them is none
-to begin at. Sets that come between keyframes are not looked for.
+to begin at. Sets that come between keyframes are not looked for. Nor is one whose own bytes say that it is no intra
+picture, where a container's table is believed otherwise.
 
 Source: ITU-T H.264 7.4.1.2.1, ITU-T H.265 7.4.2.4.2; ISO/IEC 14496-15 for sets outside of packets.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpuflow.codecs.video.references import length_bytes, nal_headers
+from gpuflow.codecs.video.references import length_bytes, may_begin, nal_headers
 
 _KINDS = {"h264": frozenset({7, 8}), "hevc": frozenset({32, 33, 34})}
 _LAST_SLICE = {"h264": 5, "hevc": 31}
@@ -27,6 +28,8 @@ class RestartPoints:
 
     def here(self, payload: memoryview) -> bool:
         """Whether decoding may begin at this keyframe."""
+        if not may_begin(self._codec, payload, self._length):
+            return False
         if self._codec not in _KINDS:
             return True
         sets = list(self._sets(payload))

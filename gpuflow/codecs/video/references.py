@@ -34,7 +34,8 @@ _HEVC_BESIDE = frozenset({35, 38, 39, 40})
 _HEVC_SLICES = 32
 _RASL = (8, 9)
 _VOP_START = b"\0\0\1\xb6"
-_B_VOP = 2
+_I_VOP, _B_VOP = 0, 2
+_HEVC_INTRA = range(16, 24)  # pictures at which decoding may begin (IRAP)
 
 
 def role_reader(codec: str, extradata: bytes) -> Reader | None:
@@ -49,12 +50,24 @@ def role_reader(codec: str, extradata: bytes) -> Reader | None:
     return None
 
 
+def may_begin(codec: str, payload: memoryview, length: int) -> bool:
+    """Whether the bitstream allows what the container says, that decoding begins with this packet. Of codecs whose
+    packets libavformat parses to find keyframes it is not asked again. ``length``: of ``length_bytes``."""
+    if codec == "hevc":
+        return _hevc_may_begin(payload, length)
+    if codec == "mpeg4":
+        data = bytes(payload)
+        kind = data.find(_VOP_START) + len(_VOP_START)
+        return not len(_VOP_START) <= kind < len(data) or data[kind] >> 6 == _I_VOP
+    return True
+
+
 def unneeded(roles: Sequence[Role], wanted: Collection[int]) -> list[int]:
     """Places in ``roles``, a keyframe and what follows it, whose pictures are not ``wanted`` and that no wanted one
-    refers to, by however many others."""
+    refers to, by however many others. Never the first: decoding begins there, whatever its packet says of itself."""
     found = [place for place in _undecodable(roles) if place not in wanted]
     passed, highest = frozenset(found), -1  # layer of what is decoded later on
-    for place in range(len(roles) - 1, -1, -1):
+    for place in range(len(roles) - 1, 0, -1):
         layer, held, _ = roles[place]
         if place in passed:
             continue
@@ -131,6 +144,16 @@ def _hevc(payload: memoryview, length: int) -> Role:
         elif kind not in _HEVC_BESIDE:
             return _HELD
     return Role(layer, held, leading) if found else _HELD
+
+
+def _hevc_may_begin(payload: memoryview, length: int) -> bool:
+    for at, end in nal_headers(payload, length):
+        if end < at + 2:
+            return True
+        kind, above = payload[at] >> 1 & 63, (payload[at] & 1) << 5 | payload[at + 1] >> 3
+        if kind < _HEVC_SLICES and above == 0:
+            return kind in _HEVC_INTRA
+    return True
 
 
 def _mpeg4(payload: memoryview) -> Role:

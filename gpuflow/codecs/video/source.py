@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav, pyav_demux
-from gpuflow.codecs.base import MAX_NOMINAL_FPS, Deadline, MediaType, VideoInfo
+from gpuflow.codecs.base import MAX_NOMINAL_FPS, MIN_NOMINAL_FPS, Deadline, MediaType, VideoInfo
 from gpuflow.codecs.probe import container_claims
 from gpuflow.codecs.probe.claims import check_size
 from gpuflow.codecs.video.plan import DecodePlan, display_order, plan_by_count, plan_by_time
@@ -130,7 +130,7 @@ def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[f
 
 def _nominal_fps(demuxed: pyav_demux.Demuxed) -> float:
     """The claimed rate, if it is sane; else 0."""
-    return demuxed.claimed_rate if 1.0 <= demuxed.claimed_rate <= MAX_NOMINAL_FPS else 0.0
+    return demuxed.claimed_rate if MIN_NOMINAL_FPS <= demuxed.claimed_rate <= MAX_NOMINAL_FPS else 0.0
 
 
 def _seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int]) -> list[float]:
