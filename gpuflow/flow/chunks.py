@@ -105,6 +105,7 @@ class Chunks:
         self._next = 0  # to be delivered
         self._blocked = 0  # the block that could not be begun
         self._in_order = True
+        self._decoding = range(0)  # chunks: those after them may want the same frame, and are not begun for it
         self._since = time.perf_counter()
 
     @property
@@ -119,9 +120,10 @@ class Chunks:
             CorruptMedia: a frame did not come out, with ``strict``.
         """
         chosen = self._chosen = self._choose(clip)
-        expected = self._expected[self._next :] if self._in_order else self._expected[self._next : self._next + 1]
-        clip.plan(sorted(set[int]().union(*expected)))
-        if any(expected):
+        self._decoding = range(self._next, len(self._expected) if self._in_order else self._next + 1)
+        expected = set[int]().union(*(self._expected[number] for number in self._decoding))
+        clip.plan(sorted(expected))
+        if expected:
             clip.decode_in_order(self, chosen.on_gpu)
 
     def require_some(self) -> None:
@@ -219,7 +221,7 @@ class Chunks:
 
     def _chunks_of(self, index: int) -> list[int]:
         with self._lock:
-            return [number for number, expected in enumerate(self._expected) if index in expected]
+            return [number for number in self._decoding if index in self._expected[number]]
 
     def _block(self, number: int) -> _Block:
         if (block := self._blocks.get(number)) is not None:

@@ -149,6 +149,19 @@ def test_never_more_chunks_than_so_many_ahead_are_in_memory(gop: int, isolation:
         wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
+def test_a_frame_that_is_wanted_again_and_again_begins_no_chunks_ahead() -> None:
+    indices = (5, *range(1, 20), *(0, 5) * 10)
+    with SyncFlow(device="cpu", slab_bytes="128MiB", limits={"deadline_seconds": 10.0}) as flow:
+        seen: list[int] = []
+        for part in flow.frames(CLIP, chunk=1, ahead=1, options=VideoOptions(indices=indices)):
+            with part:
+                seen += [barcode(frame) for frame in part.numpy()]
+                assert flow.slab.statistics().live_leases <= 2
+        assert tuple(seen) == indices
+        assert flow.slab.statistics().peak_leased_bytes <= 2 * _rounded(FRAME_BYTES)
+        wait_until(lambda: flow.slab.statistics().live_leases == 0)
+
+
 def _rounded(nbytes: int) -> int:
     return -(-nbytes // 65_536) * 65_536
 
