@@ -282,7 +282,8 @@ class Chunks:
     def _give_way(self) -> None:
         """Leave the decoder to those who wait for it: one of them may hold the permit that this thread waits for."""
         self._context.deadline.check()
-        if self._context.decoding.contended:
+        on_gpu = self._of_clip().on_gpu
+        if self._context.decoding.contended or (on_gpu is not None and on_gpu.contended):
             raise GaveWay
 
     def _placed(self, number: int, index: int, block: _Block) -> None:

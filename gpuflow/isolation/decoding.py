@@ -140,7 +140,7 @@ class InProcess:
 
     @property
     def contended(self) -> bool:
-        """Never: an open clip keeps nobody waiting."""
+        """Never: an open clip keeps nobody waiting; what decodes it may (see ``VideoDecoder``)."""
         return False
 
     @contextmanager

@@ -5,8 +5,9 @@ That NVDEC decodes what it is given, and how fast, only a machine with a GPU can
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -20,9 +21,11 @@ from gpuflow.codecs._backends.pynv_simple import SimpleVideoDecoder
 from gpuflow.codecs._backends.pynvvideocodec import NvdecVideoDecoder
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.source import PacketSource
-from gpuflow.config import Limits, NvdecPolicy
+from gpuflow.config import Limits, NvdecPolicy, VideoOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeadlineExceeded, InvalidOptions, UnsupportedFormat
+from gpuflow.flow import chunks
 from gpuflow.flow.context import Deadline
+from gpuflow.flow.sync import SyncFlow
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.edge_clips import EDGES
 from tests.flow.elementary import Kept
@@ -220,6 +223,34 @@ def test_loads_that_are_cancelled_leave_no_session_and_no_waiter_wiring_only(nvd
                 one.result()
     assert (nvdec.open, decoder.pool.num_busy, decoder.pool.num_idle) == (0, 0, 0)
     check(load(decoder, source, [7]), decode_all(data), [7])
+
+
+def _at_once(*arguments: Any, stream: Any, **more: Any) -> None:
+    """The kernel, for memory of the host, of which nobody waits for a stream."""
+    convert(*arguments, stream=stream, **more)
+    stream.synchronize()
+
+
+@pytest.mark.parametrize("make", [NvdecVideoDecoder, SimpleVideoDecoder])
+def test_a_stream_that_waits_for_its_consumer_gives_its_session_to_others_wiring_only(
+    make: Callable[..., NvdecVideoDecoder | SimpleVideoDecoder], nvdec: NvdecWiringOnly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(gop=250)
+    expected, indices = decode_all(clip), tuple(range(60))
+    decoder = make(0, _at_once, sessions=1)
+    monkeypatch.setattr(chunks, "choose_decoder", lambda clip, context: (decoder, None))
+    options = VideoOptions(indices=indices)
+    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, limits={"deadline_seconds": 20.0}) as flow:
+        paused = flow.frames(clip, chunk=4, ahead=1, options=options)
+        shown: dict[int, Any] = {}
+        order: list[int] = []
+        for part in itertools.chain(itertools.islice(paused, 1), flow.frames(clip, chunk=4, options=options), paused):
+            with part:
+                order += part.metadata.frame_indices
+                shown |= dict(zip(part.metadata.frame_indices, part.numpy().copy(), strict=True))
+                check(shown, expected, sorted(set(order)))
+        assert order == [*indices[:4], *indices, *indices[4:]]
+        assert decoder.pool.num_busy == 0
 
 
 def test_a_session_takes_clips_of_other_sizes_but_never_of_another_kind_wiring_only(nvdec: NvdecWiringOnly) -> None:

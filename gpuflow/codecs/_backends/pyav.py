@@ -107,6 +107,7 @@ class PyAvVideoDecoder:
     device: Literal["cpu"] = "cpu"
     lanes = None
     restart_packets = 0
+    contended = False
 
     def capability(self) -> Capability:
         """Whether PyAV loads."""
