@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -20,6 +20,7 @@ from gpuflow.codecs._backends import pynv_caps
 from gpuflow.codecs._backends.pynv_simple import SimpleVideoDecoder
 from gpuflow.codecs._backends.pynvvideocodec import NvdecVideoDecoder
 from gpuflow.codecs.video.decode import decode_frames
+from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.config import Limits, NvdecPolicy, VideoOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeadlineExceeded, InvalidOptions, UnsupportedFormat
@@ -223,6 +224,48 @@ def test_loads_that_are_cancelled_leave_no_session_and_no_waiter_wiring_only(nvd
                 one.result()
     assert (nvdec.open, decoder.pool.num_busy, decoder.pool.num_idle) == (0, 0, 0)
     check(load(decoder, source, [7]), decode_all(data), [7])
+
+
+class _Ordered(Kept):
+    """``OrderedSink`` with room for everything."""
+
+    def give_up(self, indices: Collection[int]) -> None:
+        raise AssertionError(f"{sorted(indices)} did not come out")
+
+    def make_room(self, indices: Collection[int]) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("make", "indices", "segments"),
+    [
+        (NvdecVideoDecoder, (8, 10, 55), 2),
+        (NvdecVideoDecoder, tuple(range(60)), 1),
+        (NvdecVideoDecoder, tuple(range(0, 60, 10)), 6),
+        (SimpleVideoDecoder, tuple(range(0, 60, 10)), 1),
+    ],
+)
+def test_in_order_too_a_decoder_is_given_as_few_segments_as_it_wants_wiring_only(
+    make: type[NvdecVideoDecoder] | type[SimpleVideoDecoder],
+    indices: tuple[int, ...],
+    segments: int,
+    nvdec: NvdecWiringOnly,
+    threads: ThreadPoolExecutor,
+) -> None:
+    given, waited = [], []
+
+    class Watched(make):  # type: ignore[misc, valid-type]
+        def decode(self, stream: Any, info: Any, segment: Any, *rest: Any) -> Any:
+            given.append(segment)
+            return super().decode(stream, info, segment, *rest)
+
+    clip = make_clip(gop=10, bframes=0)
+    source, decoder = open_source(clip), Watched(0, convert, sessions=2)
+    nvdec.before = lambda session, pts: waited.append(decoder.contended)
+    kept, plan = _Ordered(source.info), source.plan(indices, limits=Limits())
+    decode_in_order(source.demuxed, source.info, plan, kept, decoder=decoder, deadline=Deadline(60.0), pool=threads)
+    check(kept.frames, decode_all(clip), indices)
+    assert (len(given), any(waited)) == (segments, False)
 
 
 def _at_once(*arguments: Any, stream: Any, **more: Any) -> None:

@@ -55,7 +55,7 @@ def decode_in_order(
         DeadlineExceeded: the time is over.
     """
     decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, max_packets)
-    segments = _by_display(plan)
+    segments = _by_display(plan.joined(decoder.restart_packets))
     expect: Any = getattr(stream, "expect", None)
     if expect is not None:
         expect(segments)
@@ -105,7 +105,10 @@ class _Ordered(Generic[_Stream]):
 
     def _start(self, waiting: deque[Segment]) -> None:
         """Begin what fits. A single segment stays on this thread: nothing would run beside it."""
+        lanes = self.decoder.lanes
         while self.pool is not None and waiting and (self.running or len(waiting) > 1):
+            if lanes is not None and len(self.running) >= lanes:
+                return
             if not self._ready(waiting[0]) or not self.sink.make_room(waiting[0].targets.values()):
                 return
             segment = waiting.popleft()
