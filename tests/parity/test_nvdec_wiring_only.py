@@ -246,7 +246,7 @@ class _Ordered(Kept):
     ],
 )
 def test_in_order_too_a_decoder_is_given_as_few_segments_as_it_wants_wiring_only(
-    make: type[NvdecVideoDecoder] | type[SimpleVideoDecoder],
+    make: type[NvdecVideoDecoder | SimpleVideoDecoder],
     indices: tuple[int, ...],
     segments: int,
     nvdec: NvdecWiringOnly,
