@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpuflow.codecs._backends.pyav_growing import Uncertain
 from gpuflow.codecs.base import Surface
+from gpuflow.codecs.video.arrival import Uncertain
 from gpuflow.config import VideoOptions
 from gpuflow.errors import CorruptMedia, GpuflowError, InvalidOptions, LimitExceeded, SlabExhausted
 from gpuflow.flow.clip_inputs import ClipInput
@@ -188,21 +188,18 @@ class Chunks:
         raise AssertionError("frames go through slots")
 
     def _choose(self, clip: Clip) -> Chosen:
-        """What is wanted of an opened clip; of one that is opened again, the same."""
+        """What is wanted of an opened clip; of one that is opened again, the same. What its header said wrongly is chosen
+        again, unless a chunk was delivered already."""
         if self._chosen is not None:
-            if list(clip.pts_seconds) != list(self._chosen.clip.pts_seconds):
+            same_frames = list(clip.pts_seconds) == list(self._chosen.clip.pts_seconds)
+            if same_frames and tuple(self._indices(clip)) == self._chosen.indices:
+                return replace(self._chosen, clip=clip)
+            if not same_frames or self._next:
                 raise CorruptMedia("the frames are others than the header said that came first")
-            return replace(self._chosen, clip=clip)
+            self.close()
         options, limits = self._options, self._context.limits
         with self._context.stage("probe"):
-            indices = choose_indices(
-                options,
-                pts_seconds=clip.pts_seconds,
-                duration_seconds=clip.info.duration_seconds,
-                max_frames=limits.max_video_frames,
-                fps=clip.info.nominal_fps or clip.info.fps,
-                key_indices=clip.key_indices,
-            )
+            indices = self._indices(clip)
             check_resize(clip.info.displayed_size, target_size(clip.info, options), limits)
             refused = refuse_dali(options, "DALI gives no chunks", self._context)
             on_gpu, fallback = choose_decoder(clip, self._context)
@@ -213,6 +210,16 @@ class Chunks:
         self._lost = [set() for _ in self._parts]
         self._since = time.perf_counter()
         return chosen
+
+    def _indices(self, clip: Clip) -> list[int]:
+        return choose_indices(
+            self._options,
+            pts_seconds=clip.pts_seconds,
+            duration_seconds=clip.info.duration_seconds,
+            max_frames=self._context.limits.max_video_frames,
+            fps=clip.info.nominal_fps or clip.info.fps,
+            key_indices=clip.key_indices,
+        )
 
     def _of_clip(self) -> Chosen:
         if self._chosen is None:

@@ -280,6 +280,10 @@ EDGES: dict[str, tuple[Callable[[], bytes], str]] = {
         "mpegts",
     ),
     "hevc fields": (lambda: make_clip("libx265", options={"x265-params": f"{X265_QUIET}:interlace=tff"}), "mp4"),
+    "h264 intra refresh": (
+        lambda: make_clip(num_frames=100, bframes=0, options={"x264-params": "intra-refresh=1:keyint=20"}),
+        "mp4",
+    ),
     "h264 headers in band": (lambda: make_clip(options=X264 | {"x264-params": "repeat-headers=1"}), "mp4"),
     "vp9 superframes": (lambda: make_clip("libvpx-vp9", 90, gop=60, container="webm", options=LAGGED), "webm"),
     "vp9 superframes mp4": (lambda: make_clip("libvpx-vp9", 90, gop=60, options=LAGGED), "mp4"),

@@ -187,8 +187,8 @@ def test_a_clip_that_is_opened_by_its_header_is_the_one_that_all_of_it_gives(nam
     assert [bytes(packet) for packet in source.demuxed.packets] == [bytes(packet) for packet in whole.demuxed.packets]
     indices = range(0, len(whole.pts_seconds), 7)
     wanted = whole.plan(indices, limits=Limits()).segments
-    prepare: Callable[[Any], Any] = getattr(source.demuxed, "prepared")  # noqa: B009
-    assert tuple(map(prepare, source.plan(indices, limits=Limits()).segments)) == wanted
+    assert source.demuxed.arrival is not None
+    assert tuple(map(source.demuxed.arrival.prepared, source.plan(indices, limits=Limits()).segments)) == wanted
 
 
 def test_an_edit_list_is_known_from_the_header() -> None:

@@ -95,10 +95,10 @@ class PacketSource:
             plan = plan_by_count(len(self.demuxed.packets), indices)
         else:
             plan = plan_by_time(self.demuxed.rows, self._order, indices)
-            packets = self.demuxed.packets
             # of a file that is still coming, segments are thinned when their packets are here
             read = role_reader(self.demuxed.codec, self.demuxed.extradata or b"")
-            if read is not None and isinstance(packets, tuple):
+            if read is not None and self.demuxed.arrival is None:
+                packets = self.demuxed.packets
                 plan = plan.thinned(self.demuxed.rows, lambda position: read(memoryview(packets[position])))
         if plan.num_packets > limits.max_decoded_frames:
             raise LimitExceeded(
