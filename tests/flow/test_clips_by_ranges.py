@@ -12,9 +12,9 @@ from gpuflow.errors import FetchFailed
 from gpuflow.flow.flow import Flow
 from gpuflow.media import FrameChunk
 from tests.flow.clips import make_clip
+from tests.flow.coming import ALL, CLIP, PICTURES, check, faststart, take
 from tests.flow.range_server import range_of, serves
 from tests.flow.raw_server import OPEN, Server, serving
-from tests.flow.test_progressive import ALL, CLIP, PICTURES, check, faststart, take
 from tests.tally import Tally
 
 RANGES = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=4_096)
