@@ -12,11 +12,13 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.video.progressive import open_growing
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.config import Limits, VideoOptions
+from gpuflow.errors import CorruptMedia
 from gpuflow.flow.context import Deadline
 from gpuflow.flow.flow import Flow
 from gpuflow.media import FrameChunk, Frames
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.coming import ALL, CLIP, HEAD, PICTURES, check, faststart, stops_at, take
+from tests.flow.edge_clips import moov_first
 from tests.flow.raw_server import LOOPBACK, serving
 from tests.flow.test_load_video import CLIPS
 
@@ -201,12 +203,18 @@ def test_decode_workers_are_given_all_of_it() -> None:
     asyncio.run(run())
 
 
-def test_a_keyframe_that_is_none_is_found_out_and_all_of_it_decides() -> None:
+def _lying(codec: str) -> bytes:
     """The sample table calls the 35th picture one at which decoding may begin, in place of the 31st."""
-    at = CLIP.find(b"stss")
-    entries = [int.from_bytes(CLIP[at + 12 + 4 * place : at + 16 + 4 * place], "big") for place in range(4)]
+    clip = CLIP if codec == "libx264" else moov_first(make_clip(codec, 120))
+    at = clip.find(b"stss")
+    entries = [int.from_bytes(clip[at + 12 + 4 * place : at + 16 + 4 * place], "big") for place in range(4)]
     assert entries == [1, 31, 61, 91]
-    lying = CLIP[: at + 16] + (35).to_bytes(4, "big") + CLIP[at + 20 :]
+    return clip[: at + 16] + (35).to_bytes(4, "big") + clip[at + 20 :]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "libsvtav1"])
+def test_a_keyframe_that_is_none_is_found_out_and_all_of_it_decides(codec: str) -> None:
+    lying = _lying(codec)
     expected = decode_all(lying)
 
     async def run() -> None:
@@ -226,3 +234,24 @@ def test_a_keyframe_that_is_none_is_found_out_and_all_of_it_decides() -> None:
                 part.release()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_keyframes_that_are_none_are_not_chosen_once_that_is_known(codec: str) -> None:
+    lying, go_on = _lying(codec), asyncio.Event()
+    go_on.set()
+
+    async def run(chunk: int) -> tuple[int, ...]:
+        shown: tuple[int, ...] = ()
+        async with (
+            serving(stops_at(lying, len(lying), go_on)) as server,
+            Flow(device="cpu", slab_bytes="64MiB", fetch=LOOPBACK) as flow,
+        ):
+            async for part in flow.frames(server.url, chunk=chunk, options=VideoOptions(keyframes=True)):
+                with part:
+                    shown += part.metadata.frame_indices
+        return shown
+
+    assert asyncio.run(run(4)) == (0, 30, 60, 90)
+    with pytest.raises(CorruptMedia, match="the frames are others than the header said"):
+        asyncio.run(run(1))
