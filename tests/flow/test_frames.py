@@ -328,6 +328,34 @@ def test_what_is_no_clip_or_no_option_of_one_is_refused(flow: SyncFlow) -> None:
         next(flow.frames(CLIP, options=VideoOptions(preset="qwen2.5-vl")))
 
 
+def test_two_threads_that_take_at_once_lose_nothing_and_the_second_is_told(flow: SyncFlow) -> None:
+    chunks = flow.frames(CLIP, chunk=1, options=VideoOptions(indices=tuple(range(60))))
+    taken, refused = list[int](), threading.Event()
+
+    def take() -> None:
+        while not refused.is_set():
+            try:
+                part = next(chunks, None)
+            except ValueError:
+                refused.set()
+            else:
+                if part is None:
+                    return
+                with part:
+                    taken.extend(part.metadata.frame_indices)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30.0)
+    assert refused.is_set()
+    for part in chunks:
+        with part:
+            taken.extend(part.metadata.frame_indices)
+    assert sorted(taken) == list(range(60))
+
+
 def test_blocks_that_the_consumer_keeps_exhaust_the_slab_by_the_deadline() -> None:
     with SyncFlow(device="cpu", slab_bytes="1MiB") as flow:
         held: list[FrameChunk] = []
