@@ -154,10 +154,10 @@ def moov_first(data: bytes) -> bytes:
     return data[:at] + bytes(header) + media
 
 
-def two_videos(container: str = "matroska", *, default: int | None = None) -> bytes:
-    """A short preview of another size, then the film; one of them is the ``default``, or neither is."""
+def two_videos(preview: bytes, film: bytes, container: str = "matroska", *, default: int | None = None) -> bytes:
+    """A short clip, then another of another size; one of them is the ``default``, or neither is."""
     buffer = io.BytesIO()
-    small, large = packets_of(make_clip(num_frames=8, size=(64, 48))), packets_of(make_clip())
+    small, large = packets_of(preview), packets_of(film)
     with av.open(buffer, "w", format=container) as output:
         copies: list[Any] = [output.add_stream_from_template(part[0].stream) for part in (small, large)]
         for number, copied in enumerate(copies):

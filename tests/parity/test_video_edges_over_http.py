@@ -19,7 +19,12 @@ from tests.flow.range_server import serves
 from tests.flow.raw_server import LOOPBACK, OPEN, serving
 
 RANGES = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=4_096)
-MOVIES = [name for name, (_, container) in EDGES.items() if container in ("mp4", "mov")]
+PIXELS = ("4:2:2", "4:4:4", "10 bit", "odd size")  # what packets hold is all the same to how they come
+MOVIES = [
+    name
+    for name, (_, container) in EDGES.items()
+    if container in ("mp4", "mov") and not any(pixels in name for pixels in PIXELS)
+]
 OTHERS = ["vp9 superframes", "mpegts: clock runs over", "raw h264"]  # of which no header tells enough
 HEADER_LIES = {"h264 intra refresh"}  # its table calls pictures keyframes that are right only some pictures later
 OPTIONS = {
