@@ -5,9 +5,8 @@ That NVDEC decodes what it is given, and how fast, only a machine with a GPU can
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -20,13 +19,10 @@ from gpuflow.codecs._backends import pynv_caps
 from gpuflow.codecs._backends.pynv_simple import SimpleVideoDecoder
 from gpuflow.codecs._backends.pynvvideocodec import NvdecVideoDecoder
 from gpuflow.codecs.video.decode import decode_frames
-from gpuflow.codecs.video.ordered import decode_in_order
 from gpuflow.codecs.video.source import PacketSource
-from gpuflow.config import Limits, NvdecPolicy, VideoOptions
+from gpuflow.config import Limits, NvdecPolicy
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeadlineExceeded, InvalidOptions, UnsupportedFormat
-from gpuflow.flow import chunks
 from gpuflow.flow.context import Deadline
-from gpuflow.flow.sync import SyncFlow
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.edge_clips import EDGES
 from tests.flow.elementary import Kept
@@ -224,76 +220,6 @@ def test_loads_that_are_cancelled_leave_no_session_and_no_waiter_wiring_only(nvd
                 one.result()
     assert (nvdec.open, decoder.pool.num_busy, decoder.pool.num_idle) == (0, 0, 0)
     check(load(decoder, source, [7]), decode_all(data), [7])
-
-
-class _Ordered(Kept):
-    """``OrderedSink`` with room for everything."""
-
-    def give_up(self, indices: Collection[int]) -> None:
-        raise AssertionError(f"{sorted(indices)} did not come out")
-
-    def make_room(self, indices: Collection[int]) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("make", "indices", "segments"),
-    [
-        (NvdecVideoDecoder, (8, 10, 55), 2),
-        (NvdecVideoDecoder, tuple(range(60)), 1),
-        (NvdecVideoDecoder, tuple(range(0, 60, 10)), 6),
-        (SimpleVideoDecoder, tuple(range(0, 60, 10)), 1),
-    ],
-)
-def test_in_order_too_a_decoder_is_given_as_few_segments_as_it_wants_wiring_only(
-    make: type[NvdecVideoDecoder | SimpleVideoDecoder],
-    indices: tuple[int, ...],
-    segments: int,
-    nvdec: NvdecWiringOnly,
-    threads: ThreadPoolExecutor,
-) -> None:
-    given, waited = [], []
-
-    class Watched(make):  # type: ignore[misc, valid-type]
-        def decode(self, stream: Any, info: Any, segment: Any, *rest: Any) -> Any:
-            given.append(segment)
-            return super().decode(stream, info, segment, *rest)
-
-    clip = make_clip(gop=10, bframes=0)
-    source, decoder = open_source(clip), Watched(0, convert, sessions=2)
-    nvdec.before = lambda session, pts: waited.append(decoder.contended)
-    kept, plan = _Ordered(source.info), source.plan(indices, limits=Limits())
-    decode_in_order(source.demuxed, source.info, plan, kept, decoder=decoder, deadline=Deadline(60.0), pool=threads)
-    check(kept.frames, decode_all(clip), indices)
-    assert (len(given), any(waited)) == (segments, False)
-
-
-def _at_once(*arguments: Any, stream: Any, **more: Any) -> None:
-    """The kernel, for memory of the host, of which nobody waits for a stream."""
-    convert(*arguments, stream=stream, **more)
-    stream.synchronize()
-
-
-@pytest.mark.parametrize("make", [NvdecVideoDecoder, SimpleVideoDecoder])
-def test_a_stream_that_waits_for_its_consumer_gives_its_session_to_others_wiring_only(
-    make: Callable[..., NvdecVideoDecoder | SimpleVideoDecoder], nvdec: NvdecWiringOnly, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = make_clip(gop=250)
-    expected, indices = decode_all(clip), tuple(range(60))
-    decoder = make(0, _at_once, sessions=1)
-    monkeypatch.setattr(chunks, "choose_decoder", lambda clip, context: (decoder, None))
-    options = VideoOptions(indices=indices)
-    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, limits={"deadline_seconds": 20.0}) as flow:
-        paused = flow.frames(clip, chunk=4, ahead=1, options=options)
-        shown: dict[int, Any] = {}
-        order: list[int] = []
-        for part in itertools.chain(itertools.islice(paused, 1), flow.frames(clip, chunk=4, options=options), paused):
-            with part:
-                order += part.metadata.frame_indices
-                shown |= dict(zip(part.metadata.frame_indices, part.numpy().copy(), strict=True))
-                check(shown, expected, sorted(set(order)))
-        assert order == [*indices[:4], *indices, *indices[4:]]
-        assert decoder.pool.num_busy == 0
 
 
 def test_a_session_takes_clips_of_other_sizes_but_never_of_another_kind_wiring_only(nvdec: NvdecWiringOnly) -> None:
