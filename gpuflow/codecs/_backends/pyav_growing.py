@@ -166,7 +166,8 @@ class _Packets(Sequence[Any]):
         if self._is_key is not None and not self._is_key(memoryview(payload)):
             raise Uncertain("a packet is no keyframe, although the table says so")
         points = RestartPoints(self._opened.codec, self._opened.extradata)
-        points.here(memoryview(payload))
+        if not points.here(memoryview(payload)):
+            raise Uncertain("decoding cannot begin at a packet that the table calls a keyframe")
         if not points.here(memoryview(b"")):  # one without headers of its own
             raise Uncertain("a keyframe brings other headers than the table has")
 
