@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpuflow.codecs._backends.pyav_growing import Uncertain
 from gpuflow.codecs.base import Surface
+from gpuflow.codecs.video.arrival import Uncertain
 from gpuflow.config import VideoOptions
 from gpuflow.errors import CorruptMedia, GpuflowError, InvalidOptions, LimitExceeded, SlabExhausted
 from gpuflow.flow.clip_inputs import ClipInput
@@ -105,6 +105,7 @@ class Chunks:
         self._next = 0  # to be delivered
         self._blocked = 0  # the block that could not be begun
         self._in_order = True
+        self._decoding = range(0)  # chunks: those after them may want the same frame, and are not begun for it
         self._since = time.perf_counter()
 
     @property
@@ -119,9 +120,10 @@ class Chunks:
             CorruptMedia: a frame did not come out, with ``strict``.
         """
         chosen = self._chosen = self._choose(clip)
-        expected = self._expected[self._next :] if self._in_order else self._expected[self._next : self._next + 1]
-        clip.plan(sorted(set[int]().union(*expected)))
-        if any(expected):
+        self._decoding = range(self._next, len(self._expected) if self._in_order else self._next + 1)
+        expected = set[int]().union(*(self._expected[number] for number in self._decoding))
+        clip.plan(sorted(expected))
+        if expected:
             clip.decode_in_order(self, chosen.on_gpu)
 
     def require_some(self) -> None:
@@ -195,21 +197,18 @@ class Chunks:
         raise AssertionError("frames go through slots")
 
     def _choose(self, clip: Clip) -> Chosen:
-        """What is wanted of an opened clip; of one that is opened again, the same."""
+        """What is wanted of an opened clip; of one that is opened again, the same. What its header said wrongly is chosen
+        again, unless a chunk was delivered already."""
         if self._chosen is not None:
-            if list(clip.pts_seconds) != list(self._chosen.clip.pts_seconds):
+            same_frames = list(clip.pts_seconds) == list(self._chosen.clip.pts_seconds)
+            if same_frames and tuple(self._indices(clip)) == self._chosen.indices:
+                return replace(self._chosen, clip=clip)
+            if not same_frames or self._next:
                 raise CorruptMedia("the frames are others than the header said that came first")
-            return replace(self._chosen, clip=clip)
+            self.close()
         options, limits = self._options, self._context.limits
         with self._context.stage("probe"):
-            indices = choose_indices(
-                options,
-                pts_seconds=clip.pts_seconds,
-                duration_seconds=clip.info.duration_seconds,
-                max_frames=limits.max_video_frames,
-                fps=clip.info.nominal_fps or clip.info.fps,
-                key_indices=clip.key_indices,
-            )
+            indices = self._indices(clip)
             check_resize(clip.info.displayed_size, target_size(clip.info, options), limits)
             refused = refuse_dali(options, "DALI gives no chunks", self._context)
             on_gpu, fallback = choose_decoder(clip, self._context)
@@ -221,6 +220,16 @@ class Chunks:
         self._since = time.perf_counter()
         return chosen
 
+    def _indices(self, clip: Clip) -> list[int]:
+        return choose_indices(
+            self._options,
+            pts_seconds=clip.pts_seconds,
+            duration_seconds=clip.info.duration_seconds,
+            max_frames=self._context.limits.max_video_frames,
+            fps=clip.info.nominal_fps or clip.info.fps,
+            key_indices=clip.key_indices,
+        )
+
     def _of_clip(self) -> Chosen:
         if self._chosen is None:
             raise ValueError("the clip is not open")
@@ -228,7 +237,7 @@ class Chunks:
 
     def _chunks_of(self, index: int) -> list[int]:
         with self._lock:
-            return [number for number, expected in enumerate(self._expected) if index in expected]
+            return [number for number in self._decoding if index in self._expected[number]]
 
     def _block(self, number: int) -> _Block:
         if (block := self._blocks.get(number)) is not None:
@@ -289,7 +298,8 @@ class Chunks:
     def _give_way(self) -> None:
         """Leave the decoder to those who wait for it: one of them may hold the permit that this thread waits for."""
         self._context.deadline.check()
-        if self._context.decoding.contended:
+        on_gpu = self._of_clip().on_gpu
+        if self._context.decoding.contended or (on_gpu is not None and on_gpu.contended):
             raise GaveWay
 
     def _placed(self, number: int, index: int, block: _Block) -> None:

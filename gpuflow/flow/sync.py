@@ -104,7 +104,8 @@ class SyncFlow:
         limits: Mapping[str, Any] | None = None,
         ahead: int = 2,
     ) -> Iterator[FrameChunk]:
-        """``Flow.frames``, as a blocking generator."""
+        """``Flow.frames``, as a blocking generator. Chunks may be used on any threads, but only one thread at a time may
+        take the next: ``ValueError`` where two do, as of any generator."""
         chunks: Any = self.flow.frames(source, chunk=chunk, options=options, limits=limits, ahead=ahead)
         return self._drained(chunks)
 

@@ -144,7 +144,7 @@ class InProcess:
 
     @property
     def contended(self) -> bool:
-        """Never: an open clip keeps nobody waiting."""
+        """Never: an open clip keeps nobody waiting; what decodes it may (see ``VideoDecoder``)."""
         return False
 
     @contextmanager
@@ -219,5 +219,5 @@ class _InProcessClip:
         demuxed, info = self._source.demuxed, self._source.info
         decode_in_order(
             demuxed, info, self._plan, sink, decoder=decoder or cpu_decoder, deadline=self._deadline, pool=self._pool,
-            max_packets=self._limits.max_decoded_frames,
+            max_packets=self._limits.max_decoded_frames, arrival=demuxed.arrival,
         )  # fmt: skip

@@ -153,7 +153,7 @@ def test_limits_and_damage_are_the_workers_errors_here(pool: tuple[DecoderPool, 
 def test_headers_that_make_packets_far_larger_than_the_file_are_refused() -> None:
     demuxed = open_source(make_clip("mpeg4", num_frames=4, gop=1)).demuxed
     assert len(list(demuxed.payloads(0, 3))) == 4
-    room = max_payload_bytes(len(demuxed.data), 1)
+    room = max_payload_bytes(demuxed.file_bytes, 1)
     assert list(replace(demuxed, extradata=bytes(room // 2)).payloads(0, 0))
     with pytest.raises(LimitExceeded, match="far more bytes"):
         list(replace(demuxed, extradata=bytes(room)).payloads(0, 0))

@@ -154,10 +154,10 @@ def moov_first(data: bytes) -> bytes:
     return data[:at] + bytes(header) + media
 
 
-def two_videos(container: str = "matroska", *, default: int | None = None) -> bytes:
-    """A short preview of another size, then the film; one of them is the ``default``, or neither is."""
+def two_videos(preview: bytes, film: bytes, container: str = "matroska", *, default: int | None = None) -> bytes:
+    """A short clip, then another of another size; one of them is the ``default``, or neither is."""
     buffer = io.BytesIO()
-    small, large = packets_of(make_clip(num_frames=8, size=(64, 48))), packets_of(make_clip())
+    small, large = packets_of(preview), packets_of(film)
     with av.open(buffer, "w", format=container) as output:
         copies: list[Any] = [output.add_stream_from_template(part[0].stream) for part in (small, large)]
         for number, copied in enumerate(copies):
@@ -280,6 +280,10 @@ EDGES: dict[str, tuple[Callable[[], bytes], str]] = {
         "mpegts",
     ),
     "hevc fields": (lambda: make_clip("libx265", options={"x265-params": f"{X265_QUIET}:interlace=tff"}), "mp4"),
+    "h264 intra refresh": (
+        lambda: make_clip(num_frames=100, bframes=0, options={"x264-params": "intra-refresh=1:keyint=20"}),
+        "mp4",
+    ),
     "h264 headers in band": (lambda: make_clip(options=X264 | {"x264-params": "repeat-headers=1"}), "mp4"),
     "vp9 superframes": (lambda: make_clip("libvpx-vp9", 90, gop=60, container="webm", options=LAGGED), "webm"),
     "vp9 superframes mp4": (lambda: make_clip("libvpx-vp9", 90, gop=60, options=LAGGED), "mp4"),

@@ -24,6 +24,7 @@ class FromPackets:
     device: Literal["cpu"] = "cpu"
     lanes = None
     restart_packets = 0
+    contended = False
 
     def __init__(self, before: Callable[[int], None] = lambda position: None) -> None:
         self.given: dict[tuple[int, int], list[tuple[int, bytes]]] = {}

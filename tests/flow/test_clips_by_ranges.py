@@ -12,9 +12,9 @@ from gpuflow.errors import FetchFailed
 from gpuflow.flow.flow import Flow
 from gpuflow.media import FrameChunk
 from tests.flow.clips import make_clip
+from tests.flow.coming import ALL, CLIP, PICTURES, check, faststart, take
+from tests.flow.range_server import range_of, serves
 from tests.flow.raw_server import OPEN, Server, serving
-from tests.flow.test_fetch_ranges import _serves, _wanted
-from tests.flow.test_progressive import ALL, CLIP, PICTURES, check, faststart, take
 from tests.tally import Tally
 
 RANGES = FetchPolicy(**OPEN, timeout_ms=10_000, range_bytes=4_096)
@@ -24,11 +24,11 @@ LONG = make_clip(num_frames=600, size=(320, 192), gop=30)
 async def _by_ranges(data: bytes, options: VideoOptions) -> tuple[list[FrameChunk], list[tuple[int, int]]]:
     """Released chunks, checked against ``load``, and the parts that were asked for."""
     server_of: list[Server] = []
-    async with serving(_serves(server_of, data)) as server:
+    async with serving(serves(server_of, data)) as server:
         server_of.append(server)
         async with Flow(device="cpu", slab_bytes="256MiB", fetch=RANGES) as flow:
             kept = [part async for part in flow.frames(server.url, chunk=8, ahead=99, options=options)]
-            asked = [found for head in server.heads if (found := _wanted(head))]
+            asked = [found for head in server.heads if (found := range_of(head))]
             with await flow.load(data, options=options) as whole:
                 np.testing.assert_array_equal(np.concatenate([part.numpy() for part in kept]), whole.numpy())
                 assert kept[-1].content_hash in (None, whole.content_hash)
@@ -74,7 +74,7 @@ def test_a_first_part_that_comes_slowly_is_waited_for() -> None:
         go_on = asyncio.Event()
 
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            first, last = _wanted(server_of[0].heads[-1]) or (0, 0)
+            first, last = range_of(server_of[0].heads[-1]) or (0, 0)
             last = min(last, len(LONG) - 1)
             said = f'Content-Range: bytes {first}-{last}/{len(LONG)}\r\nETag: "v1"\r\n'.encode()
             head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n" % (last + 1 - first)
@@ -100,10 +100,10 @@ def test_a_first_part_that_comes_slowly_is_waited_for() -> None:
 def test_parts_of_another_version_fail_and_earlier_chunks_stay_valid() -> None:
     async def run() -> None:
         server_of: list[Server] = []
-        good, changed = _serves(server_of, CLIP), _serves(server_of, bytes(len(CLIP)), etag='"v2"')
+        good, changed = serves(server_of, CLIP), serves(server_of, bytes(len(CLIP)), etag='"v2"')
 
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            wanted = _wanted(server_of[0].heads[-1])
+            wanted = range_of(server_of[0].heads[-1])
             assert wanted is not None
             await (good if wanted[0] < len(CLIP) * 3 // 5 else changed)(reader, writer)
 
@@ -123,10 +123,10 @@ def test_parts_of_another_version_fail_and_earlier_chunks_stay_valid() -> None:
 def test_a_part_that_never_comes_fails_within_its_time() -> None:
     async def run() -> None:
         server_of: list[Server] = []
-        good = _serves(server_of, CLIP)
+        good = serves(server_of, CLIP)
 
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            wanted = _wanted(server_of[0].heads[-1])
+            wanted = range_of(server_of[0].heads[-1])
             if wanted is not None and wanted[0] > len(CLIP) // 2:
                 await asyncio.Event().wait()
             await good(reader, writer)

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 
 import pytest
 
 from gpuflow.config import FetchPolicy
 from gpuflow.errors import FetchFailed, GpuflowError, InvalidOptions, TooLarge
-from tests.flow.raw_server import LIMIT, OPEN, Handler, Server, fetch, serving
+from tests.flow.range_server import HEAD, range_of, serves
+from tests.flow.raw_server import LIMIT, OPEN, Server, fetch, serving
 
 WHOLE = random.Random(1).randbytes(50_000)
 POLICY = FetchPolicy(**OPEN, timeout_ms=5_000, range_bytes=8_000)
-HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Type: video/mp4\r\n"
-
-
-def _wanted(head: bytes) -> tuple[int, int] | None:
-    match = re.search(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", head.lower())
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _serves(server_of: list[Server], whole: bytes = WHOLE, *, etag: str = '"v1"', ranges: bool = True) -> Handler:
-    """As a good server does."""
-
-    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        wanted = _wanted(server_of[0].heads[-1]) if ranges else None
-        if wanted is None:
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: %d\r\n\r\n" % len(whole) + whole
-            )
-            return
-        first, last = wanted[0], min(wanted[1], len(whole) - 1)
-        said = f"Content-Range: bytes {first}-{last}/{len(whole)}\r\nETag: {etag}\r\n".encode()
-        body = whole[first : last + 1]
-        writer.write(HEAD + said + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-
-    return handler
 
 
 def _fetched(policy: FetchPolicy = POLICY, **server: object) -> tuple[bytes, list[bytes]]:
     async def run() -> tuple[bytes, list[bytes]]:
         server_of: list[Server] = []
-        async with serving(_serves(server_of, **server)) as running:  # type: ignore[arg-type]
+        async with serving(serves(server_of, **({"whole": WHOLE} | server))) as running:  # type: ignore[arg-type]
             server_of.append(running)
             return (await fetch(running.url, policy)).data, running.heads
 
@@ -54,7 +30,7 @@ def _fetched(policy: FetchPolicy = POLICY, **server: object) -> tuple[bytes, lis
 def test_a_body_comes_in_parts_and_is_put_together(size: int) -> None:
     data, heads = _fetched(whole=WHOLE[:size])
     assert data == WHOLE[:size]
-    assert sorted(found for head in heads if (found := _wanted(head))) == [
+    assert sorted(found for head in heads if (found := range_of(head))) == [
         (first, 7_999 if first == 0 else min(first + 8_000, size) - 1) for first in range(0, size, 8_000)
     ]
     assert all(b'if-range: "v1"' in head.lower() for head in heads[1:])
@@ -69,12 +45,12 @@ def test_a_server_without_parts_is_read_whole() -> None:
 def test_without_a_strong_version_all_comes_at_once(etag: str) -> None:
     data, heads = _fetched(etag=etag)
     assert data == WHOLE
-    assert [_wanted(head) for head in heads] == [(0, 7_999), None]
+    assert [range_of(head) for head in heads] == [(0, 7_999), None]
 
 
 def test_without_the_option_no_part_is_asked_for() -> None:
     data, heads = _fetched(FetchPolicy(**OPEN))
-    assert (data, [_wanted(head) for head in heads]) == (WHOLE, [None])
+    assert (data, [range_of(head) for head in heads]) == (WHOLE, [None])
 
 
 def test_a_whole_beyond_the_limit_is_too_large_after_its_first_head() -> None:
@@ -112,10 +88,10 @@ def test_a_server_that_lies_about_its_first_part_fails(lie: bytes) -> None:
 def test_a_later_part_that_is_wrong_fails_the_whole_and_leaves_no_task(how: str) -> None:
     async def run() -> None:
         server_of: list[Server] = []
-        good = _serves(server_of)
+        good = serves(server_of, WHOLE)
 
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            wanted = _wanted(server_of[0].heads[-1])
+            wanted = range_of(server_of[0].heads[-1])
             assert wanted is not None
             first, last = wanted[0], min(wanted[1], 49_999)
             if first != 24_000:

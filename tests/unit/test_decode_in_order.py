@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,9 @@ class Decoder:
 
     name = "of the test"
     device = "cpu"
+    lanes: int | None = None
+    restart_packets = 0
+    contended = False
 
     def __init__(self, *, not_keys: Collection[int] = (), never: Collection[int] = ()) -> None:
         self.not_keys = not_keys
@@ -73,7 +77,12 @@ def _decode(decoder: Any, sink: Sink, *, plan: DecodePlan = PLAN, **more: Any) -
 
 def test_without_a_pool_pictures_come_in_order() -> None:
     sink = Sink()
-    shuffled = DecodePlan((PLAN.segments[2], PLAN.segments[0], PLAN.segments[3], PLAN.segments[1]))
+    shuffled = DecodePlan(
+        tuple(
+            replace(segment, targets=PLAN.segments[shown].targets)
+            for segment, shown in zip(PLAN.segments, (2, 0, 3, 1), strict=True)
+        )
+    )
     _decode(Decoder(), sink, plan=shuffled)
     assert sink.put_numbers == list(range(40))
 

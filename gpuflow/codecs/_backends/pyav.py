@@ -108,6 +108,7 @@ class PyAvVideoDecoder:
     device: Literal["cpu"] = "cpu"
     lanes = None
     restart_packets = 0
+    contended = False
 
     def capability(self) -> Capability:
         """Whether PyAV loads."""

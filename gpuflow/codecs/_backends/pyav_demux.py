@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe.claims import check_size
+from gpuflow.codecs.video.arrival import Arrival
 from gpuflow.codecs.video.headers import RestartPoints
+from gpuflow.codecs.video.keyframes import recovery
 from gpuflow.codecs.video.plan import PacketRow, fed
+from gpuflow.codecs.video.references import length_bytes
 from gpuflow.codecs.video.stream import max_payload_bytes
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, UnsupportedFormat
@@ -39,8 +42,6 @@ MAX_PACKETS = 500_000
 MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million
 _SPS_START = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _VOL_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # ISO/IEC 14496-2: a video object layer
-_SEI_SEARCH_BYTES = 1_024
-_RECOVERY_POINT = 6
 _DEFAULT_PIXELS = 5_000_000  # of a stream that is the default. Source: FFmpeg's ffmpeg_mux_init.c
 _TIMED_FORMATS = frozenset({"mov", "matroska"})
 _ANNEXB = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -60,11 +61,12 @@ class Demuxed:
 
     ``claimed_rate`` is the container's word; nothing is allocated by it. ``order_unknown``: the container does not say
     when pictures are shown (AVI), or changes the decoder's parameters on the way. ``begun``: at most one decoder, for
-    whoever takes it first.
+    whoever takes it first. ``arrival`` of packets that still come; then ``data`` is empty.
     """
 
     data: bytes
-    packets: tuple[Any, ...]
+    file_bytes: int
+    packets: Sequence[Any]
     rows: tuple[PacketRow, ...]
     time_base: Fraction
     claimed_rate: float
@@ -77,6 +79,7 @@ class Demuxed:
     container: Any
     stream: Any
     begun: list[Begun]
+    arrival: Arrival | None = None
 
     @property
     def format(self) -> str:
@@ -94,7 +97,7 @@ class Demuxed:
             CorruptMedia: the bitstream filter cannot read a packet.
             LimitExceeded: headers that are repeated make the packets larger than the file could hold.
         """
-        room = max_payload_bytes(len(self.data), last - first + 1)
+        room = max_payload_bytes(self.file_bytes, last - first + 1)
         for position, payload in _payloads(self, first, fed(first, last, skipped)):
             if (room := room - len(payload)) < 0:
                 raise LimitExceeded("the packets with their headers have far more bytes than the file")
@@ -115,22 +118,98 @@ def translated(doing: str) -> Iterator[None]:
         raise CorruptMedia(f"FFmpeg failed in {doing}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A container whose header was read, and the video stream of it that is shown."""
+
+    container: Any
+    stream: Any
+    codec: str
+    max_pixels: int
+
+    @property
+    def extradata(self) -> bytes:
+        """The stream's headers, as the container has them."""
+        return self.stream.codec_context.extradata or b""
+
+    @property
+    def codec_tag(self) -> str:
+        """The container's four letters for the codec; empty where they are none, which PyAV does not expect."""
+        try:
+            return str(self.stream.codec_context.codec_tag)
+        except UnicodeDecodeError:
+            return ""
+
+    def demuxed(
+        self,
+        packets: Sequence[Any],
+        rows: Sequence[PacketRow],
+        file_bytes: int,
+        *,
+        data: bytes = b"",
+        order_unknown: bool = False,
+        arrival: Arrival | None = None,
+    ) -> Demuxed:
+        """With the packets that were found."""
+        context, rate = self.stream.codec_context, self.stream.guessed_rate
+        return Demuxed(
+            data=data,
+            file_bytes=file_bytes,
+            packets=packets,
+            rows=tuple(rows),
+            time_base=self.stream.time_base,
+            claimed_rate=float(rate) if rate else 0.0,
+            order_unknown=order_unknown,
+            codec=self.codec,
+            decoder=context.name,
+            extradata=context.extradata,
+            codec_tag=self.codec_tag,
+            max_pixels=self.max_pixels,
+            container=self.container,
+            stream=self.stream,
+            begun=[],
+            arrival=arrival,
+        )
+
+
 def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline, claimed_codec: str = "") -> Demuxed:
-    """Open the bytes and read all packets of the best video stream; cover art is none. ``claimed_codec``: the container's
-    name for it, for the message where FFmpeg has none.
+    """Open the bytes and read all packets of the best video stream; cover art is none.
 
     Raises:
-        CorruptMedia: not readable as ``kind``, or without any packet.
-        UnsupportedFormat: the stream's codec is not on the list.
-        NoSuchStream: no video stream.
+        CorruptMedia: without any packet; or as ``open_stream``.
+        UnsupportedFormat, NoSuchStream: as ``open_stream``.
         LimitExceeded: a larger picture, or more packets, than allowed.
         DeadlineExceeded: the time is over.
+    """
+    opened = open_stream(_Bytes(data, deadline), kind, limits=limits, claimed_codec=claimed_codec)
+    packets = _packets(opened, len(data), deadline)
+    if not packets:
+        raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
+    changing = any(packet.has_sidedata("new_extradata") for packet in packets)
+    return opened.demuxed(
+        tuple(packets),
+        _rows(packets, opened.codec, opened.extradata),
+        len(data),
+        data=data,
+        order_unknown=_order_unknown(kind, opened.codec) or changing,
+    )
+
+
+def open_stream(file: io.IOBase, kind: MediaType, *, limits: Limits, claimed_codec: str = "") -> Opened:
+    """Read a container's header; ``file`` holds it from its beginning. ``claimed_codec``: the container's name for the
+    codec, for the message where FFmpeg has none.
+
+    Raises:
+        CorruptMedia: not readable as ``kind``.
+        UnsupportedFormat: the stream's codec is not on the list.
+        NoSuchStream: no video stream.
+        LimitExceeded: a larger picture than allowed.
     """
     import av
 
     with translated(f"opening {kind.name}"):
-        container = av.open(
-            _Bytes(data, deadline),
+        container: Any = av.open(
+            file,
             format=kind.format,
             options=open_options(kind, limits),
             stream_options=_stream_options(kind, limits),
@@ -142,26 +221,28 @@ def demux(data: bytes, kind: MediaType, *, limits: Limits, deadline: Deadline, c
     check_size(context.width, context.height, limits)
     context.thread_count = 1
     context.options = {"max_pixels": str(limits.max_video_pixels)}
-    packets = _packets(container, stream, len(data), deadline)
-    if not packets:
-        raise CorruptMedia(f"the video stream of this {kind.name} holds no packet")
-    rate = stream.guessed_rate
-    return Demuxed(
-        data=data,
-        packets=tuple(packets),
-        rows=_rows(packets, codec, context.extradata or b""),
-        time_base=stream.time_base,
-        claimed_rate=float(rate) if rate else 0.0,
-        order_unknown=_order_unknown(kind, codec) or any(packet.has_sidedata("new_extradata") for packet in packets),
-        codec=codec,
-        decoder=context.name,
-        extradata=context.extradata,
-        codec_tag=_codec_tag(context),
-        max_pixels=limits.max_video_pixels,
-        container=container,
-        stream=stream,
-        begun=[],
-    )
+    return Opened(container, stream, codec, limits.max_video_pixels)
+
+
+def packets_within(opened: Opened, file_bytes: int, deadline: Deadline) -> Iterator[Any]:
+    """The stream's packets in the order of the file. Tables that name the same bytes again and again, and packets that
+    are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file.
+
+    Raises:
+        LimitExceeded: they have more, or are more than ``MAX_PACKETS``.
+    """
+    nbytes, count, most_bytes = 0, 0, max_payload_bytes(file_bytes, 0)
+    for packet in opened.container.demux(opened.stream):
+        if not packet.size:
+            continue
+        nbytes, count = nbytes + packet.size, count + 1
+        if nbytes > most_bytes:
+            raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
+        if count > MAX_PACKETS:
+            raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
+        if count % 256 == 0:
+            deadline.check()
+        yield packet
 
 
 class _Bytes(io.BytesIO):
@@ -279,33 +360,14 @@ def _codec_name(stream: Any, kind: MediaType, claimed: str = "") -> str:
     return codec
 
 
-def _codec_tag(context: Any) -> str:
-    """The container's four letters for the codec; empty where they are none, which PyAV does not expect."""
-    try:
-        return str(context.codec_tag)
-    except UnicodeDecodeError:
-        return ""
-
-
-def _packets(container: Any, stream: Any, file_bytes: int, deadline: Deadline) -> list[Any]:
-    """All packets; a file that breaks off ends there. Tables that name the same bytes again and again, and packets that
-    are stored compressed, make gigabytes of kilobytes: together packets may have no more than the file."""
+def _packets(opened: Opened, file_bytes: int, deadline: Deadline) -> list[Any]:
+    """All packets; a file that breaks off ends there."""
     import av
 
     packets: list[Any] = []
-    nbytes, most_bytes = 0, max_payload_bytes(file_bytes, 0)
     try:
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            packets.append(packet)
-            nbytes += packet.size
-            if nbytes > most_bytes:
-                raise LimitExceeded(f"the packets have more than {nbytes} bytes, the file has {file_bytes}")
-            if len(packets) > MAX_PACKETS:
-                raise LimitExceeded(f"more than {MAX_PACKETS} packets in one video stream")
-            if len(packets) % 256 == 0:
-                deadline.check()
+        for packet in packets_within(opened, file_bytes, deadline):
+            packets.append(packet)  # noqa: PERF402 - those before an error count
     except av.error.FFmpegError as error:
         if not packets:
             raise CorruptMedia("no packet of the video stream can be read") from error
@@ -320,30 +382,17 @@ def _order_unknown(kind: MediaType, codec: str) -> bool:
 
 
 def _rows(packets: list[Any], codec: str, extradata: bytes) -> tuple[PacketRow, ...]:
-    points = RestartPoints(codec, extradata)
-    rows = [_row(packet, codec) for packet in packets]
+    points, length = RestartPoints(codec, extradata), length_bytes(codec, extradata)
+    rows = [_row(packet, codec, length) for packet in packets]
     return tuple(
         row._replace(key=False) if row.key and not points.here(memoryview(packet)) else row
         for row, packet in zip(rows, packets, strict=True)
     )
 
 
-def _row(packet: Any, codec: str) -> PacketRow:
+def _row(packet: Any, codec: str, length: int) -> PacketRow:
     # VP8 stores alternate reference pictures as packets of their own: bit 4 of the frame tag says "show"
     hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10
-    key = packet.is_keyframe and not (codec == "h264" and _recovers_gradually(memoryview(packet)))
+    # libavformat calls what is right only some pictures later a keyframe too
+    key = packet.is_keyframe and not (codec == "h264" and recovery(memoryview(packet), length) == "later")
     return PacketRow(packet.pts, key, not packet.is_discard and not hidden, packet.duration or 0)
-
-
-def _recovers_gradually(payload: memoryview) -> bool:
-    """An H.264 recovery point (Annex B) that is right only some pictures later; libavformat calls it a keyframe.
-
-    Source: ITU-T H.264 annex D: SEI payload 6 begins with recovery_frame_cnt as ue(v), whose first bit is 1 for 0.
-    """
-    head = bytes(payload[:_SEI_SEARCH_BYTES])
-    at = head.find(b"\0\0\1\x06") + 4
-    while 4 <= at < len(head) - 2 and head[at] != 0x80:
-        if head[at] == _RECOVERY_POINT:
-            return not head[at + 2] & 0x80
-        at += 2 + head[at + 1]
-    return False

@@ -54,6 +54,11 @@ class SimpleVideoDecoder:
     def _limit(self) -> int:
         return self._sessions or engines(self._index) or DEFAULT_SESSIONS
 
+    @property
+    def contended(self) -> bool:
+        """Whether others wait for its sessions."""
+        return self.pool.contended
+
     def capability(self) -> Capability:
         """Whether driver and library are there."""
         return pynv_caps.capability()

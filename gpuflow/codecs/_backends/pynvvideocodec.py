@@ -49,6 +49,11 @@ class NvdecVideoDecoder:
         """Segments that it decodes side by side: one an engine."""
         return self._sessions or engines(self._index) or DEFAULT_SESSIONS
 
+    @property
+    def contended(self) -> bool:
+        """Whether others wait for its sessions."""
+        return self.pool.contended
+
     def capability(self) -> Capability:
         """Whether driver and library are there."""
         return pynv_caps.capability()

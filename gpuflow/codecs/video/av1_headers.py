@@ -39,6 +39,12 @@ def frames_that_stay(extradata: bytes) -> Callable[[memoryview], bool] | None:
     return None
 
 
+def shows_a_keyframe(payload: memoryview) -> bool:
+    """Whether a temporal unit shows a keyframe that it holds, of a sequence without reduced headers."""
+    units = (payload[start] for kind, start, end in _units(payload) if kind in (_FRAME, _FRAME_HEADER) and start < end)
+    return any(header >> 4 == 0b0001 for header in units)  # not shown again, type 0, shown
+
+
 def _stays(sequence: _Sequence, payload: memoryview) -> bool:
     frames = 0
     for kind, start, end in _units(payload):

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from gpuflow.codecs.base import Deadline, FrameSink, VideoInfo
+from gpuflow.codecs.video.arrival import Arrival
 from gpuflow.codecs.video.decode import VideoDecoder
 from gpuflow.codecs.video.plan import DecodePlan, Segment, from_the_start
 from gpuflow.errors import DeadlineExceeded
@@ -43,9 +44,10 @@ def decode_in_order(
     deadline: Deadline,
     pool: Executor | None = None,
     max_packets: int | None = None,
+    arrival: Arrival | None = None,
 ) -> tuple[int, ...]:
     """As ``decode_frames``, with segments begun in the order of their pictures, and told of what is missing in its turn.
-    When it ends, well or not, no thread writes to the sink any more.
+    When it ends, well or not, no thread writes to the sink any more. ``arrival``: of packets that still come.
 
     A segment whose keyframe was none is decoded again at once; all of that together takes no more than ``max_packets``.
 
@@ -54,11 +56,10 @@ def decode_in_order(
     Raises:
         DeadlineExceeded: the time is over.
     """
-    decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, max_packets)
-    segments = _by_display(plan)
-    expect: Any = getattr(stream, "expect", None)
-    if expect is not None:
-        expect(segments)
+    decoding = _Ordered(stream, info, sink, decoder, _Ending(deadline), pool, max_packets, arrival)
+    segments = _by_display(plan.joined(decoder.restart_packets))
+    if arrival is not None:
+        arrival.expect(segments)
     try:
         return decoding.run(deque(segments))
     finally:
@@ -78,6 +79,7 @@ class _Ordered(Generic[_Stream]):
     ending: _Ending
     pool: Executor | None
     left_to_repeat: int | None
+    arrival: Arrival | None
     running: deque[tuple[Segment, Future[set[int]]]] = field(default_factory=deque)
 
     def run(self, waiting: deque[Segment]) -> tuple[int, ...]:
@@ -105,7 +107,10 @@ class _Ordered(Generic[_Stream]):
 
     def _start(self, waiting: deque[Segment]) -> None:
         """Begin what fits. A single segment stays on this thread: nothing would run beside it."""
+        lanes = self.decoder.lanes
         while self.pool is not None and waiting and (self.running or len(waiting) > 1):
+            if lanes is not None and len(self.running) >= lanes:
+                return
             if not self._ready(waiting[0]) or not self.sink.make_room(waiting[0].targets.values()):
                 return
             segment = waiting.popleft()
@@ -113,13 +118,12 @@ class _Ordered(Generic[_Stream]):
 
     def _ready(self, segment: Segment) -> bool:
         """Whether its packets are all here, where a stream may still grow."""
-        ready: Any = getattr(self.stream, "ready", None)
-        return ready is None or bool(ready(segment.first, segment.last))
+        return self.arrival is None or self.arrival.ready(segment)
 
     def _decode(self, segment: Segment) -> set[int]:
         self.ending.check()
-        prepared: Any = getattr(self.stream, "prepared", None)
-        segment = prepared(segment) if prepared is not None and not segment.counted else segment
+        if self.arrival is not None:
+            segment = self.arrival.prepared(segment)
         return self.decoder.decode(self.stream, self.info, segment, self.sink, self.ending)
 
     def _lacking(self, segment: Segment, found: set[int]) -> set[int]:

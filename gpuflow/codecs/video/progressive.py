@@ -13,12 +13,12 @@ AVI, whose packets are known only as they come, so that neither how many frames 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from gpuflow.codecs._backends import pyav_growing
 from gpuflow.codecs.base import Deadline, MediaType
 from gpuflow.codecs.probe import container_claims, sniff
+from gpuflow.codecs.video.arrival import GrowingBytes
 from gpuflow.codecs.video.plan import display_order
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.config import Limits
@@ -27,36 +27,6 @@ from gpuflow.errors import GpuflowError
 SNIFFED_BYTES = 4_096
 _HEAD_BYTES = 16
 _MAX_BOXES = 64  # before the media
-
-
-class GrowingBytes(Protocol):
-    """Bytes that are there in part."""
-
-    @property
-    def announced(self) -> int | None:
-        """How many there will be, by the sender's word."""
-        ...
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether any of them can be waited for without those before."""
-        ...
-
-    def expect(self, extents: Iterable[tuple[int, int]]) -> None:
-        """These will be waited for, in this order."""
-        ...
-
-    def has(self, first: int, end: int) -> bool:
-        """Whether the bytes from ``first`` to before ``end`` are there."""
-        ...
-
-    def wait(self, first: int, end: int) -> bool:
-        """Wait for them; false where there are not so many. Raises what ends the wait."""
-        ...
-
-    def read(self, first: int, end: int) -> bytes:
-        """Those of them that are there."""
-        ...
 
 
 class Layout(NamedTuple):

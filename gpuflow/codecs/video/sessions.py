@@ -97,6 +97,11 @@ class SessionPool(Generic[_Session]):
         """Sessions that decode, or are being made."""
         return self._busy
 
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for a session that another uses."""
+        return bool(self._queue) and self._busy >= max(1, self._limit())
+
     @contextmanager
     def session(self, shape: Shape, deadline: Deadline, *, fresh: bool = False) -> Iterator[_Session]:
         """A session for this shape, kept afterwards unless something was raised; ``fresh``: one that nobody used.

@@ -85,9 +85,8 @@ class PacketSource:
         shown_keys = tuple(index for index, key in enumerate(keys) if key)
         return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts, shown_keys)
 
-    def plan(self, indices: Iterable[int], *, limits: Limits, restart_packets: int = 0) -> DecodePlan:
-        """What to decode for these displayed frames. ``restart_packets``: how many packets the decoder decodes in the
-        time that it takes to restart at another keyframe; 0 for libavcodec, its depth for a pipeline.
+    def plan(self, indices: Iterable[int], *, limits: Limits) -> DecodePlan:
+        """What to decode for these displayed frames.
 
         Raises:
             LimitExceeded: more packets than ``Limits.max_decoded_frames``.
@@ -95,11 +94,11 @@ class PacketSource:
         if self._order is None:
             plan = plan_by_count(len(self.demuxed.packets), indices)
         else:
-            plan = plan_by_time(self.demuxed.rows, self._order, indices).joined(restart_packets)
-            packets = self.demuxed.packets
+            plan = plan_by_time(self.demuxed.rows, self._order, indices)
             # of a file that is still coming, segments are thinned when their packets are here
             read = role_reader(self.demuxed.codec, self.demuxed.extradata or b"")
-            if read is not None and isinstance(packets, tuple):
+            if read is not None and self.demuxed.arrival is None:
+                packets = self.demuxed.packets
                 plan = plan.thinned(self.demuxed.rows, lambda position: read(memoryview(packets[position])))
         if plan.num_packets > limits.max_decoded_frames:
             raise LimitExceeded(

@@ -27,7 +27,7 @@ class WholeFile(Protocol):
 
 def whole_file(stream: Any) -> WholeFile | None:
     """A stream as the file that it was read from, where all of that is here."""
-    return stream if isinstance(getattr(stream, "data", None), bytes) else None
+    return stream if getattr(stream, "data", b"") else None
 
 
 def miscounted(file: WholeFile) -> str | None:
