@@ -69,7 +69,6 @@ def _collected(flow: SyncFlow, data: bytes, options: VideoOptions, *, chunk: int
         "hevc open gop",
         "vp9 without a frame count",
         "mpegts intra refresh",
-        "variable rate",
         "rotated 90",
     ],
 )
