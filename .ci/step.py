@@ -54,12 +54,12 @@ def _run(title: str, command: list[str], seconds: float, shown: int) -> int:
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float, log: int) -> tuple[int, str]:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
+    started = time.monotonic()
+    while (left := started + seconds - time.monotonic()) > 0:
         try:
             return child.wait(min(left, _SIGN_OF_LIFE_SECONDS)), ""
         except subprocess.TimeoutExpired:
-            print(f"   {seconds - left:.0f} s: {_last_line(log)[-100:]}", flush=True)
+            print(f"   {time.monotonic() - started:.0f} s: {_last_line(log)[-100:]}", flush=True)
     running = _describe(_descendants())
     for pid in reversed(_descendants()):
         _send(pid, signal.SIGABRT)
