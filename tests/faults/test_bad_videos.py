@@ -257,8 +257,7 @@ class Ends:
 @pytest.mark.parametrize("container", ["mp4", "mpegts", "h264", "avi"])
 def test_the_deadline_is_asked_while_the_file_is_read_opened_and_decoded_through(container: str) -> None:
     clip = make_clip(container=container, size=(320, 240), options={"qp": "8"})
-    asked = Ends(float("inf"))
-    asked.left = 1e9
+    asked = Ends(1e9)
     kind = MediaType(container, "video", FORMATS[container])
     PacketSource.open(clip, kind, limits=Limits(), deadline=asked)
     total = int(1e9 - asked.left)

@@ -16,6 +16,7 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe import sniff
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 from gpuflow.media import Modality
+from tests.flow.clips import make_clip
 from tests.unit.image_files import animation, encoded, scene
 
 SILENCE = np.zeros((2, 8_000), np.float32)
@@ -60,6 +61,10 @@ FILES: dict[str, tuple[Callable[[], bytes], Modality, str]] = {
     "webm": (lambda: _muxed("webm", "libopus"), "video", "matroska"),
     "avi": (lambda: _muxed("avi", "mpeg4"), "video", "avi"),
     "mpegts": (lambda: _muxed("mpegts", "mpeg4"), "video", "mpegts"),
+    "ivf": (lambda: make_clip("libvpx", 2, container="ivf"), "video", "ivf"),
+    "h264": (lambda: make_clip(num_frames=2, container="h264"), "video", "h264"),
+    "hevc": (lambda: make_clip("libx265", 2, container="hevc"), "video", "hevc"),
+    "obu": (lambda: make_clip("libsvtav1", 2, container="obu"), "video", "obu"),
     "wav": (lambda: _sound("WAV"), "audio", "wav"),
     "flac": (lambda: _sound("FLAC"), "audio", "flac"),
     "ogg": (lambda: _sound("OGG", "VORBIS"), "audio", "ogg"),
