@@ -42,7 +42,7 @@ def main() -> None:
     if wanted.quick:
         jobs = [(ClipSpec("libx264", 320, 180, 15, 2.0), 48)]
     speed = 4 * MIB
-    limits = Limits(max_video_frames=1_024)
+    limits = Limits(max_video_frames=1_024, max_output_bytes=512 * MIB)
     with SyncFlow(device=wanted.device, slab_bytes="2GiB", limits=limits, fetch=POLICY) as flow:
         rows = [_memory_row(flow, *job) for job in jobs]
         data = _header_first(clip(jobs[0][0]))
