@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._priority import never_real_time
 from gpuflow.demo import samples
 
 FPS = 30
@@ -69,7 +70,7 @@ def number(frame: Any) -> int:
 def _encode(spec: ClipSpec) -> bytes:
     import av
 
-    samples.never_real_time()
+    never_real_time()
     options = {"g": str(spec.gop)} | _OPTIONS[spec.codec]
     if spec.codec == "libx265":
         options["x265-params"] = f"log-level=none:keyint={spec.gop}:open-gop={int(spec.gop == 30)}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._priority import never_real_time
 from gpuflow import device as devices
 from gpuflow.config import Limits
-from gpuflow.demo.samples import never_real_time
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters

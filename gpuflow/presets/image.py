@@ -193,7 +193,12 @@ def image_preset(name: str) -> Preset:
     Raises:
         InvalidOptions: no such name; lists them.
     """
-    preset = _PRESETS.get(name)
+    return preset_named(name, _PRESETS, "image")
+
+
+def preset_named(name: str, table: Mapping[str, Preset], modality: str) -> Preset:
+    """The preset of a table. Raises ``InvalidOptions`` where there is none of that name."""
+    preset = table.get(name)
     if preset is None:
-        raise InvalidOptions(f"no image preset {shown(name)}; there are {', '.join(_PRESETS)}")
+        raise InvalidOptions(f"no {modality} preset {shown(name)}; there are {', '.join(table)}")
     return preset

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpuflow.config import shown
-from gpuflow.errors import InvalidOptions
-from gpuflow.presets.image import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preset
+from gpuflow.presets.image import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preset, preset_named
 
 _QWEN2 = Preset(
     "qwen2-vl",
@@ -73,7 +71,4 @@ def video_preset(name: str) -> Preset:
     Raises:
         InvalidOptions: no such name; lists them.
     """
-    preset = _PRESETS.get(name)
-    if preset is None:
-        raise InvalidOptions(f"no video preset {shown(name)}; there are {', '.join(_PRESETS)}")
-    return preset
+    return preset_named(name, _PRESETS, "video")

@@ -1,4 +1,4 @@
-"""A certificate for localhost, made at run time; and that fetching leaves no thread."""
+"""A certificate for localhost, made at run time; that fetching leaves no thread; a slab and its publisher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gpuflow.memory import Slab
+from gpuflow.transfer import Publisher
 
 _OPENSSL = [
     "openssl",
@@ -26,6 +29,19 @@ _OPENSSL = [
     "-addext",
     "subjectAltName=DNS:localhost",
 ]
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Slab]:
+    with Slab("64MiB") as slab:
+        yield slab
+        assert slab.statistics().live_leases == 0
+
+
+@pytest.fixture(scope="module")
+def publisher(source: Slab) -> Iterator[Publisher]:
+    with Publisher(source) as publisher:
+        yield publisher
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,19 +16,6 @@ from gpuflow.media import Image
 from gpuflow.memory import Slab
 from gpuflow.transfer import Publisher, Reader
 from tests.patterns import image_of
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Slab]:
-    with Slab("64MiB") as slab:
-        yield slab
-        assert slab.statistics().live_leases == 0
-
-
-@pytest.fixture(scope="module")
-def publisher(source: Slab) -> Iterator[Publisher]:
-    with Publisher(source) as publisher:
-        yield publisher
 
 
 def test_publishers_and_readers_refuse_pickling_and_forked_children(source: Slab, publisher: Publisher) -> None:

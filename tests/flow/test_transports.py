@@ -33,19 +33,6 @@ from tests.waiting import wait_until
 METADATA = ImageMetadata("raw", 70, 50)
 
 
-@pytest.fixture(scope="module")
-def source() -> Iterator[Slab]:
-    with Slab("64MiB") as slab:
-        yield slab
-        assert slab.statistics().live_leases == 0
-
-
-@pytest.fixture(scope="module")
-def publisher(source: Slab) -> Iterator[Publisher]:
-    with Publisher(source) as publisher:
-        yield publisher
-
-
 @pytest.fixture(scope="module", params=TRANSPORTS)
 def reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
     with Reader(slab_bytes="64MiB", device="cpu", transports=(request.param,)) as reader:

@@ -46,7 +46,35 @@ class Stream:
             self._reading = False
 
 
-class Session:
+class Held:
+    """A decoder of PyNvVideoCodec on its stream: how its surfaces are read, and how it ends."""
+
+    def __init__(self, device_index: int, guard: Guard) -> None:
+        self._guard = guard
+        self._on = Stream(device_index)
+        self._decoder: Any = None
+
+    def put(self, index: int, frame: Any, info: VideoInfo, sink: FrameSink, convert: Convert) -> None:
+        """Convert inside the sink; before its next call the decoder waits for that."""
+        with self._on.device, self._on.stream, self._guard():
+            sink.put(index, PyNvSurface(frame, info, convert, self._on.stream))
+            self._on.read()
+
+    def close(self) -> None:
+        """Give the session back to the driver."""
+        self._on.stream.synchronize()
+        self._decoder = None
+
+    def abandon(self) -> None:
+        """Close one that failed, of which what failed says more than how it closes."""
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001 - the library raises several unrelated types
+            log.warning("an NVDEC session that failed did not close either", exc_info=True)
+            self._decoder = None
+
+
+class Session(Held):
     """See ``gpuflow.codecs.video.sessions.Session``. ``made_for`` may be larger than the clips that it decodes."""
 
     def __init__(self, device_index: int, shape: Shape, made_for: Shape, guard: Guard) -> None:
@@ -55,10 +83,9 @@ class Session:
         self.shape = shape
         self.made_for = made_for
         self.changed = False  # of size, and not used since: the decoder may still fail of it
-        self._guard = guard
-        self._on = Stream(device_index)
+        super().__init__(device_index, guard)
         with self._on.device, guard():
-            self._decoder: Any = nvc.CreateDecoder(
+            self._decoder = nvc.CreateDecoder(
                 gpuid=device_index,
                 codec=getattr(nvc.cudaVideoCodec, CODECS[shape.codec]),
                 cudacontext=self._on.context,
@@ -99,25 +126,6 @@ class Session:
         end.bsl = 0
         yield from self._decode(end)
         self._on.wait()
-
-    def put(self, index: int, frame: Any, info: VideoInfo, sink: FrameSink, convert: Convert) -> None:
-        """Convert inside the sink; before its next call the decoder waits for that."""
-        with self._on.device, self._on.stream, self._guard():
-            sink.put(index, PyNvSurface(frame, info, convert, self._on.stream))
-            self._on.read()
-
-    def close(self) -> None:
-        """Give the session back to the driver."""
-        self._on.stream.synchronize()
-        self._decoder = None
-
-    def abandon(self) -> None:
-        """Close one that failed, of which what failed says more than how it closes."""
-        try:
-            self.close()
-        except Exception:  # noqa: BLE001 - the library raises several unrelated types
-            log.warning("an NVDEC session that failed did not close either", exc_info=True)
-            self._decoder = None
 
     def _decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
         self._on.wait()

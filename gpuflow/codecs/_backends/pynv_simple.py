@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from gpuflow.codecs._backends import pynv_caps
 from gpuflow.codecs._backends.pynv_caps import library, translated
-from gpuflow.codecs._backends.pynv_session import Stream
-from gpuflow.codecs._backends.pynv_surface import Convert, PyNvSurface
+from gpuflow.codecs._backends.pynv_session import Held
+from gpuflow.codecs._backends.pynv_surface import Convert
 from gpuflow.codecs._backends.pynvvideocodec import DEFAULT_SESSIONS, engines
 from gpuflow.codecs.base import Capability, Deadline, FrameSink, Guard, Support, VideoInfo
 from gpuflow.codecs.video.plan import Segment
@@ -22,7 +22,6 @@ from gpuflow.codecs.video.sessions import SessionPool, Shape
 from gpuflow.codecs.video.stream import ElementaryStream
 from gpuflow.codecs.video.wholefile import WholeFile, miscounted, whole_file
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
-from gpuflow.observe import log
 
 _BATCH = 8  # frames of one call: each lies in device memory of its own until the next call
 
@@ -99,15 +98,13 @@ class SimpleVideoDecoder:
         return self.pool.close_idle()
 
 
-class SimpleSession:
+class SimpleSession(Held):
     """One ``SimpleDecoder``, made with its first file; see ``gpuflow.codecs.video.sessions.Session``."""
 
     def __init__(self, device_index: int, shape: Shape, guard: Guard) -> None:
         self.shape = self.made_for = shape
         self._index = device_index
-        self._guard = guard
-        self._on = Stream(device_index)
-        self._decoder: Any = None
+        super().__init__(device_index, guard)
 
     def adopt(self, shape: Shape) -> None:
         """The file says its size; there is nothing to do before."""
@@ -149,28 +146,9 @@ class SimpleSession:
             raise CorruptMedia(f"{len(found)} of {len(indices)} wanted frames were decoded")
         return found
 
-    def put(self, index: int, frame: Any, info: VideoInfo, sink: FrameSink, convert: Convert) -> None:
-        """Convert inside the sink; before the next call the decoder waits for that."""
-        with self._on.device, self._on.stream, self._guard():
-            sink.put(index, PyNvSurface(frame, info, convert, self._on.stream))
-            self._on.read()
-
     def finish(self) -> None:
         """Wait until nothing reads the last frames any more."""
         self._on.wait()
-
-    def close(self) -> None:
-        """Give the decoder back to the driver."""
-        self._on.stream.synchronize()
-        self._decoder = None
-
-    def abandon(self) -> None:
-        """Close one that failed, of which what failed says more than how it closes."""
-        try:
-            self.close()
-        except Exception:  # noqa: BLE001 - the library raises several unrelated types
-            log.warning("a SimpleDecoder that failed did not close either", exc_info=True)
-            self._decoder = None
 
     def _check(self, found: Any, info: VideoInfo) -> None:
         codec = str(found.codec_name).lower()
