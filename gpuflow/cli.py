@@ -147,7 +147,7 @@ def _env(wanted: argparse.Namespace) -> int:
 
 
 def _presets(wanted: argparse.Namespace) -> int:
-    from gpuflow.presets.image import image_preset_names
+    from gpuflow.presets.families import image_preset_names
     from gpuflow.presets.mel import mel_spec_names
     from gpuflow.presets.video import video_preset_names
     from gpuflow.samplers import SAMPLERS

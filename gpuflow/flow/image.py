@@ -10,7 +10,7 @@ from typing import Any
 from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.images import GPU_FORMATS, gpu_decoder, gpu_obstacle
 from gpuflow.codecs.probe import check_image, image_info
-from gpuflow.config import ImageOptions
+from gpuflow.config import ImageOptions, Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions, UnsupportedFormat
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.isolation.decoding import Decoder, Pixels
@@ -18,7 +18,8 @@ from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata,
 from gpuflow.memory import Lease
 from gpuflow.ops.composite import flatten_alpha
 from gpuflow.ops.transform import transform
-from gpuflow.presets.image import Preset, image_preset
+from gpuflow.presets.families import image_preset
+from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
 
@@ -54,7 +55,7 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
         wanted = _plan_of(options, preset, info)
-        check_resize((info.height, info.width), wanted.resized, context.limits)
+        _check_views(wanted, context.limits)
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
     )
@@ -97,6 +98,15 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
     return plan(preset, info.height, info.width, dtype=dtype, normalize=options.normalize)
 
 
+def _check_views(wanted: ImagePlan, limits: Limits) -> None:
+    """Hold every size that the image passes through to the limits."""
+    for view in wanted.views:
+        size = wanted.size if view.box is None else view.box[2:]
+        for resized in (*view.via, view.resized):
+            check_resize(size, resized, limits)
+            size = resized
+
+
 @contextmanager
 def _decoded(data: bytes, decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
     """The decoded image, valid inside the block: on a GPU it lies in a scratch lease."""
@@ -135,7 +145,7 @@ def _placed(
 ) -> tuple[Lease, tuple[TensorSpec, ...], str]:
     """The sealed lease, what lies in it, and the engine that transformed; ``""`` where the pixels are as decoded."""
     array = pixels.array
-    as_decoded = options.preset is None and wanted.mean is None and wanted.resized == array.shape[:2]
+    as_decoded = options.preset is None and wanted.mean is None and wanted.views[0].resized == array.shape[:2]
     engine = transform("exact" if as_decoded else options.engine)
     specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
     adopt = context.adoptable(pixels.lease) if as_decoded and _lies_as(array, specs) else None

@@ -150,7 +150,7 @@ class _Taking:
         with self._opened(without) as chosen:
             info = chosen.clip.info
             plan = plan_features(preset, self._options, info, len(chosen.indices))
-            for size in (plan.passage or plan.resized, plan.resized):
+            for size in (*plan.views[0].via, plan.views[0].resized):
                 check_resize(info.displayed_size, size, context.limits)
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in plan.outputs})
             metadata = describe_frames(chosen, chosen.indices, (), self._options)

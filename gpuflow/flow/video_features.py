@@ -115,11 +115,11 @@ class FeaturePlacing:
 
 def _form(plan: ImagePlan) -> Form | None:
     """What the kernel makes of each picture; ``None`` where that is another way."""
-    if plan.passage is not None or not can_resize(plan.resample):
+    if plan.views[0].via or plan.layout == "patches_last" or not can_resize(plan.resample):
         return None
     return Form(
-        plan.resized,
-        plan.canvas,
+        plan.views[0].resized,
+        plan.views[0].canvas,
         plan.resample,
         plan.layout,
         plan.dtype,

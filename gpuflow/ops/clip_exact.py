@@ -15,8 +15,7 @@ import numpy as np
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import frame_place, write_frame
-from gpuflow.ops.resize import resize_planar
-from gpuflow.ops.transform_exact import crop_or_pad, to_planar
+from gpuflow.ops.transform_exact import seen, to_planar
 from gpuflow.presets.plan import ImagePlan
 from gpuflow.workers import calm_torch
 
@@ -31,9 +30,7 @@ def place_frame(rgb: Any, places: Sequence[int], plan: ImagePlan, lease: Lease, 
     plan's frames. On a GPU the work is queued on CuPy's current stream and noted on the lease."""
     with _surroundings(lease, rgb):
         planar = to_planar(rgb, lease.device)
-        if plan.passage is not None:
-            planar = resize_planar(planar, plan.passage, plan.resample)
-        planar = crop_or_pad(resize_planar(planar, plan.resized, plan.resample), plan.canvas)
+        planar = seen(planar, plan, plan.views[0])
         out = lease.tensor(spec)
         first, *repeats = (frame_place(out, plan, place) for place in places)
         write_frame(planar, plan, first)

@@ -1,4 +1,4 @@
-"""Antialiased resize of uint8: torchvision's, which Hugging Face's processors use."""
+"""Antialiased resize of uint8: torchvision's, which Hugging Face's processors use, or Pillow's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpuflow.config import Resample
+from gpuflow.presets.image import Passes, Reference
 from gpuflow.workers import calm_torch
 
 
@@ -27,12 +28,19 @@ def resize_rgb(frame: Any, size: tuple[int, int], resample: Resample) -> Any:
         return cupy.from_dlpack(resize_planar(planar, size, resample).permute(1, 2, 0))
 
 
-def resize_planar(planar: Any, size: tuple[int, int], resample: Resample) -> Any:
-    """``(3, H, W)`` uint8 torch tensor to ``(3, *size)``, on its device; Lanczos by Pillow, on the host."""
+def resize_planar(
+    planar: Any,
+    size: tuple[int, int],
+    resample: Resample,
+    *,
+    reference: Reference = "torchvision",
+    passes: Passes = "horizontal_first",
+) -> Any:
+    """``(3, H, W)`` uint8 torch tensor to ``(3, *size)``, on its device; what torchvision lacks by Pillow, on the host."""
     if tuple(planar.shape[1:]) == size:
         return planar
-    if resample == "lanczos":
-        return _by_pillow(planar, size)
+    if reference == "pillow" or resample == "lanczos":
+        return _by_pillow(planar, size, resample, passes)
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
@@ -46,10 +54,25 @@ def resize_planar(planar: Any, size: tuple[int, int], resample: Resample) -> Any
     return functional.resize(planar, list(size), interpolation=mode, antialias=True)
 
 
-def _by_pillow(planar: Any, size: tuple[int, int]) -> Any:
+def vertical_first(height: int, width: int, size: tuple[int, int], passes: Passes) -> bool:
+    """Whether rows are made before columns. Source of Pillow's rule: Pillow 13, ``ImagingResample``."""
+    if passes != "pillow":
+        return passes == "vertical_first"
+    return size[0] * width < size[1] * height
+
+
+def _by_pillow(planar: Any, size: tuple[int, int], resample: Resample, passes: Passes) -> Any:
+    """One pass at a time, so that every release of Pillow gives the same."""
     import torch
     from PIL import Image
 
+    height, width = planar.shape[1:]
     picture = Image.fromarray(planar.permute(1, 2, 0).contiguous().cpu().numpy())
-    resized = np.array(picture.resize((size[1], size[0]), Image.Resampling.LANCZOS))
-    return torch.from_numpy(resized).permute(2, 0, 1).to(planar.device)
+    steps = (
+        ((width, size[0]), (size[1], size[0]))
+        if vertical_first(height, width, size, passes)
+        else ((size[1], height), (size[1], size[0]))
+    )
+    for step in steps:
+        picture = picture.resize(step, getattr(Image.Resampling, resample.upper()))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(planar.device)

@@ -1,7 +1,7 @@
 """The ``dali`` engine: DALI's dynamic mode, the same calls on the CPU and on a GPU.
 
-It resizes in float and rounds, so it differs from the ``exact`` engine by a few levels at hard edges. Sizes are always
-ours, never DALI's modes; crops are truncated, never rounded, for its default puts a crop one pixel off.
+It resizes in float and rounds, so it differs from the ``exact`` engine by a few levels at hard edges. Sizes and places
+are always ours, never DALI's modes, whose rounding puts a crop one pixel off.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
-from gpuflow.ops.arrange import arranged, write_grid
+from gpuflow.ops.arrange import write_view
+from gpuflow.ops.beside import write_beside, write_overview, zero_rest
 from gpuflow.presets.plan import ImagePlan
+from gpuflow.presets.view import Levels, Size, View
 
 _FILTERS = {
     "nearest": "INTERP_NN",
@@ -65,43 +67,45 @@ class DaliTransform:
         surroundings: AbstractContextManager[Any],
     ) -> None:
         with surroundings:
-            planar = _planar_numbers(pixels, plan, "cpu" if lease.device == "cpu" else "gpu")
-            numbers, _ = arranged(planar, plan)
-            lease.tensor(specs[0]).view(numbers.shape).copy_(numbers)
-        write_grid(plan, lease, specs)
+            out = lease.tensor(specs[0])
+            zero_rest(plan, out)
+            for view in plan.views:
+                write_view(_levels(pixels, plan, view, "cpu" if lease.device == "cpu" else "gpu"), plan, view, out)
+            write_overview(plan, out)
+        write_beside(plan, lease, specs)
 
 
-def _planar_numbers(pixels: Any, plan: ImagePlan, device: str) -> Any:
-    """``(3, H, W)`` of the canvas as a torch tensor in DALI's memory: uint8 levels, or float32 where normalised."""
+def _levels(pixels: Any, plan: ImagePlan, view: View, device: str) -> Any:
+    """A view's canvas as a ``(3, H, W)`` uint8 torch tensor in DALI's memory."""
     import nvidia.dali.experimental.dynamic as ndd
     from nvidia.dali import types
 
     picture = ndd.as_tensor(pixels, layout="HWC", device=device)
-    if tuple(pixels.shape[:2]) != plan.resized:
+    if view.box is not None:
+        top, left, height, width = view.box
+        picture = _placed(picture, (height, width), (-top, -left), view.beyond)
+    for size in (*view.via, view.resized):
         picture = ndd.resize(
             picture,
-            size=list(plan.resized),
+            size=list(size),
             interp_type=getattr(types, _FILTERS[plan.resample]),
             antialias=plan.resample != "nearest",
             subpixel_scale=False,
         )
-    mean, std = _statistics(plan)
-    cropped = ndd.crop_mirror_normalize(
+    return _placed(picture, view.canvas, view.offset, view.around).evaluate().torch().permute(2, 0, 1)
+
+
+def _placed(picture: Any, canvas: Size, offset: Size, around: Levels) -> Any:
+    """At a place of a canvas: cut off where it goes beyond it, ``around`` where it does not reach."""
+    import nvidia.dali.experimental.dynamic as ndd
+
+    return ndd.slice(
         picture,
-        crop=list(plan.canvas),
-        mean=mean,
-        std=std,
-        dtype=types.UINT8 if plan.mean is None else types.FLOAT,
-        output_layout="CHW",
-        rounding="truncate",
+        [-offset[0], -offset[1]],
+        list(canvas),
+        axes=[0, 1],
+        normalized_anchor=False,
+        normalized_shape=False,
         out_of_bounds_policy="pad",
-        fill_values=[-m / s for m, s in zip(mean, std, strict=True)],  # black, in the units of the result
+        fill_values=[float(level) for level in around],
     )
-    return cropped.evaluate().torch()
-
-
-def _statistics(plan: ImagePlan) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation in levels."""
-    if plan.mean is None or plan.std is None:
-        return [0.0] * 3, [1.0] * 3
-    return [255.0 * value for value in plan.mean], [255.0 * value for value in plan.std]

@@ -1,7 +1,6 @@
-"""The ``exact`` engine: torchvision's antialiased resize of uint8, as Hugging Face's processors call it.
+"""The ``exact`` engine on the CPU: the antialiased resize of uint8 of the library that the plan refers to.
 
-On the CPU its result equals theirs bit for bit. On a GPU torch resizes in float32, which differs by a few levels at
-hard edges.
+Its result equals Hugging Face's processors bit for bit.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import numpy as np
 
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
-from gpuflow.ops.arrange import write_grid, write_numbers
+from gpuflow.ops.arrange import write_view
+from gpuflow.ops.beside import write_beside, write_overview, zero_rest
 from gpuflow.ops.resize import resize_planar
 from gpuflow.presets.plan import ImagePlan
+from gpuflow.presets.view import Levels, Size, View
 from gpuflow.workers import calm_torch
 
 
@@ -46,9 +47,41 @@ class ExactTransform:
             lease.record_stream(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream))
 
     def _apply(self, planar: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        resized = resize_planar(planar, plan.resized, plan.resample)
-        write_numbers(crop_or_pad(resized, plan.canvas), plan, lease.tensor(specs[0]))
-        write_grid(plan, lease, specs)
+        out = lease.tensor(specs[0])
+        zero_rest(plan, out)
+        for view in plan.views:
+            write_view(seen(planar, plan, view), plan, view, out)
+        write_overview(plan, out)
+        write_beside(plan, lease, specs)
+
+
+def seen(planar: Any, plan: ImagePlan, view: View) -> Any:
+    """A view's canvas, ``(3, H, W)`` uint8, of the image ``(3, height, width)``."""
+    if view.box is not None:
+        planar = _boxed(planar, view)
+    for size in (*view.via, view.resized):
+        planar = resize_planar(planar, size, plan.resample, reference=plan.reference, passes=plan.passes)
+    return placed(planar, view.canvas, view.offset, view.around)
+
+
+def placed(planar: Any, canvas: Size, offset: Size, around: Levels) -> Any:
+    """``(3, H, W)`` at a place of a canvas: cut off where it goes beyond it, ``around`` where it does not reach."""
+    import torch
+
+    size = tuple(planar.shape[1:])
+    if (size, offset) == (canvas, (0, 0)):
+        return planar
+    first = [max(0, -at) for at in offset]  # of the image
+    place = [max(0, at) for at in offset]  # on the canvas
+    count = [min(s - f, c - p) for s, f, c, p in zip(size, first, canvas, place, strict=True)]
+    kept = planar[:, first[0] : first[0] + count[0], first[1] : first[1] + count[1]]
+    if tuple(count) == canvas:
+        return kept
+    out = torch.empty((3, *canvas), dtype=planar.dtype, device=planar.device)
+    for channel, level in enumerate(around):
+        out[channel] = level
+    out[:, place[0] : place[0] + count[0], place[1] : place[1] + count[1]] = kept
+    return out
 
 
 def to_planar(pixels: Any, device: str) -> Any:
@@ -62,20 +95,7 @@ def to_planar(pixels: Any, device: str) -> Any:
     return torch.from_numpy(pixels).permute(2, 0, 1).to(device)
 
 
-def crop_or_pad(planar: Any, canvas: tuple[int, int]) -> Any:
-    """Centre ``(3, H, W)`` on the canvas: black around it where it is smaller, cut off where it is larger.
-
-    Odd remainders lie as in Hugging Face's ``center_crop``: the smaller half before the image.
-    """
-    import torch
-
-    height, width = planar.shape[1:]
-    if (height, width) == canvas:
-        return planar
-    missing = [max(0, canvas[0] - height), max(0, canvas[1] - width)]
-    if any(missing):
-        top, left = missing[0] // 2, missing[1] // 2
-        planar = torch.nn.functional.pad(planar, (left, missing[1] - left, top, missing[0] - top))
-        height, width = planar.shape[1:]
-    top, left = (height - canvas[0]) // 2, (width - canvas[1]) // 2
-    return planar[:, top : top + canvas[0], left : left + canvas[1]]
+def _boxed(planar: Any, view: View) -> Any:
+    assert view.box is not None
+    top, left, height, width = view.box
+    return placed(planar, (height, width), (-top, -left), view.beyond)

@@ -1,10 +1,10 @@
-"""Presets: what a model family's image or video processor does, as data. A new family is a row of a table."""
+"""What a preset is: what a model family's image or video processor does, as data."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from gpuflow.config import check_fields, shown
@@ -12,7 +12,12 @@ from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import preset_fields
 from gpuflow.presets.sizes import by_longest_edge, by_pixel_budget, by_shortest_edge, by_volume_budget
 
-Filter = Literal["bilinear", "bicubic"]
+Filter = Literal["bilinear", "bicubic", "lanczos"]
+Reference = Literal["torchvision", "pillow"]
+Passes = Literal["horizontal_first", "vertical_first", "pillow"]
+Normalization = Literal["fused", "scale", "bfloat16"]
+Rule = Literal["fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget"]
+VIDEO_RULES = ("volume_budget", "longest_edge")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,9 +37,19 @@ class Preset:
     likewise, for all frames of a clip together; ``"longest_edge"`` to ``edge`` on the longer side, then to ``size``.
     ``crop``: centred, padded with black where the image is smaller. Levels become ``(level / 255 - mean) / std``.
 
-    ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``; ``"patches"`` is one row a patch, ``merge * merge``
-    neighbours after one another, each ``(3, temporal_patch, patch, patch)`` with the picture repeated in time, and
-    ``image_grid_thw (1, 3)`` int64. ``patch=0``: not the processor's business; then the number of tokens is not known.
+    ``resample`` by the integer tables of ``reference``, antialiased: ``"torchvision"`` is what Hugging Face's processors
+    do by default, ``"pillow"`` what their Pillow backend does, and Lanczos always. ``passes``: which of the two comes
+    first; ``"pillow"`` is Pillow 13's rule, by how much each side shrinks.
+
+    ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``, or ``(1, tiles, 3, H, W)`` where the family is ``tiled``;
+    ``"patches"`` is one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch,
+    patch)`` with the picture repeated in time; ``"patches_last"`` is ``(1, rows, patch * patch * 3)``, row by row, each
+    ``(patch, patch, 3)``, and at least ``max_patches`` of them. ``patch=0``: not the processor's business.
+
+    ``pixels``: the name of the pixels. ``beside``: kinds of the small tensors beside them (``gpuflow.presets.beside``).
+    ``tokens``: the rule of the number of placeholder tokens (``gpuflow.presets.tokens``), ``""`` where the processor does
+    not decide it; ``tile_tokens``: of one tile. ``tile``, ``grid``, ``min_tiles``, ``max_tiles``, ``thumbnail``: of
+    families that cut images into tiles. ``square``: padded to a square with the mean colour first.
 
     ``modality="video"``: the tensors are ``pixel_values_videos``, ``(1, T, 3, H, W)`` or rows of patches, whose last frame
     is repeated until ``temporal_patch`` divides their number, and ``video_grid_thw``. ``token_cap``: a further bound on
@@ -46,7 +61,7 @@ class Preset:
     """
 
     name: str
-    rule: Literal["fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget"]
+    rule: Rule
     resample: Filter = "bicubic"
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
@@ -57,17 +72,32 @@ class Preset:
     patch: int = 0
     merge: int = 1
     temporal_patch: int = 1
-    layout: Literal["image", "patches"] = "image"
+    layout: Literal["image", "patches", "patches_last"] = "image"
     modality: Literal["image", "video"] = "image"
     edge: int = 0
     token_cap: int = 0
     grid_seconds: bool = False
     mask: bool = False
+    reference: Reference = "torchvision"
+    passes: Passes = "horizontal_first"
+    normalization: Normalization = "fused"
+    pixels: str = "pixel_values"
+    beside: tuple[str, ...] = ()
+    tokens: str = ""
+    tile_tokens: int = 0
+    max_patches: int = 0
+    square: bool = False
+    tiled: bool = False
+    tile: tuple[int, int] = (0, 0)
+    grid: tuple[tuple[int, int], ...] = ()
+    min_tiles: int = 1
+    max_tiles: int = 1
+    thumbnail: Literal["", "first", "last", "overview"] = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
         _require(self.patch >= 0 and self.merge > 0 and self.temporal_patch > 0, "patches have sides", self.merge)
-        _require(self.resample in ("bilinear", "bicubic"), "resample is bilinear or bicubic", self.resample)
+        _require(self.resample != "lanczos" or self.reference == "pillow", "Lanczos is Pillow's only", self.reference)
         _require(
             len(self.mean) == 3 and len(self.std) == 3 and min(self.std) > 0,
             "three means, three stds above 0",
@@ -75,7 +105,7 @@ class Preset:
         )
         budget = self.rule in ("pixel_budget", "volume_budget")
         video = self.modality == "video"
-        _require(video or self.rule not in ("volume_budget", "longest_edge"), "only videos have that rule", self.rule)
+        _require(video or self.rule not in VIDEO_RULES, "only videos have that rule", self.rule)
         _require(video or not (self.token_cap or self.grid_seconds or self.mask), "only videos have that", self.name)
         _require(self.token_cap >= 0, "token_cap is 0 or more", self.token_cap)
         _require(self.rule != "longest_edge" or 0 < self.edge <= 4_096, "edge lies in 1 .. 4096", self.edge)
@@ -149,51 +179,6 @@ class Preset:
             return cls(**preset_fields(config, modality))
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InvalidOptions(f"this processor configuration has a value of a wrong type: {error}") from error
-
-
-_CLIP = Preset("clip-224", "shortest_edge", mean=CLIP_MEAN, std=CLIP_STD, size=(224, 224), crop=(224, 224))
-_SIGLIP = Preset("siglip-224", "fixed", size=(224, 224))
-_QWEN = Preset(
-    "qwen2-vl",
-    "pixel_budget",
-    mean=CLIP_MEAN,
-    std=CLIP_STD,
-    min_pixels=4 * 28 * 28,
-    max_pixels=16_384 * 28 * 28,
-    patch=14,
-    merge=2,
-    temporal_patch=2,
-    layout="patches",
-)
-# Where checkpoints of a family differ, the values are those of its own preprocessor_config.json, not of the class
-_TABLE = (
-    _CLIP,
-    replace(_CLIP, name="clip-336", size=(336, 336), crop=(336, 336), patch=14),
-    _SIGLIP,
-    replace(_SIGLIP, name="siglip-384", size=(384, 384)),
-    _QWEN,
-    replace(_QWEN, name="qwen2.5-vl"),
-    replace(_QWEN, name="qwen3-vl", mean=HALF, std=HALF, min_pixels=256 * 256, max_pixels=4_096 * 4_096, patch=16),
-    Preset("vit-224", "fixed", "bilinear", size=(224, 224)),
-    Preset(
-        "dinov2-224", "shortest_edge", mean=IMAGENET_MEAN, std=IMAGENET_STD, size=(256, 256), crop=(224, 224), patch=14
-    ),
-)
-_PRESETS = {preset.name: preset for preset in _TABLE}
-
-
-def image_preset_names() -> tuple[str, ...]:
-    """Every name that ``image_preset`` takes."""
-    return tuple(_PRESETS)
-
-
-def image_preset(name: str) -> Preset:
-    """A built-in preset.
-
-    Raises:
-        InvalidOptions: no such name; lists them.
-    """
-    return preset_named(name, _PRESETS, "image")
 
 
 def preset_named(name: str, table: Mapping[str, Preset], modality: str) -> Preset:

@@ -4,44 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpuflow.config import Resample
 from gpuflow.errors import InvalidOptions
-from gpuflow.presets.image import Preset
+from gpuflow.presets.beside import Beside, beside_of
+from gpuflow.presets.image import Normalization, Passes, Preset, Reference
+from gpuflow.presets.rules import views_of
+from gpuflow.presets.tokens import num_tokens
+from gpuflow.presets.view import Size, View, centred
 
 Levels = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """Resize to ``resized``, crop or pad to ``canvas`` (both height, width), turn levels into numbers, lay out.
+    """What becomes of an image, or of each frame of a clip: ``views``, levels turned into numbers, a layout.
 
-    ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``outputs``: ``(name, dtype, shape)`` of
-    every tensor, the pixels first. ``grid``: patches in time, height and width where the layout is ``"patches"``.
-    ``passage``: a size to resize to on the way. ``num_frames``: of a clip, those that repeat the last one included.
+    ``size``: of the image that is planned for, (height, width). ``pixels``: ``(name, dtype, shape)``.
+    ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``normalization``: ``"fused"`` is
+    ``(level - 255 * mean) / (255 * std)`` in float32, ``"scale"`` is ``level * (1 / 255)``, ``"bfloat16"`` is what
+    Llama 4's processor computes. ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one
+    another, each ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and
+    tiles that no view fills are zeros. ``grid``: patches in time, height and width. ``overview``: the first tile is none
+    of the views but the whole normalised canvas of the last one, resized to this size in float32, bicubic without
+    antialiasing. ``num_frames``: of a clip, those that repeat the last one included.
     """
 
-    resized: tuple[int, int]
-    canvas: tuple[int, int]
+    size: Size
+    views: tuple[View, ...]
+    pixels: tuple[str, str, tuple[int, ...]]
+    layout: Literal["HWC", "CHW", "patches", "patches_last"]
     resample: Resample
-    layout: Literal["HWC", "CHW", "patches"]
-    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    reference: Reference = "torchvision"
+    passes: Passes = "horizontal_first"
     mean: Levels | None = None
     std: Levels | None = None
+    normalization: Normalization = "fused"
     patch: int = 0
     merge: int = 1
     temporal_patch: int = 1
     grid: tuple[int, int, int] | None = None
+    beside: tuple[Beside, ...] = ()
+    overview: Size | None = None
     num_tokens: int | None = None
-    passage: tuple[int, int] | None = None
     num_frames: int = 1
 
     @property
     def dtype(self) -> str:
         """Type of the pixels."""
-        return self.outputs[0][1]
+        return self.pixels[1]
+
+    @property
+    def outputs(self) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+        """``(name, dtype, shape)`` of every tensor, the pixels first."""
+        return (self.pixels, *((beside.name, beside.dtype, beside.shape) for beside in self.beside))
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of all views, the overview included."""
+        return sum(view.num_tiles for view in self.views) + (self.overview is not None)
 
 
 def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", normalize: bool = True) -> ImagePlan:
@@ -53,28 +76,41 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", nor
     """
     if preset.modality != "image":
         raise InvalidOptions(f"preset {preset.name!r} is of videos, and this is an image")
-    resized = preset.resized(height, width)
-    canvas = preset.crop or resized
-    rows, columns = (side // preset.patch if preset.patch else 0 for side in canvas)
-    patches = preset.layout == "patches"
-    shape: tuple[int, ...] = (1, 3, *canvas)
-    if patches:
-        shape = (rows * columns, 3 * preset.temporal_patch * preset.patch**2)
-    pixels = ("pixel_values", dtype if normalize else "uint8", shape)
-    return ImagePlan(
-        resized=resized,
-        canvas=canvas,
+    views = views_of(preset, height, width)
+    grid, shape = _arrangement(preset, views)
+    wanted = ImagePlan(
+        size=(height, width),
+        views=views,
+        pixels=(preset.pixels, dtype if normalize else "uint8", shape),
+        layout=preset.layout if preset.layout != "image" else "CHW",
         resample=preset.resample,
-        layout="patches" if patches else "CHW",
-        outputs=(pixels, ("image_grid_thw", "int64", (1, 3))) if patches else (pixels,),
+        reference=preset.reference,
+        passes=preset.passes,
         mean=preset.mean if normalize else None,
         std=preset.std if normalize else None,
+        normalization=preset.normalization,
         patch=preset.patch,
         merge=preset.merge,
         temporal_patch=preset.temporal_patch,
-        grid=(1, rows, columns) if patches else None,
-        num_tokens=rows * columns // preset.merge**2 if preset.patch else None,
+        grid=grid,
+        overview=preset.size if preset.thumbnail == "overview" else None,
     )
+    wanted = replace(wanted, beside=beside_of(preset.beside, wanted))
+    return replace(wanted, num_tokens=num_tokens(preset, wanted))
+
+
+def _arrangement(preset: Preset, views: tuple[View, ...]) -> tuple[tuple[int, int, int] | None, tuple[int, ...]]:
+    """The grid of patches, where there is one, and the shape of the pixels, the batch's 1 before it."""
+    canvas = views[0].canvas
+    if preset.layout == "image":
+        tiles = sum(view.num_tiles for view in views) + (preset.thumbnail == "overview")
+        shape = (3, *(views[0].tile or canvas))
+        return None, (1, tiles, *shape) if preset.tiled else (1, *shape)
+    rows, columns = (side // preset.patch for side in canvas)
+    row_size = 3 * preset.temporal_patch * preset.patch**2
+    if preset.layout == "patches":
+        return (1, rows, columns), (rows * columns, row_size)
+    return (1, rows, columns), (1, max(preset.max_patches, rows * columns), row_size)
 
 
 def plan_video(
@@ -94,33 +130,34 @@ def plan_video(
     grid = (frames // preset.temporal_patch, rows, columns)
     row_size = 3 * preset.temporal_patch * preset.patch**2
     shape = (math.prod(grid), row_size) if patches else (1, frames, 3, *canvas)
+    passage = preset.passage(height, width)
     name = "pixel_values" if preset.mask else "pixel_values_videos"
     return ImagePlan(
-        resized=resized,
-        canvas=canvas,
-        resample=preset.resample,
+        size=(height, width),
+        views=(View(resized, canvas, centred(resized, canvas), via=(passage,) if passage else ()),),
+        pixels=(name, dtype if normalize else "uint8", shape),
         layout="patches" if patches else "CHW",
-        outputs=((name, dtype if normalize else "uint8", shape), *_beside(preset, frames, canvas)),
+        resample=preset.resample,
         mean=preset.mean if normalize else None,
         std=preset.std if normalize else None,
         patch=preset.patch,
         merge=preset.merge,
         temporal_patch=preset.temporal_patch,
         grid=grid if patches else None,
+        beside=tuple(_beside(preset, frames, canvas)),
         num_tokens=math.prod(grid) // preset.merge**2 if patches else None,
-        passage=preset.passage(height, width),
         num_frames=frames,
     )
 
 
-def _beside(preset: Preset, frames: int, canvas: tuple[int, int]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def _beside(preset: Preset, frames: int, canvas: tuple[int, int]) -> Iterator[Beside]:
     """The tensors beside the pixels of a clip."""
     if preset.layout == "patches":
-        yield "video_grid_thw", "int64", (1, 3)
+        yield Beside("video_grid_thw", "grid", "int64", (1, 3))
     if preset.grid_seconds:
-        yield "second_per_grid_ts", "float32", (1,)
+        yield Beside("second_per_grid_ts", "grid_seconds", "float32", (1,))
     if preset.mask:
-        yield "pixel_attention_mask", "int64", (1, frames, *canvas)
+        yield Beside("pixel_attention_mask", "ones", "int64", (1, frames, *canvas))
 
 
 def plan_plain(
@@ -129,6 +166,7 @@ def plan_plain(
     *,
     size: int | tuple[int, int] | None = None,
     resample: Resample = "bicubic",
+    reference: Reference = "torchvision",
     layout: Literal["HWC", "CHW"] = "HWC",
     dtype: str = "uint8",
 ) -> ImagePlan:
@@ -137,11 +175,13 @@ def plan_plain(
     shape = (*resized, 3) if layout == "HWC" else (3, *resized)
     scaled = dtype != "uint8"
     return ImagePlan(
-        resized=resized,
-        canvas=resized,
-        resample=resample,
+        size=(height, width),
+        views=(View(resized, resized),),
+        pixels=("image", dtype, shape),
         layout=layout,
-        outputs=(("image", dtype, shape),),
+        resample=resample,
+        reference=reference,
+        passes="pillow" if reference == "pillow" else "horizontal_first",
         mean=(0.0, 0.0, 0.0) if scaled else None,
         std=(1.0, 1.0, 1.0) if scaled else None,
     )

@@ -123,12 +123,13 @@ def test_patches_equal_the_video_processors(
 
 @pytest.mark.parametrize("size", [(9, 12), (30, 8), (5, 40)], ids=str)
 def test_crop_and_padding_lie_as_the_image_transforms_do(run_on_host: Run, size: tuple[int, int]) -> None:
-    from gpuflow.ops.transform_exact import crop_or_pad
+    from gpuflow.ops.transform_exact import placed
+    from gpuflow.presets.view import BLACK, centred
 
     drawn = draw("yuv420p", (20, 30))
     form = Form(size, canvas=(14, 13), resample="bilinear")
     whole = torch.from_numpy(converted(run_on_host, drawn, Form(size, resample="bilinear"))).permute(2, 0, 1)
-    expected = crop_or_pad(whole, (14, 13)).permute(1, 2, 0)
+    expected = placed(whole, (14, 13), centred(size, (14, 13)), BLACK).permute(1, 2, 0)
     np.testing.assert_array_equal(converted(run_on_host, drawn, form), expected)
 
 

@@ -14,7 +14,8 @@ from gpuflow.config import ImageOptions
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.media import Features
-from gpuflow.presets.image import Preset, image_preset
+from gpuflow.presets.families import image_preset
+from gpuflow.presets.image import Preset
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import blob, encoded, scene, turned
 

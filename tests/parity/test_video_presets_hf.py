@@ -26,7 +26,8 @@ from gpuflow.flow.video import load_video_features
 from gpuflow.media import Blob, Features
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
-from gpuflow.presets.image import Preset, image_preset
+from gpuflow.presets.families import image_preset
+from gpuflow.presets.image import Preset
 from gpuflow.presets.video import video_preset, video_preset_names
 from tests.flow.clips import decode_all, make_clip
 from tests.parity.tolerances import TOLERANCES

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuflow.errors import InvalidOptions, LimitExceeded
-from gpuflow.presets.image import Preset, image_preset, image_preset_names
+from gpuflow.presets.families import image_preset, image_preset_names
+from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import plan, plan_plain
 from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
 
@@ -98,7 +99,11 @@ def test_the_shortest_edge_becomes_what_was_asked_for(height: int, width: int) -
 
 def test_a_plain_plan_keeps_the_size_and_the_levels() -> None:
     wanted = plan_plain(48, 64)
-    assert (wanted.resized, wanted.mean, wanted.outputs) == ((48, 64), None, (("image", "uint8", (48, 64, 3)),))
+    assert (wanted.views[0].resized, wanted.mean, wanted.outputs) == (
+        (48, 64),
+        None,
+        (("image", "uint8", (48, 64, 3)),),
+    )
     assert plan_plain(48, 64, size=(7, 9), layout="CHW", dtype="float16").outputs == (("image", "float16", (3, 7, 9)),)
 
 
@@ -137,7 +142,7 @@ def test_a_plain_plan_keeps_the_size_and_the_levels() -> None:
 def test_a_hugging_face_configuration_gives_the_built_in_preset(config: dict[str, Any], name: str) -> None:
     expected = image_preset(name)
     found = Preset.from_hf(config)
-    assert replace(found, name=name, patch=expected.patch) == expected
+    assert replace(found, name=name, patch=expected.patch, tokens=expected.tokens) == expected
 
 
 def test_a_configuration_can_be_a_file_or_its_folder(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""How many placeholder tokens an image takes in the prompt, known before it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpuflow.presets.image import Preset
+    from gpuflow.presets.plan import ImagePlan
+
+
+def num_tokens(preset: Preset, plan: ImagePlan) -> int | None:
+    """The number; ``None`` where the processor alone does not decide it."""
+    rule = RULES.get(preset.tokens)
+    return rule(preset, plan) if rule else None
+
+
+def _patches(preset: Preset, plan: ImagePlan) -> int:
+    rows, columns = (side // preset.patch for side in plan.views[0].canvas)
+    return rows * columns // preset.merge**2
+
+
+RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {"patches": _patches}
