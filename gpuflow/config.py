@@ -401,6 +401,20 @@ OPTIONS_BY_MODALITY: dict[str, type[ImageOptions | VideoOptions | AudioOptions]]
 }
 
 
+def made_of(values: Mapping[str, Any] | None, modality: str) -> Options:
+    """The options of a modality from their JSON form; without any, the defaults, which are made once.
+
+    Raises:
+        InvalidOptions: as ``from_mapping``.
+    """
+    return OPTIONS_BY_MODALITY[modality].from_mapping(values) if values else _defaults(modality)
+
+
+@functools.cache
+def _defaults(modality: str) -> Options:
+    return OPTIONS_BY_MODALITY[modality]()
+
+
 def _check_size(size: int | tuple[int, int] | None) -> None:
     sides = (size,) if isinstance(size, int) else size or ()
     if any(side <= 0 for side in sides):

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.probe import sniff
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, ImageOptions, Options
+from gpuflow.config import AudioOptions, ImageOptions, Options, made_of
 from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
@@ -27,7 +27,7 @@ def load_blob(
         GpuflowError: whatever the loader of the modality raises.
     """
     kind, modality = recognise(blob, modality, context)
-    wanted = options if isinstance(options, Options) else OPTIONS_BY_MODALITY[modality].from_mapping(options)
+    wanted = options if isinstance(options, Options) else made_of(options, modality)
     preload(
         modality,
         on_gpu=context.device.is_cuda,

@@ -345,7 +345,8 @@ class Flow:
     async def _load(self, source: Source, options: OptionsLike, bounds: Bounds) -> Media:
         modality, wanted = resolve(source, options)
         started = time.perf_counter()
-        blob = await self._fetch(replace(source, modality=modality), bounds)
+        known = source if source.modality == modality else replace(source, modality=modality)
+        blob = await self._fetch(known, bounds)
         fetched = Stage("fetch", started, time.perf_counter() - started)
         with self._holding(len(blob.data)):
             media = await self._decode(blob, modality, wanted, bounds)
@@ -372,6 +373,8 @@ class Flow:
             self._pending_bytes -= nbytes
 
     async def _fetch(self, source: Source, bounds: Bounds) -> Blob:
+        if source.kind == "bytes":  # which are here: nothing is waited for
+            return await self._fetcher.fetch(source, limits=bounds.limits, budget=bounds.budget)
         try:
             async with asyncio.timeout(bounds.deadline.remaining_seconds):
                 return await self._fetcher.fetch(source, limits=bounds.limits, budget=bounds.budget)
@@ -398,6 +401,9 @@ class Flow:
             raise
 
     async def _acquire_worker(self, deadline: Deadline) -> None:
+        if not self._permits.locked():
+            await self._permits.acquire()  # at once
+            return
         try:
             async with asyncio.timeout(deadline.remaining_seconds):
                 await self._permits.acquire()

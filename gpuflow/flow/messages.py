@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gpuflow.config import OPTIONS_BY_MODALITY, Limits, Options, shown
+from gpuflow.config import OPTIONS_BY_MODALITY, Limits, Options, made_of, shown
 from gpuflow.errors import InvalidOptions, InvalidSource, TooLarge
 from gpuflow.media import MODALITIES, Media, Modality, Source
 
@@ -51,7 +51,7 @@ def options_of(media_io_kwargs: Mapping[str, Any] | None) -> dict[Modality, Opti
         if name not in MODALITIES:
             raise InvalidOptions(f"media_io_kwargs has the keys {', '.join(MODALITIES)}; got {shown(name)}")
         if not isinstance(values, OPTIONS_BY_MODALITY[name]):
-            values = OPTIONS_BY_MODALITY[name].from_mapping(values)
+            values = made_of(values, name)
         wanted[name] = values
     return wanted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpuflow.config import OPTIONS_BY_MODALITY, AudioOptions, ImageOptions, Options, VideoOptions
+from gpuflow.config import AudioOptions, ImageOptions, Options, VideoOptions, made_of
 from gpuflow.errors import InvalidOptions
 from gpuflow.media import FeatureMetadata, ImageMetadata, Media, Modality, Source, VideoMetadata
 
@@ -29,7 +29,7 @@ def resolve(source: Source, options: OptionsLike) -> tuple[Modality | None, Opti
         raise InvalidOptions(f"{type(options).__name__} for a source that is declared as {source.modality}")
     modality = of_options or source.modality
     if isinstance(options, Mapping) and modality is not None:
-        return modality, OPTIONS_BY_MODALITY[modality].from_mapping(options)
+        return modality, made_of(options, modality)
     return modality, options
 
 

@@ -115,19 +115,23 @@ def _write(levels: Any, channel: int, plan: ImagePlan, out: Any) -> None:
     if plan.dtype == "uint8":
         out.copy_(levels)
         return
-    shape = [3 if axis == channel else 1 for axis in range(levels.ndim)]
     if plan.normalization != "fused":
         _look_up(levels, channel, plan, out)
         return
-    mean, std = (
-        (torch.tensor(values, dtype=torch.float32) * 255.0).view(shape).to(out.device)
-        for values in (plan.mean, plan.std)
-    )
+    shape = tuple(3 if axis == channel else 1 for axis in range(levels.ndim))
+    mean, std = (_in_levels(values, shape, out.device) for values in (plan.mean, plan.std))
     if out.dtype == torch.float32:
         torch.sub(levels, mean, out=out)
         out.div_(std)
     else:
         out.copy_(levels.sub(mean).div_(std))
+
+
+@functools.lru_cache(maxsize=64)
+def _in_levels(values: Any, shape: tuple[int, ...], device: Any) -> Any:
+    import torch
+
+    return (torch.tensor(values, dtype=torch.float32) * 255.0).view(shape).to(device)
 
 
 def _look_up(levels: Any, channel: int, plan: ImagePlan, out: Any) -> None:
