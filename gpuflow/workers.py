@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _thread = threading.local()
@@ -38,16 +38,21 @@ def calm_torch() -> None:
 
 async def result_of(future: Future[_T]) -> _T:
     """Wait for a thread's result. When the wait is cancelled the thread goes on, and nobody is told how it ends."""
+    await ended(future)
+    return future.result()
+
+
+async def ended(future: Future[Any]) -> None:
+    """Wait until a thread's work has ended, however it did."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    told: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
-        if not ended.done():
-            ended.set_result(None)
+        if not told.done():
+            told.set_result(None)
 
     future.add_done_callback(lambda _: call_soon(loop, wake))
-    await ended
-    return future.result()
+    await told
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

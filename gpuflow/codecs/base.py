@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gpuflow.device import Capability as Capability
-from gpuflow.errors import UnsupportedFormat
+from gpuflow.errors import GpuflowError, UnsupportedFormat
 from gpuflow.media import Modality
 from gpuflow.planes import Planes
 
@@ -112,6 +112,35 @@ class ImageDecoder(Protocol):
 
         With ``out`` (a numpy or CuPy view of that shape) the pixels are written there and ``out`` is returned;
         without it the array is the backend's own (CPU backends only). Raises ``CorruptMedia``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One image of a batch. ``out``: ``(H, W, 3)`` uint8, numpy or CuPy, where it is written as it is stored: the
+    orientation is not applied."""
+
+    data: bytes
+    info: ImageInfo
+    out: Any
+
+
+class BatchDecoder(Protocol):
+    """Bytes of many images to RGB, in one call."""
+
+    name: str
+
+    def obstacle(self, info: ImageInfo) -> str | None:
+        """Why it does not take such an image here; ``None`` where it does."""
+        ...
+
+    def decode_batch(self, jobs: Sequence[Encoded]) -> list[GpuflowError | None]:
+        """Decode each into its place; when it returns the pixels are there. What a job's image failed with, or ``None``:
+        one that fails harms no other.
+
+        Raises:
+            DeviceLost: the GPU's context is lost.
         """
         ...
 

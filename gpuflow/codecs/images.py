@@ -11,7 +11,7 @@ from gpuflow.codecs._backends.pillow import PillowDecoder
 from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
-from gpuflow.codecs.base import Capability, ImageDecoder, ImageInfo
+from gpuflow.codecs.base import BatchDecoder, Capability, ImageDecoder, ImageInfo
 from gpuflow.codecs.canary import canary
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
@@ -30,7 +30,7 @@ class Decoded:
 
 
 @functools.cache
-def gpu_decoder(device_index: int) -> ImageDecoder:
+def gpu_decoder(device_index: int) -> NvImageCodecDecoder:
     """The GPU's JPEG decoder; its sessions are kept, because making one is slow."""
     return NvImageCodecDecoder(device_index, guard=canary(device_index).guard)
 
@@ -46,10 +46,10 @@ def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: 
     return [decoder for decoder in (*of_gpu, *_CPU_DECODERS) if decoder.supports(info)]
 
 
-def gpu_obstacle(info: ImageInfo, device_index: int) -> str | None:
-    """Why the GPU cannot decode this image; ``None`` where it can."""
-    decoder = gpu_decoder(device_index)
-    return decoder.capability().reason or decoder.supports(info).reason or None
+def batch_decoder(device_index: int) -> BatchDecoder:
+    """The same decoder, for many at once."""
+    decoder: BatchDecoder = gpu_decoder(device_index)
+    return decoder
 
 
 def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0, torch_free: bool = False) -> Decoded:

@@ -77,6 +77,14 @@ class Fetcher:
         budget.take(len(blob.data))
         return blob
 
+    def of_bytes(self, data: bytes, *, limit: int) -> Blob:
+        """``fetch`` of bytes that are here, on the calling thread.
+
+        Raises:
+            TooLarge: more than ``limit``.
+        """
+        return _blob(_within(data, limit))
+
     async def receive(
         self, source: Source, body: RangedBody, *, limits: Limits | None = None, budget: ByteBudget | None = None
     ) -> None:

@@ -10,17 +10,24 @@ from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions, ImageOptions, Options, made_of
 from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
+from gpuflow.flow.batches import ImageBatches
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
+from gpuflow.flow.image_steps import image_steps
 from gpuflow.flow.preload import preload
+from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.flow.video import load_video, load_video_features
-from gpuflow.media import Blob, Media, Modality
+from gpuflow.media import Blob, Features, Image, Media, Modality
 
 
 def load_blob(
-    blob: Blob, modality: Modality | None, options: Options | Mapping[str, Any] | None, context: LoadContext
-) -> Media:
-    """Decode, transform and place one blob; blocking.
+    blob: Blob,
+    modality: Modality | None,
+    options: Options | Mapping[str, Any] | None,
+    context: LoadContext,
+    batches: ImageBatches | None = None,
+) -> Media | Suspended[Image | Features]:
+    """Decode, transform and place one blob; blocking, but for images where a device takes them in ``batches``.
 
     Raises:
         UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
@@ -34,6 +41,8 @@ def load_blob(
         resize=getattr(wanted, "size", None) is not None or getattr(wanted, "preset", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
+    if isinstance(wanted, ImageOptions) and batches is not None:
+        return advance(image_steps(blob, kind, wanted, context, batches))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context)
     if isinstance(wanted, AudioOptions):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
+from gpuflow.codecs.images import batch_decoder
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
+from gpuflow.flow.batches import ImageBatches
 from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.decode_workers import DecodeWorkers, Found
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
@@ -40,10 +44,9 @@ from gpuflow.media import (
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, Values, log, merged
-from gpuflow.workers import call_soon, result_of, worker_pool
+from gpuflow.workers import worker_pool
 
 _MAX_STREAMS = 64  # of frames: a thread each, which holds no decode worker while it waits
-_GRACE_SECONDS = 0.25  # for the worker's own error, which says more, to come first
 Isolation = Literal["none", "process"]
 
 
@@ -97,25 +100,27 @@ class Flow:
         self.device: Device = choose(device)
         self.counters = Counters()
         self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
+        self._batches: ImageBatches | None = None
+        if self.device.is_cuda:
+            self._batches = ImageBatches(batch_decoder(self.device.index), self.counters)
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         shared = isolation == "process"
         # on the CPU no GPU reads it: not pinned, and so no CUDA context either
         self.slab = Slab(slab_bytes, device=self.device, pin=False, shared=shared)
         self._asked = device
         self._host_slab = Slab(slab_bytes, shared=shared) if self.device.is_cuda else self.slab
-        self._num_workers = workers or len(os.sched_getaffinity(0))
+        self._workers = DecodeWorkers(workers or len(os.sched_getaffinity(0)))
         self.decoders = (
             DecoderPool(
                 self._host_slab,
-                workers=self._num_workers,
-                threads_per_worker=self._num_workers,
+                workers=self._workers.number,
+                threads_per_worker=self._workers.number,
                 counters=self.counters,
             )
             if shared
             else None
         )
-        self._pool = worker_pool(self._num_workers, "gpuflow-decode")
-        segment_threads = max(self._num_workers, SEGMENT_THREADS if self.device.is_cuda else 1)
+        segment_threads = max(self._workers.number, SEGMENT_THREADS if self.device.is_cuda else 1)
         self._segment_pool = worker_pool(segment_threads, "gpuflow-segment")
         self._stream_pool = worker_pool(_MAX_STREAMS, "gpuflow-stream")
         self._stream_places = asyncio.Semaphore(_MAX_STREAMS)
@@ -124,9 +129,9 @@ class Flow:
             if self.decoders
             else InProcess(self._segment_pool)
         )
-        self._permits = asyncio.Semaphore(self._num_workers)
         self._max_pending = max_pending
         self._pending_bytes = 0
+        self._pending_lock = threading.Lock()
         self._deadlines: set[Deadline] = set()  # of the loads that are pending
         self._closed = False
 
@@ -154,6 +159,35 @@ class Flow:
             GpuflowError: one of its subclasses, see ``gpuflow.errors``.
         """
         return await self._admitted(Source.of(source, modality=modality), options, self.limits.lowered(limits))
+
+    def load_here(
+        self,
+        source: object,
+        *,
+        options: OptionsLike = None,
+        modality: Modality | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Media | None:
+        """``load`` for a thread that waits, without the event loop: of bytes that are here, while a worker is free and no
+        device has a part in it; ``None`` elsewhere. Two changes of threads instead of four.
+
+        Raises:
+            GpuflowError: as ``load``.
+        """
+        origin = Source.of(source, modality=modality)
+        if origin.kind != "bytes" or self._batches is not None or not self._workers.permits.free:
+            return None
+        lowered = self.limits.lowered(limits)
+        bounds = Bounds(lowered, Deadline(lowered.deadline_seconds), None)
+        known, wanted = resolve(origin, options)
+        with self._admission(bounds.deadline), self._holding(len(origin.value)):
+            started = time.perf_counter()
+            blob = self._fetcher.of_bytes(origin.value, limit=lowered.max_bytes(known))
+            fetched = Stage("fetch", started, time.perf_counter() - started)
+            context = self._context(bounds)
+            begin = partial(load_blob, blob, known, wanted, context)
+            media = self._workers.work_here(begin, partial(self._run, context), bounds.deadline)
+        return None if media is None else self._finished(media, fetched)
 
     async def load_messages(
         self,
@@ -189,9 +223,7 @@ class Flow:
         """Load one medium if there is room for one more."""
         deadline = Deadline(limits.deadline_seconds)
         with self._admission(deadline):
-            media = await self._load(source, options, Bounds(limits, deadline, budget))
-        self.counters.add("gpuflow_media_total", kind=media.kind)
-        return media
+            return await self._load(source, options, Bounds(limits, deadline, budget))
 
     @contextmanager
     def _admission(self, deadline: Deadline) -> Iterator[None]:
@@ -282,8 +314,10 @@ class Flow:
                 with self._surprises_logged():
                     load_chunks(source_of(turn), options, size, self._context(bounds), delivery, turn)
 
-            await self._acquire_worker(deadline)
-            chunks = stream_chunks(work, pool=self._stream_pool, permits=self._permits, deadline=deadline, ahead=ahead)
+            await self._workers.acquire(deadline)
+            chunks = stream_chunks(
+                work, pool=self._stream_pool, permits=self._workers.permits, deadline=deadline, ahead=ahead
+            )
             await stack.enter_async_context(aclosing(chunks))
             async for chunk in chunks:
                 if chunk.is_first:
@@ -321,14 +355,14 @@ class Flow:
         if self._closed:
             return
         self._closed = True
-        for deadline in self._deadlines:
+        for deadline in tuple(self._deadlines):
             deadline.cancel()
         self.slab.close(force=True)  # wakes those that wait for room
         self._host_slab.close(force=True)
         await self._fetcher.aclose()
-        for _ in range(self._num_workers):  # every worker's: none is at work any more, so that nothing blocks below
-            await self._permits.acquire()
-        self._pool.shutdown()
+        await self._workers.drain()  # none is at work any more, so that nothing blocks below
+        if self._batches is not None:
+            await asyncio.to_thread(self._batches.close)
         await asyncio.to_thread(self._stream_pool.shutdown)  # its threads end soon, with the loop's help
         self._segment_pool.shutdown()
         if self.device.is_cuda:
@@ -350,8 +384,12 @@ class Flow:
         fetched = Stage("fetch", started, time.perf_counter() - started)
         with self._holding(len(blob.data)):
             media = await self._decode(blob, modality, wanted, bounds)
+        return self._finished(media, fetched)
+
+    def _finished(self, media: Media, fetched: Stage) -> Media:
         media.stages = (fetched, *media.stages)
         self._note_device(media)
+        self.counters.add("gpuflow_media_total", kind=media.kind)
         return media
 
     def _note_device(self, media: Media, *, count: bool = True) -> None:
@@ -364,13 +402,15 @@ class Flow:
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:
         """Fetched bytes that wait for a decoder; refused when there are too many already."""
-        if self._pending_bytes + nbytes > self.limits.max_pending_bytes:
-            raise Overloaded(f"{self._pending_bytes} bytes are fetched and not decoded (Limits.max_pending_bytes)")
-        self._pending_bytes += nbytes
+        with self._pending_lock:
+            if self._pending_bytes + nbytes > self.limits.max_pending_bytes:
+                raise Overloaded(f"{self._pending_bytes} bytes are fetched and not decoded (Limits.max_pending_bytes)")
+            self._pending_bytes += nbytes
         try:
             yield
         finally:
-            self._pending_bytes -= nbytes
+            with self._pending_lock:
+                self._pending_bytes -= nbytes
 
     async def _fetch(self, source: Source, bounds: Bounds) -> Blob:
         if source.kind == "bytes":  # which are here: nothing is waited for
@@ -384,31 +424,9 @@ class Flow:
             raise DeadlineExceeded(f"not fetched after {bounds.limits.deadline_seconds:g} s") from error
 
     async def _decode(self, blob: Blob, modality: Modality | None, options: OptionsLike, bounds: Bounds) -> Media:
-        """Decode on a worker thread. The thread owns what it leases: when nobody waits any more it releases it."""
-        deadline = bounds.deadline
-        await self._acquire_worker(deadline)
-        loop, seconds = asyncio.get_running_loop(), deadline.remaining_seconds + _GRACE_SECONDS
-        future = self._pool.submit(self._work, blob, modality, options, bounds)
-        future.add_done_callback(lambda _: call_soon(loop, self._permits.release))
-        try:
-            async with asyncio.timeout(seconds):
-                return await result_of(future)
-        except BaseException as error:
-            deadline.cancel()
-            future.add_done_callback(_release_unwanted)
-            if isinstance(error, TimeoutError) and not isinstance(error, GpuflowError):
-                raise DeadlineExceeded(f"not decoded after {bounds.limits.deadline_seconds:g} s") from error
-            raise
-
-    async def _acquire_worker(self, deadline: Deadline) -> None:
-        if not self._permits.locked():
-            await self._permits.acquire()  # at once
-            return
-        try:
-            async with asyncio.timeout(deadline.remaining_seconds):
-                await self._permits.acquire()
-        except TimeoutError as error:
-            raise Overloaded(f"no decode worker became free in {self.limits.deadline_seconds:g} s") from error
+        context = self._context(bounds)
+        begin = partial(load_blob, blob, modality, options, context, self._batches)
+        return await self._workers.work(begin, partial(self._run, context), bounds.deadline)
 
     @asynccontextmanager
     async def _stream_place(self, deadline: Deadline) -> AsyncIterator[None]:
@@ -423,12 +441,13 @@ class Flow:
         finally:
             self._stream_places.release()
 
-    def _work(self, blob: Blob, modality: Modality | None, options: OptionsLike, bounds: Bounds) -> Media:
-        context = self._context(bounds)
+    def _run(self, context: LoadContext, work: Callable[[], Found]) -> Found:
+        """Do a step of a load's work, on a worker thread."""
         with self._surprises_logged():
-            media = load_blob(blob, modality, options, context)
-        media.stages = tuple(context.stages)
-        return media
+            found = work()
+        if isinstance(found, Media):
+            found.stages = tuple(context.stages)
+        return found
 
     def _context(self, bounds: Bounds) -> LoadContext:
         return LoadContext(
@@ -455,8 +474,3 @@ class Flow:
                 self._canary.examine(error)
             log.exception("unexpected error while decoding")
             raise GpuflowError(f"unexpected {type(error).__name__} while decoding") from error
-
-
-def _release_unwanted(future: Future[Media]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().release()

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, Future
 
 from gpuflow.errors import DeadlineExceeded, GpuflowError
-from gpuflow.flow.turns import POLL_SECONDS, Turn, WorkDeadline
+from gpuflow.flow.permits import POLL_SECONDS, Permits
+from gpuflow.flow.turns import Turn, WorkDeadline
 from gpuflow.media import FrameChunk
 from gpuflow.workers import call_soon
 
@@ -18,7 +19,7 @@ Work = Callable[["Delivery", Turn], None]
 
 
 async def stream_chunks(
-    work: Work, *, pool: Executor, permits: asyncio.Semaphore, deadline: WorkDeadline, ahead: int
+    work: Work, *, pool: Executor, permits: Permits, deadline: WorkDeadline, ahead: int
 ) -> AsyncGenerator[FrameChunk, None]:
     """Yield what ``work`` delivers, on a thread of ``pool``, which holds one of ``permits``: it was acquired already.
     What was delivered and not taken when the consumer leaves is released, and the work is told to end."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from gpuflow.codecs.base import ImageInfo, MediaType
-from gpuflow.codecs.images import GPU_FORMATS, gpu_decoder, gpu_obstacle
 from gpuflow.codecs.probe import check_image, image_info
 from gpuflow.config import ImageOptions, Limits
-from gpuflow.errors import CorruptMedia, InvalidOptions, UnsupportedFormat
+from gpuflow.errors import InvalidOptions
 from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.isolation.decoding import Decoder, Pixels
-from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, block_bytes, lay_out
+from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, lay_out
 from gpuflow.memory import Lease
-from gpuflow.ops.composite import flatten_alpha
+from gpuflow.ops.jobs import TransformJob, transform_one
 from gpuflow.ops.transform import transform
 from gpuflow.presets.families import image_preset
 from gpuflow.presets.image import Preset
@@ -24,29 +24,63 @@ from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
 
 @dataclass(frozen=True, slots=True)
-class _Pixels:
-    """``array``: ``(H, W, 3)`` or ``(H, W, 4)`` uint8, numpy or CuPy; who decoded them, and why not the GPU. ``lease``:
-    the block that holds them and nothing else, if any."""
+class Wanted:
+    """One image's facts and what is to become of it, before anything is decoded."""
 
-    array: Any
-    backend: str
-    fallback: str | None = None
-    lease: Lease | None = None
+    info: ImageInfo
+    plan: ImagePlan
+    preset: Preset | None
+    metadata: ImageMetadata
+    specs: tuple[TensorSpec, ...]
+
+    @property
+    def as_decoded(self) -> bool:
+        """Whether nothing is to become of it but its pixels."""
+        view = self.plan.views[0]
+        return self.preset is None and self.plan.mean is None and view.resized == (self.info.height, self.info.width)
+
+    def media(self, lease: Lease, blob: Blob, *, backend: str, fallback: str | None = None) -> Image | Features:
+        """What lies in the sealed lease."""
+        of_blob = blob.content_hash
+        if self.preset is None:
+            return Image(lease, self.specs, self.metadata, backend=backend, fallback=fallback, content_hash=of_blob)
+        facts = FeatureMetadata(self.preset.name, self.metadata, num_tokens=self.plan.num_tokens)
+        return Features(lease, self.specs, facts, backend=backend, fallback=fallback, content_hash=of_blob)
 
 
 def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadContext) -> Image | Features:
-    """Probe, decode, composite, transform, place. Without a preset an ``Image``, with one ``Features``.
-
-    On a GPU a JPEG is decoded there and falls back to the CPU where it cannot be; no GPU decodes the other formats, so
-    that they are decoded on the CPU and uploaded is no fallback.
+    """Probe, decode, composite, transform, place, on the CPU. Without a preset an ``Image``, with one ``Features``.
 
     Raises:
         UnsupportedFormat: no image, or one that no decoder takes.
         CorruptMedia: it cannot be decoded.
         LimitExceeded: it is, or would become, larger than allowed.
         InvalidOptions: an unknown preset, a frame that the image does not have, types that contradict each other.
-        BackendUnavailable: an engine or a GPU was asked for by name and cannot be used.
+        BackendUnavailable: an engine was asked for by name and cannot be used.
         GpuflowError: whatever ``LoadContext`` raises.
+    """
+    wanted = prepare(blob, kind, options, context)
+    engine = transform("exact" if wanted.as_decoded else options.engine)
+    with context.decoder(blob, kind, "image") as decoder, decoded(decoder, wanted, options, context) as pixels:
+        adopt = context.adoptable(pixels.lease) if wanted.as_decoded and _lies_as(pixels.array, wanted.specs) else None
+        with (
+            context.stage("place" if wanted.as_decoded else "transform"),
+            context.placing(wanted.specs, adopt) as lease,
+        ):
+            if adopt is None:
+                job = TransformJob(
+                    engine, wanted.plan, lease, wanted.specs, pixels.array, options.alpha, options.background
+                )
+                transform_one(job)
+    label = "" if wanted.as_decoded else f"+{engine.label(context.device.name)}"
+    return wanted.media(lease, blob, backend=f"{pixels.backend}{label}")
+
+
+def prepare(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadContext) -> Wanted:
+    """Read the header, hold it to the limits, and plan; nothing is decoded.
+
+    Raises:
+        UnsupportedFormat, CorruptMedia, LimitExceeded, InvalidOptions: as ``load_image``.
     """
     preset = _preset_of(options)
     with context.stage("probe"):  # our own scan, before a decoder is waited for
@@ -59,16 +93,8 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
     )
-    with (
-        context.decoder(blob, kind, "image") as decoder,
-        _decoded(blob.data, decoder, info, options.frame, context) as pixels,
-    ):
-        lease, specs, engine = _placed(pixels, wanted, options, context)
-    backend = f"{pixels.backend}+{engine}" if engine else pixels.backend
-    if preset is None:
-        return Image(lease, specs, metadata, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
-    features = FeatureMetadata(preset.name, metadata, num_tokens=wanted.num_tokens)
-    return Features(lease, specs, features, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
+    specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
+    return Wanted(info, wanted, preset, metadata, specs)
 
 
 def _preset_of(options: ImageOptions) -> Preset | None:
@@ -95,7 +121,12 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
         raise InvalidOptions(
             f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
         )
-    return plan(preset, info.height, info.width, dtype=dtype, normalize=options.normalize)
+    return _planned(preset, info.height, info.width, dtype, options.normalize)
+
+
+@functools.lru_cache(maxsize=256)
+def _planned(preset: Preset, height: int, width: int, dtype: str, normalize: bool) -> ImagePlan:
+    return plan(preset, height, width, dtype=dtype, normalize=normalize)
 
 
 def _check_views(wanted: ImagePlan, limits: Limits) -> None:
@@ -108,52 +139,12 @@ def _check_views(wanted: ImagePlan, limits: Limits) -> None:
 
 
 @contextmanager
-def _decoded(data: bytes, decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
-    """The decoded image, valid inside the block: on a GPU it lies in a scratch lease."""
-    if not context.device.is_cuda or info.format not in GPU_FORMATS:
-        with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
-            yield _Pixels(pixels.array, pixels.backend, lease=pixels.lease)
-        return
-    obstacle = gpu_obstacle(info, context.device.index)
-    if obstacle is None:
-        specs = lay_out({"pixels": ("uint8", (info.height, info.width, 3))})
-        with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
-            on_gpu = gpu_decoder(context.device.index)
-            try:
-                with context.stage("decode"):
-                    array = on_gpu.decode(data, info, frame=frame, out=scratch.array(specs[0]))
-            except (CorruptMedia, UnsupportedFormat) as error:
-                obstacle = str(error)
-            else:
-                yield _Pixels(array, on_gpu.name)
-                return
-    # First the CPU's verdict: what it cannot read either is the sender's fault, and never a missing backend
-    with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
-        yield _Pixels(pixels.array, pixels.backend, context.fall_back(obstacle, modality="image"))
-
-
-@contextmanager
-def _decoded_on_the_cpu(decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[Pixels]:
+def decoded(decoder: Decoder, wanted: Wanted, options: ImageOptions, context: LoadContext) -> Iterator[Pixels]:
+    """The image decoded on the CPU, valid inside the block."""
     with ExitStack() as stack:
         with context.stage("decode"):
-            pixels = stack.enter_context(decoder.image(info, frame))
+            pixels = stack.enter_context(decoder.image(wanted.info, options.frame))
         yield pixels
-
-
-def _placed(
-    pixels: _Pixels, wanted: ImagePlan, options: ImageOptions, context: LoadContext
-) -> tuple[Lease, tuple[TensorSpec, ...], str]:
-    """The sealed lease, what lies in it, and the engine that transformed; ``""`` where the pixels are as decoded."""
-    array = pixels.array
-    as_decoded = options.preset is None and wanted.mean is None and wanted.views[0].resized == array.shape[:2]
-    engine = transform("exact" if as_decoded else options.engine)
-    specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
-    adopt = context.adoptable(pixels.lease) if as_decoded and _lies_as(array, specs) else None
-    with context.stage("place" if as_decoded else "transform"), context.placing(specs, adopt) as lease:
-        if adopt is None:
-            flat = flatten_alpha(array, alpha=options.alpha, background=options.background)
-            engine.apply(flat, wanted, lease, specs)
-    return lease, specs, "" if as_decoded else engine.label(context.device.name)
 
 
 def _lies_as(array: Any, specs: tuple[TensorSpec, ...]) -> bool:

@@ -71,6 +71,10 @@ class SyncFlow:
         limits: Mapping[str, Any] | None = None,
     ) -> Media:
         """``Flow.load``, blocking."""
+        self._require_usable()
+        here = self.flow.load_here(source, options=options, modality=modality, limits=limits)
+        if here is not None:
+            return here
         return self._run(self.flow.load(source, options=options, modality=modality, limits=limits))
 
     def load_messages(
@@ -132,18 +136,22 @@ class SyncFlow:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, _T], *, closing: bool = False) -> _T:
+    def _require_usable(self, *, closing: bool = False) -> None:
         if self._process != os.getpid():
-            work.close()
             raise RuntimeError(
                 "this flow was made before a fork, which took its threads away: make one in this process"
             )
         if self._closed and not closing:
-            work.close()
             raise Closed("the flow is closed")
         if threading.current_thread() is self._thread:
-            work.close()
             raise RuntimeError("this is the flow's own event loop: await Flow.load instead")
+
+    def _run(self, work: Coroutine[Any, Any, _T], *, closing: bool = False) -> _T:
+        try:
+            self._require_usable(closing=closing)
+        except BaseException:
+            work.close()
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +9,7 @@ from contextlib import contextmanager
 
 from gpuflow.errors import DeadlineExceeded
 from gpuflow.flow.context import Deadline
-from gpuflow.workers import call_soon
-
-POLL_SECONDS = 0.02  # how soon a wait that nobody wakes ends
+from gpuflow.flow.permits import Permits
 
 
 class WorkDeadline(Deadline):
@@ -52,20 +49,18 @@ class WorkDeadline(Deadline):
 class Turn:
     """A decode permit of the flow, held by a thread, which may give it up for a while. ``end`` it in every case."""
 
-    def __init__(self, permits: asyncio.Semaphore, deadline: WorkDeadline) -> None:
+    def __init__(self, permits: Permits, deadline: WorkDeadline) -> None:
         self._permits = permits
         self._deadline = deadline
-        self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._held = True
-        self._requests: set[asyncio.Task[None]] = set()
 
     def end(self) -> None:
         """Give the permit back; harmless when repeated."""
         with self._lock:
             held, self._held = self._held, False
         if held:
-            call_soon(self._loop, self._permits.release)
+            self._permits.release()
 
     @contextmanager
     def given_up(self, check: Callable[[], None] | None = None) -> Iterator[None]:
@@ -77,49 +72,6 @@ class Turn:
         with self._deadline.waiting():
             self.end()
             yield
-            self._take_again(check or self._deadline.check)
-
-    def _take_again(self, check: Callable[[], None]) -> None:
-        request = _Request()
-        call_soon(self._loop, lambda: self._ask(request))
-        try:
-            while not request.granted.wait(POLL_SECONDS):
-                check()
-        except BaseException:
-            if request.withdraw():
-                call_soon(self._loop, self._permits.release)
-            raise
-        with self._lock:
-            self._held = True
-
-    def _ask(self, request: _Request) -> None:
-        task = self._loop.create_task(self._grant(request))
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-
-    async def _grant(self, request: _Request) -> None:
-        await self._permits.acquire()
-        if not request.grant():
-            self._permits.release()
-
-
-class _Request:
-    """A wish for a permit: it is granted or withdrawn, whichever comes first."""
-
-    def __init__(self) -> None:
-        self.granted = threading.Event()
-        self._lock = threading.Lock()
-        self._withdrawn = False
-
-    def grant(self) -> bool:
-        """Whether somebody still takes it."""
-        with self._lock:
-            if not self._withdrawn:
-                self.granted.set()
-            return not self._withdrawn
-
-    def withdraw(self) -> bool:
-        """Nobody wants it any more; whether it had been granted."""
-        with self._lock:
-            self._withdrawn = True
-            return self.granted.is_set()
+            self._permits.acquire_on_thread(check or self._deadline.check)
+            with self._lock:
+                self._held = True

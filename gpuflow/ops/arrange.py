@@ -12,21 +12,21 @@ from gpuflow.presets.plan import ImagePlan
 from gpuflow.presets.view import View
 
 
-def arranged(planar: Any, plan: ImagePlan) -> tuple[Any, int]:
-    """A ``(3, H, W)`` torch tensor seen in the plan's layout, and which axis the channels are. Nothing is copied.
+def arranged(planar: Any, plan: ImagePlan) -> Any:
+    """A ``(3, H, W)`` torch tensor seen in the plan's layout. Nothing is copied.
 
     ``"patches"``: ``(rows / m, columns / m, m, m, 3, p, p)``; ``"patches_last"``: ``(rows, columns, p, p, 3)``.
     """
     if plan.layout == "CHW":
-        return planar, 0
+        return planar
     if plan.layout == "HWC":
-        return planar.permute(1, 2, 0), 2
+        return planar.permute(1, 2, 0)
     side, merge = plan.patch, plan.merge
     height, width = planar.shape[1:]
     if plan.layout == "patches_last":
-        return planar.reshape(3, height // side, side, width // side, side).permute(1, 3, 2, 4, 0), 4
+        return planar.reshape(3, height // side, side, width // side, side).permute(1, 3, 2, 4, 0)
     blocks = planar.reshape(3, height // side // merge, merge, side, width // side // merge, merge, side)
-    return blocks.permute(1, 4, 2, 5, 0, 3, 6), 4
+    return blocks.permute(1, 4, 2, 5, 0, 3, 6)
 
 
 def view_places(pixels: Any, plan: ImagePlan, view: View) -> list[Any]:
@@ -47,15 +47,19 @@ def view_places(pixels: Any, plan: ImagePlan, view: View) -> list[Any]:
 
 def write_view(planar: Any, plan: ImagePlan, view: View, pixels: Any) -> None:
     """Write a view's canvas, ``(3, H, W)`` uint8 levels, to its places in the pixels, normalised."""
-    first, *repeats = view_places(pixels, plan, view)
-    if view.tile:
-        down, across = view.tiles
-        levels = planar.reshape(3, down, view.tile[0], across, view.tile[1]).permute(1, 3, 0, 2, 4)
-        _write(levels, 2, plan, first)
-    else:
-        _write(*arranged(planar, plan), plan, first)
-    for repeat in repeats:
-        repeat.copy_(first)
+    places = view_places(pixels, plan, view)
+    if plan.layout == "CHW" and not view.tile:
+        _write(planar, plan, places[0])
+        return
+    values = planar if plan.dtype == "uint8" else _normalise(planar, plan)  # once, whatever the places are
+    for place in places:
+        place.copy_(_in_tiles(values, view) if view.tile else arranged(values, plan))
+
+
+def _in_tiles(planar: Any, view: View) -> Any:
+    """``(rows, columns, 3, H, W)``."""
+    (down, across), (height, width) = view.tiles, view.tile or view.canvas
+    return planar.reshape(3, down, height, across, width).permute(1, 3, 0, 2, 4)
 
 
 def frame_place(out: Any, plan: ImagePlan, number: int) -> Any:
@@ -70,7 +74,10 @@ def frame_place(out: Any, plan: ImagePlan, number: int) -> Any:
 
 def write_frame(planar: Any, plan: ImagePlan, place: Any) -> None:
     """Write a frame, ``(3, H, W)`` uint8 levels on the plan's canvas, to its ``frame_place``, normalised alike."""
-    _write(*arranged(planar, plan), plan, place)
+    if plan.layout == "CHW":
+        _write(planar, plan, place)
+    else:
+        place.copy_(arranged(planar if plan.dtype == "uint8" else _normalise(planar, plan), plan))
 
 
 def numbers(plan: ImagePlan) -> Any:
@@ -109,34 +116,41 @@ def _in_bfloat16(levels: Any, mean: Any, std: Any) -> Any:
     return ((values - at) / by).float().numpy()
 
 
-def _write(levels: Any, channel: int, plan: ImagePlan, out: Any) -> None:
+def _write(planar: Any, plan: ImagePlan, out: Any) -> None:
     import torch
 
     if plan.dtype == "uint8":
-        out.copy_(levels)
-        return
-    if plan.normalization != "fused":
-        _look_up(levels, channel, plan, out)
-        return
-    shape = tuple(3 if axis == channel else 1 for axis in range(levels.ndim))
-    mean, std = (_in_levels(values, shape, out.device) for values in (plan.mean, plan.std))
-    if out.dtype == torch.float32:
-        torch.sub(levels, mean, out=out)
-        out.div_(std)
+        out.copy_(planar)
+    elif out.dtype == torch.float32:
+        _normalise(planar, plan, out)
     else:
-        out.copy_(levels.sub(mean).div_(std))
+        out.copy_(_normalise(planar, plan))
+
+
+def _normalise(planar: Any, plan: ImagePlan, out: Any = None) -> Any:
+    """``(3, H, W)`` float32 of uint8 levels, as Hugging Face's torchvision backend computes it.
+
+    Copied first: torch subtracts in one type in 0.21 ms what it takes 0.27 for in two (336x336, one core)."""
+    import torch
+
+    values = torch.empty(planar.shape, dtype=torch.float32, device=planar.device) if out is None else out
+    if plan.normalization == "bfloat16":
+        return values.copy_(_looked_up(planar, plan))
+    values.copy_(planar)
+    if plan.normalization == "scale":
+        return values.mul_(1 / 255)
+    return values.sub_(_in_levels(plan.mean, values.device)).div_(_in_levels(plan.std, values.device))
 
 
 @functools.lru_cache(maxsize=64)
-def _in_levels(values: Any, shape: tuple[int, ...], device: Any) -> Any:
+def _in_levels(values: Any, device: Any) -> Any:
     import torch
 
-    return (torch.tensor(values, dtype=torch.float32) * 255.0).view(shape).to(device)
+    return (torch.tensor(values, dtype=torch.float32) * 255.0).view(3, 1, 1).to(device)
 
 
-def _look_up(levels: Any, channel: int, plan: ImagePlan, out: Any) -> None:
+def _looked_up(planar: Any, plan: ImagePlan) -> Any:
     import torch
 
-    table = torch.from_numpy(_normalised(plan.normalization, plan.mean, plan.std)).to(out.device, out.dtype)
-    for one in range(3):
-        out.select(channel, one).copy_(table[one][levels.select(channel, one).long()])
+    table = torch.from_numpy(_normalised(plan.normalization, plan.mean, plan.std)).to(planar.device)
+    return torch.stack([table[channel][planar[channel].int()] for channel in range(3)])

@@ -23,7 +23,7 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.isolation.remote import Isolated
-from gpuflow.media import Blob
+from gpuflow.media import Blob, Media
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
 from tests.faults.test_probe_fuzz import mutated
@@ -67,7 +67,9 @@ class Fuzzing:
         )
         started = time.monotonic()
         try:
-            load_blob(Blob(data, f"{number:064d}"), None, None, context).release()
+            media = load_blob(Blob(data, f"{number:064d}"), None, None, context)
+            assert isinstance(media, Media)
+            media.release()
             outcome = "decoded"
         except GpuflowError as error:
             outcome = type(error).__name__

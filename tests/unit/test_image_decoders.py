@@ -17,7 +17,7 @@ from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import ImageDecoder, ImageInfo
-from gpuflow.codecs.images import capabilities, decode_image, gpu_decoder, gpu_obstacle, image_decoders
+from gpuflow.codecs.images import batch_decoder, capabilities, decode_image, gpu_decoder, image_decoders
 from gpuflow.codecs.orientation import oriented
 from gpuflow.codecs.probe import image_info, sniff
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
@@ -142,7 +142,7 @@ def test_the_gpu_comes_first_where_it_can() -> None:
         "pillow",
     ]
     assert [decoder.name for decoder in image_decoders(info)] == ["torchvision", "pillow"]
-    assert gpu_obstacle(_info(SAME["jpeg cmyk"]), 0) is not None
+    assert batch_decoder(0).obstacle(_info(SAME["jpeg cmyk"])) is not None
 
 
 def test_capabilities_say_why_not() -> None:

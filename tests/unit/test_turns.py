@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gpuflow.errors import DeadlineExceeded
+from gpuflow.flow.permits import Permits
 from gpuflow.flow.turns import Turn, WorkDeadline
 from tests.waiting import wait_until
 
@@ -17,7 +18,7 @@ def _on_a_thread(work: Callable[[Turn, WorkDeadline], None], *, after: Callable[
     """Run ``work`` on a thread that holds the only permit, ``after`` beside it; how many permits are free in the end."""
 
     async def run() -> int:
-        permits, deadline = asyncio.Semaphore(1), WorkDeadline(30.0)
+        permits, deadline = Permits(1), WorkDeadline(30.0)
         await permits.acquire()
         turn = Turn(permits, deadline)
         running = asyncio.ensure_future(asyncio.to_thread(work, turn, deadline))
@@ -26,9 +27,7 @@ def _on_a_thread(work: Callable[[Turn, WorkDeadline], None], *, after: Callable[
             await running
         finally:
             turn.end()
-            for _ in range(5):
-                await asyncio.sleep(0)
-        return permits._value
+        return permits.free
 
     return asyncio.run(run())
 
@@ -58,7 +57,7 @@ def test_a_wait_for_a_permit_that_ends_early_loses_none(by: str) -> None:
         raise DeadlineExceeded("for the test")
 
     async def run() -> int:
-        permits, deadline = asyncio.Semaphore(1), WorkDeadline(30.0)
+        permits, deadline = Permits(1), WorkDeadline(30.0)
         await permits.acquire()
         turn = Turn(permits, deadline)
         given_up, taken = threading.Event(), threading.Event()
@@ -70,17 +69,16 @@ def test_a_wait_for_a_permit_that_ends_early_loses_none(by: str) -> None:
 
         running = asyncio.ensure_future(asyncio.to_thread(work))
         await asyncio.to_thread(given_up.wait, 30.0)
-        async with permits:  # somebody else works
-            taken.set()
-            if by == "deadline":
-                await asyncio.to_thread(wait_until, lambda: bool(turn._requests))
-                deadline.cancel()
-            with pytest.raises(DeadlineExceeded):
-                await running
+        assert permits.try_acquire()  # somebody else works
+        taken.set()
+        if by == "deadline":
+            await asyncio.to_thread(wait_until, lambda: permits.wanted == 1)
+            deadline.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await running
+        permits.release()
         turn.end()
-        await asyncio.gather(*turn._requests)
-        await asyncio.sleep(0)
-        return permits._value
+        return permits.free
 
     assert asyncio.run(run()) == 1
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 
-from gpuflow.codecs.base import Capability, Guard, ImageInfo, Support
+from gpuflow.codecs.base import Capability, Encoded, Guard, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
 from gpuflow.device import driver
-from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
+from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
 _PIP = "pip install 'gpuflow[cu13]'"
 
@@ -89,10 +90,61 @@ class NvImageCodecDecoder:
                 stream.synchronize()
         return out
 
+    def obstacle(self, info: ImageInfo) -> str | None:
+        """See ``BatchDecoder``."""
+        return self.capability().reason or self.supports(info).reason or None
+
+    def decode_batch(self, jobs: Sequence[Encoded]) -> list[GpuflowError | None]:
+        """See ``BatchDecoder``. On a GPU earlier work on the places is waited for on the host, as in ``decode``."""
+        if self._index is None:
+            return self._decode_batch(jobs, 0)
+        import cupy
+
+        with cupy.cuda.Device(self._index), cupy.cuda.Stream.ptds as stream:
+            with self._guard():
+                stream.synchronize()
+            found = self._decode_batch(jobs, stream.ptr)
+            with self._guard():
+                stream.synchronize()
+        return found
+
+    def _decode_batch(self, jobs: Sequence[Encoded], stream: int) -> list[GpuflowError | None]:
+        found: list[GpuflowError | None] = [_header_error(job) for job in jobs]
+        sound = [number for number, error in enumerate(found) if error is None]
+        try:
+            decoded = self._decoded([jobs[number] for number in sound], stream)
+        except (RuntimeError, ValueError):  # of the whole call: one after another shows whose it is
+            for number in sound:
+                found[number] = self._alone(jobs[number], stream)
+            return found
+        for number, picture in zip(sound, decoded, strict=True):
+            if picture is None or tuple(picture.shape) != jobs[number].out.shape:
+                found[number] = CorruptMedia("nvImageCodec cannot decode this JPEG")
+        return found
+
+    def _decoded(self, jobs: Sequence[Encoded], stream: int) -> list[Any]:
+        from nvidia import nvimgcodec
+
+        if not jobs:
+            return []
+        with self._guard():
+            form = nvimgcodec.SampleFormat.I_RGB
+            targets = [nvimgcodec.as_image(job.out, stream, sample_format=form) for job in jobs]
+            sources = [nvimgcodec.CodeStream(job.data) for job in jobs]
+            found: list[Any] = self._decoder().decode(sources, images=targets, params=_parameters(), cuda_stream=stream)
+            return found
+
+    def _alone(self, job: Encoded, stream: int) -> GpuflowError | None:
+        try:
+            self._decode_stored(job.data, job.out, stream)
+        except (CorruptMedia, UnsupportedFormat) as error:
+            return error
+        return None
+
     def _decode(self, data: bytes, info: ImageInfo, out: Any, empty: Any, stream: int) -> Any:
         if out.shape != _shown(info):
             raise ValueError(f"{_shown(info)} pixels need an array of that shape; got {out.shape}")
-        stored = out if info.orientation == 1 else empty(_stored(info), "uint8")
+        stored = out if info.orientation == 1 else empty(stored_shape(info), "uint8")
         self._decode_stored(data, stored, stream)
         if stored is not out:
             out[...] = oriented(stored, info.orientation)
@@ -139,9 +191,29 @@ def _parameters() -> Any:
     )
 
 
+def _header_error(job: Encoded) -> GpuflowError | None:
+    """What the library's own reading of the header says: a place that is too small fails a whole batch."""
+    from nvidia import nvimgcodec
+
+    try:
+        stream = nvimgcodec.CodeStream(job.data)
+        size = {stream.height, stream.width}
+    except (RuntimeError, ValueError) as error:
+        return _caused(CorruptMedia("nvImageCodec cannot read this JPEG's header"), error)
+    if job.out.shape != stored_shape(job.info) or size != set(job.out.shape[:2]):
+        return CorruptMedia(f"the JPEG claims {job.info.width}x{job.info.height} and holds another size")
+    return None
+
+
+def _caused(error: GpuflowError, cause: Exception) -> GpuflowError:
+    error.__cause__ = cause
+    return error
+
+
 def _shown(info: ImageInfo) -> tuple[int, int, int]:
     return info.height, info.width, 3
 
 
-def _stored(info: ImageInfo) -> tuple[int, int, int]:
+def stored_shape(info: ImageInfo) -> tuple[int, int, int]:
+    """``(H, W, 3)`` before the orientation is applied."""
     return (info.width, info.height, 3) if info.orientation > 4 else _shown(info)

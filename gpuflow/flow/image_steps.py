@@ -1,0 +1,91 @@
+"""An image on a GPU, in steps: between them no worker thread is held while a batch has the image."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future
+
+from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.images import GPU_FORMATS
+from gpuflow.config import ImageOptions
+from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.flow.batches import ImageBatches, ImageJob
+from gpuflow.flow.context import LoadContext
+from gpuflow.flow.image import Wanted, decoded, prepare
+from gpuflow.media import Blob, Features, Image, block_bytes, lay_out
+from gpuflow.memory import Lease
+from gpuflow.ops.jobs import TransformJob
+from gpuflow.ops.transform import transform
+
+Steps = Generator[Future[None], None, Image | Features]
+
+
+def image_steps(
+    blob: Blob, kind: MediaType, options: ImageOptions, context: LoadContext, batches: ImageBatches
+) -> Steps:
+    """As ``load_image``; what is yielded is to be waited for, whatever it ends with, before the next step.
+
+    A JPEG is decoded by the device's decoder and falls back to the CPU where it cannot be; no GPU decodes the other
+    formats, so that they are decoded on the CPU and uploaded is no fallback.
+    """
+    wanted = prepare(blob, kind, options, context)
+    engine = transform("exact" if wanted.as_decoded else options.engine)
+    backend, fallback = batches.decoder.name, None
+    with context.placing(wanted.specs) as lease:
+        job = TransformJob(engine, wanted.plan, lease, wanted.specs, alpha=options.alpha, background=options.background)
+        obstacle = batches.decoder.obstacle(wanted.info) if wanted.info.format in GPU_FORMATS else ""
+        if obstacle is None:
+            try:
+                yield from _on_device(blob, wanted, job, context, batches)
+            except (CorruptMedia, UnsupportedFormat) as error:
+                obstacle = str(error)
+        if obstacle is not None:
+            backend = yield from _by_way_of_the_cpu(blob, kind, wanted, options, job, context, batches)
+        if (
+            obstacle
+        ):  # after the CPU's verdict: what it cannot read either is the sender's fault, never a missing backend
+            fallback = context.fall_back(obstacle, modality="image")
+    label = "" if wanted.as_decoded else f"+{engine.label(context.device.name)}"
+    return wanted.media(lease, blob, backend=f"{backend}{label}", fallback=fallback)
+
+
+def _on_device(
+    blob: Blob, wanted: Wanted, job: TransformJob, context: LoadContext, batches: ImageBatches
+) -> Generator[Future[None], None, None]:
+    """Decode and transform there; straight into the result where that is the image as it is decoded."""
+    info, lease = wanted.info, job.lease
+    with context.stage("batch"):
+        if wanted.as_decoded and info.orientation == 1 and wanted.plan.layout == "HWC":
+            yield from _submitted(batches, ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,)))
+            return
+        stored = (info.width, info.height, 3) if info.orientation > 4 else (info.height, info.width, 3)
+        specs = lay_out({"pixels": ("uint8", stored)})
+        with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
+            pixels, leases = scratch.array(specs[0]), (lease, scratch)
+            yield from _submitted(batches, ImageJob(info, pixels, blob.data, transform=job, leases=leases))
+
+
+def _by_way_of_the_cpu(
+    blob: Blob,
+    kind: MediaType,
+    wanted: Wanted,
+    options: ImageOptions,
+    job: TransformJob,
+    context: LoadContext,
+    batches: ImageBatches,
+) -> Generator[Future[None], None, str]:
+    """Decode on this thread, or in a worker, and have the device transform it; who decoded."""
+    with context.decoder(blob, kind, "image") as decoder, decoded(decoder, wanted, options, context) as pixels:
+        leases: tuple[Lease, ...] = (job.lease, pixels.lease) if pixels.lease else (job.lease,)
+        with context.stage("transform"):
+            yield from _submitted(batches, ImageJob(wanted.info, pixels.array, transform=job, leases=leases))
+        return pixels.backend
+
+
+def _submitted(batches: ImageBatches, job: ImageJob) -> Generator[Future[None], None, None]:
+    future = batches.submit(job)
+    try:
+        yield future
+    finally:
+        future.cancel()
+    future.result()
