@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuflow.codecs.base import ImageInfo, MediaType
@@ -49,20 +49,22 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
     """
     preset = _preset_of(options)
     with context.stage("probe"):  # our own scan, before a decoder is waited for
-        info = image_info(blob.data, kind, context.limits)
+        info = image_info(blob.data, kind, context.limits, frame=options.frame)
         check_image(info, context.limits)
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
-        wanted = _plan_of(options, preset, info)
-        check_resize((info.height, info.width), wanted.resized, context.limits)
+        size = _size_of(info, options.region)
+        wanted = _plan_of(options, preset, size)
+        check_resize(size, wanted.resized, context.limits)
     metadata = ImageMetadata(
-        info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
-    )
+        info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames,
+        options.region,
+    )  # fmt: skip
     with (
         context.decoder(blob, kind, "image") as decoder,
-        _decoded(blob.data, decoder, info, options.frame, context) as pixels,
+        _decoded(blob.data, decoder, info, options.frame, _least_size(wanted, options), context) as pixels,
     ):
-        lease, specs, engine = _placed(pixels, wanted, options, context)
+        lease, specs, engine = _placed(_cropped(pixels, options.region), wanted, options, context)
     backend = f"{pixels.backend}+{engine}" if engine else pixels.backend
     if preset is None:
         return Image(lease, specs, metadata, backend=backend, fallback=pixels.fallback, content_hash=blob.content_hash)
@@ -79,11 +81,34 @@ def _preset_of(options: ImageOptions) -> Preset | None:
     raise InvalidOptions(f"preset is the name of an image preset or a Preset; got {type(preset).__name__}")
 
 
-def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> ImagePlan:
+def _size_of(info: ImageInfo, region: tuple[int, int, int, int] | None) -> tuple[int, int]:
+    """Height and width of what is taken of the image."""
+    if region is None:
+        return info.height, info.width
+    left, top, right, bottom = region
+    if right > info.width or bottom > info.height:
+        raise InvalidOptions(f"region {region} does not lie in the image, which has {info.width}x{info.height} pixels")
+    return bottom - top, right - left
+
+
+def _least_size(wanted: ImagePlan, options: ImageOptions) -> tuple[int, int] | None:
+    """The size to which all of the image is resized next, where it may be decoded smaller for that."""
+    whole = options.region is None and options.resample != "nearest"
+    return wanted.resized if options.approximate and whole else None
+
+
+def _cropped(pixels: _Pixels, region: tuple[int, int, int, int] | None) -> _Pixels:
+    """A view of the region. No decoder here decodes less for it: libjpeg has to pass all that stands before."""
+    if region is None:
+        return pixels
+    left, top, right, bottom = region
+    return replace(pixels, array=pixels.array[top:bottom, left:right], lease=None)
+
+
+def _plan_of(options: ImageOptions, preset: Preset | None, size: tuple[int, int]) -> ImagePlan:
     if preset is None:
         return plan_plain(
-            info.height,
-            info.width,
+            *size,
             size=options.size,
             resample=options.resample,
             layout=options.layout,
@@ -94,14 +119,21 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
         raise InvalidOptions(
             f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
         )
-    return plan(preset, info.height, info.width, dtype=dtype, normalize=options.normalize)
+    return plan(preset, *size, dtype=dtype, normalize=options.normalize)
 
 
 @contextmanager
-def _decoded(data: bytes, decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[_Pixels]:
+def _decoded(
+    data: bytes,
+    decoder: Decoder,
+    info: ImageInfo,
+    frame: int,
+    least_size: tuple[int, int] | None,
+    context: LoadContext,
+) -> Iterator[_Pixels]:
     """The decoded image, valid inside the block: on a GPU it lies in a scratch lease."""
     if not context.device.is_cuda or info.format not in GPU_FORMATS:
-        with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
+        with _decoded_on_the_cpu(decoder, info, frame, least_size, context) as pixels:
             yield _Pixels(pixels.array, pixels.backend, lease=pixels.lease)
         return
     obstacle = gpu_obstacle(info, context.device.index)
@@ -118,15 +150,17 @@ def _decoded(data: bytes, decoder: Decoder, info: ImageInfo, frame: int, context
                 yield _Pixels(array, on_gpu.name)
                 return
     # First the CPU's verdict: what it cannot read either is the sender's fault, and never a missing backend
-    with _decoded_on_the_cpu(decoder, info, frame, context) as pixels:
+    with _decoded_on_the_cpu(decoder, info, frame, least_size, context) as pixels:
         yield _Pixels(pixels.array, pixels.backend, context.fall_back(obstacle, modality="image"))
 
 
 @contextmanager
-def _decoded_on_the_cpu(decoder: Decoder, info: ImageInfo, frame: int, context: LoadContext) -> Iterator[Pixels]:
+def _decoded_on_the_cpu(
+    decoder: Decoder, info: ImageInfo, frame: int, least_size: tuple[int, int] | None, context: LoadContext
+) -> Iterator[Pixels]:
     with ExitStack() as stack:
         with context.stage("decode"):
-            pixels = stack.enter_context(decoder.image(info, frame))
+            pixels = stack.enter_context(decoder.image(info, frame, least_size))
         yield pixels
 
 
