@@ -17,7 +17,7 @@ from gpuflow.errors import CorruptMedia, GpuflowError
 
 _HEADER = struct.Struct(">I4s").unpack_from
 _MAX_ITEMS = 4_096  # a grid of 64 x 64 tiles
-_MAX_EXTENTS = 4_096
+_MAX_EXTENTS = 16_384  # of all items together: an extent may take no bytes in its table
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 # Orientation 1..8 by quarter turns counter-clockwise (irot) and mirroring after it (imir; axis 1 swaps left and right)
 _ORIENTATIONS = {
@@ -34,7 +34,7 @@ class Items:
     data: bytes
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
-    places: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # method, first byte, length
+    places: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # method, first byte, length
     references: list[tuple[bytes, int, int]] = field(default_factory=list)  # kind, from, to
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)  # kind, first byte, end
     owned: dict[int, list[int]] = field(default_factory=dict)
@@ -63,6 +63,16 @@ class Items:
             for found in self.bodies(item, kind):
                 return found
         return None
+
+    def payload(self, item: int) -> bytes:
+        """The bytes of an item that lies in the file, no byte of which it takes twice."""
+        extents = self.places.get(item, [])
+        if any(method > 1 for method, _, _ in extents):
+            raise CorruptMedia("a picture of the HEIF does not lie in the file")
+        starts = [at + self.idat * method for method, at, _ in extents]
+        ends = [at + length if length else len(self.data) for at, (_, _, length) in zip(starts, extents, strict=True)]
+        check_room(sum(ends) - sum(starts), len(self.data), "an item")
+        return b"".join(self.data[at:end] for at, end in zip(starts, ends, strict=True))
 
     def size(self, item: int) -> tuple[int, int]:
         """Width and height."""
@@ -94,7 +104,7 @@ class Items:
         """Of a picture put together from others: as many as it has places, and neither it nor they too large together."""
         if self.kind != b"grid":
             return
-        method, at, length = self.places.get(self.primary, (0, 0, 0))
+        method, at, length = self.places.get(self.primary, [(0, 0, 0)])[0]
         if method == 1:
             at += self.idat
         elif method != 0:
@@ -200,19 +210,20 @@ def _read_places(data: bytes, at: int, end: int, items: Items) -> None:
     wide = 4 if version == 2 else 2
     count, at = number(data, at + 6, wide), at + 6 + wide
     check_count(count, _MAX_ITEMS, "items")
+    total = 0
     for _ in range(count):
         item, at = number(data, at, wide), at + wide
         method, at = (number(data, at, 2) & 15, at + 2) if version else (0, at)
         start = number(data, at + 2, base)
         extents, at = number(data, at + 2 + base, 2), at + 4 + base
-        check_count(extents, _MAX_EXTENTS, "extents of an item")
+        total += extents
+        check_count(total, _MAX_EXTENTS, "extents of items")
         check_room(extents * (index + offset + length), end - at, "a table of extents")
-        for extent in range(extents):
+        for _ in range(extents):
             place = start + number(data, at + index, offset), number(data, at + index + offset, length)
             if method == 0:
                 check_room(place[1], len(data) - place[0], "an item")
-            if extent == 0:
-                items.places[item] = (method, *place)
+            items.places.setdefault(item, []).append((method, *place))
             at += index + offset + length
 
 
