@@ -275,6 +275,9 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
     ``size`` is ``(height, width)``, or one number for both. ``normalize=False`` leaves uint8 where a preset would
     normalise. ``alpha="composite"`` lays transparency over ``background``; ``"drop"`` shows the hidden colour, as
     Hugging Face's processors do. ``engine`` picks the transform engine; the result names the one that ran.
+    ``region``: (left, top, right, bottom) in pixels of the image as shown; what follows sees it as the image.
+    ``approximate`` allows a JPEG to be decoded smaller where it is resized to a sixth or less anyway; half a level of
+    mean error at most, and the result's ``backend`` says so.
     """
 
     preset: Any = None
@@ -286,10 +289,16 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
     background: tuple[int, int, int] = (255, 255, 255)
     alpha: Literal["composite", "drop"] = "composite"
     frame: int = 0
+    region: tuple[int, int, int, int] | None = None
+    approximate: bool = False
     engine: Literal["auto", "exact", "dali"] = "auto"
 
     def _check_together(self) -> None:
         _check_size(self.size)
+        if self.region is not None:
+            left, top, right, bottom = self.region
+            if not (0 <= left < right and 0 <= top < bottom):
+                raise InvalidOptions(f"region is (left, top, right, bottom), and not empty; got {self.region!r}")
         if any(not 0 <= level <= 255 for level in self.background):
             raise InvalidOptions(f"background levels lie in 0..255; got {self.background!r}")
         if self.frame < 0:

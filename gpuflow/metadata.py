@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """Facts of the decoded image; ``width`` and ``height`` as shown (orientation applied)."""
+    """Facts of the decoded image; ``width`` and ``height`` as shown (orientation applied). ``region``: what was taken of
+    it: (left, top, right, bottom); ``None`` is all."""
 
     format: str
     width: int
@@ -17,6 +18,7 @@ class ImageMetadata:
     had_alpha: bool = False
     frame: int = 0
     num_frames: int = 1
+    region: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

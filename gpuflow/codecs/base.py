@@ -39,9 +39,18 @@ class MediaType:
     format: str = ""
 
 
+Color = Literal["rgb", "gray", "palette", "ycbcr", "cmyk", "ycck"]
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """Facts from an image's header alone; ``width`` and ``height`` as shown (orientation applied)."""
+    """Facts from an image's header alone; ``width`` and ``height`` as shown (orientation applied).
+
+    ``channels`` counts alpha, and of a palette what its entries have. ``bit_depth``: of a stored sample, or of a number
+    of a palette's entry. ``color``: how colours are stored; ``chroma``: how often, as ``"420"``, where ``color`` has any.
+    ``num_frames``: frames, or of a TIFF pages, which have facts of their own: these are of the page that was asked for.
+    ``icc``: a colour profile is there; it is not applied.
+    """
 
     format: str
     width: int
@@ -52,6 +61,14 @@ class ImageInfo:
     has_alpha: bool = False
     num_frames: int = 1
     progressive: bool = False
+    color: Color = "rgb"
+    chroma: str = ""
+    icc: bool = False
+
+    @property
+    def animated(self) -> bool:
+        """Whether its frames follow each other in time; pages do not."""
+        return self.num_frames > 1 and self.format != "tiff"
 
 
 @dataclass(frozen=True, slots=True)

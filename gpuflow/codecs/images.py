@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import Any
 
 from gpuflow.codecs._backends.nvimagecodec import NvImageCodecDecoder
 from gpuflow.codecs._backends.pillow import PillowDecoder
+from gpuflow.codecs._backends.pillow_heif import PillowHeifDecoder
 from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
-from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
+from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder, divisor_for
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import BatchDecoder, Capability, ImageDecoder, ImageInfo
 from gpuflow.codecs.canary import canary
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
 GPU_FORMATS = frozenset({"jpeg"})  # what a GPU decoder exists for at all
-_CPU_DECODERS: tuple[ImageDecoder, ...] = (TorchvisionDecoder(), PillowDecoder())
+_JPEG, _HEIC = SimpleJpegDecoder(), PillowHeifDecoder()
 # For decode workers, which have no torch: the same pixels for every format
-_TORCH_FREE: tuple[ImageDecoder, ...] = (SimpleJpegDecoder(), PyAvPngDecoder(), PillowDecoder())
+_TORCH_FREE: tuple[ImageDecoder, ...] = (_JPEG, PyAvPngDecoder(), _HEIC, PillowDecoder())
+_CPU_DECODERS: tuple[ImageDecoder, ...] = (_JPEG, TorchvisionDecoder(), *_TORCH_FREE[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def gpu_decoder(device_index: int) -> NvImageCodecDecoder:
 
 def capabilities() -> dict[str, Capability]:
     """What can be used here, by backend."""
-    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, _TORCH_FREE[0], gpu_decoder(0))}
+    return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, gpu_decoder(0))}
 
 
 def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: int = 0) -> list[ImageDecoder]:
@@ -52,8 +55,18 @@ def batch_decoder(device_index: int) -> BatchDecoder:
     return decoder
 
 
-def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0, torch_free: bool = False) -> Decoded:
+def decode_image(
+    data: bytes,
+    info: ImageInfo,
+    *,
+    frame: int = 0,
+    torch_free: bool = False,
+    least_size: tuple[int, int] | None = None,
+) -> Decoded:
     """Decode one frame on the CPU, by the first decoder that can. ``torch_free``: by those that need no torch.
+
+    ``least_size``: the (height, width) that it is resized to next: a JPEG many times as large may come out smaller, as
+    ``smaller`` says and its ``backend`` too.
 
     Raises:
         CorruptMedia: none of them can read it; what the first of them said.
@@ -61,6 +74,10 @@ def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0, torch_free: bo
         BackendUnavailable: one that would is not installed.
     """
     failed: GpuflowError | None = None
+    divisor, name = smaller(info, least_size)
+    if divisor > 1 and _JPEG.capability():
+        with contextlib.suppress(CorruptMedia):
+            return Decoded(_JPEG.decode_smaller(data, info, divisor), name)
     without_torch = [decoder for decoder in _TORCH_FREE if decoder.supports(info) and decoder.capability()]
     for decoder in without_torch if torch_free else image_decoders(info):
         if not (capability := decoder.capability()):
@@ -70,4 +87,11 @@ def decode_image(data: bytes, info: ImageInfo, *, frame: int = 0, torch_free: bo
             return Decoded(decoder.decode(data, info, frame=frame), decoder.name)
         except (BackendUnavailable, CorruptMedia, UnsupportedFormat) as error:
             failed = error if not isinstance(failed, CorruptMedia) else failed
-    raise failed or UnsupportedFormat(f"no decoder takes {info.bit_depth}-bit {info.format}")
+    why = f": {_HEIC.capability().reason}" if info.format == "heic" else ""
+    raise failed or UnsupportedFormat(f"no decoder takes {info.bit_depth}-bit {info.format}{why}")
+
+
+def smaller(info: ImageInfo, least_size: tuple[int, int] | None) -> tuple[int, str]:
+    """By how much an image of which ``least_size`` is wanted is decoded smaller, and the name of who does that."""
+    divisor = divisor_for(info, least_size)
+    return divisor, f"{_JPEG.name}-dct1/{divisor}"

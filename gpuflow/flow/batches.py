@@ -16,6 +16,7 @@ from typing import Any
 from gpuflow.codecs.base import BatchDecoder, Encoded, ImageInfo
 from gpuflow.codecs.orientation import oriented
 from gpuflow.errors import Closed, GpuflowError
+from gpuflow.flow.image import Region, cropped
 from gpuflow.memory import Lease
 from gpuflow.observe import Counters, log
 from gpuflow.ops.jobs import TransformJob, transform_many
@@ -28,12 +29,13 @@ _MAX_PIXELS = 32 << 20  # so that no image waits for a second of others
 @dataclass(slots=True, eq=False)
 class ImageJob:
     """One image. ``pixels``: where it is decoded to, ``(H, W, 3)`` uint8 as stored; without ``data``, what was decoded
-    elsewhere, as it is shown. ``transform``: what becomes of it, its ``pixels`` to be filled in; ``None``: it stays as
+    elsewhere, as it is shown. ``region``: what is taken of it, as shown. ``transform``: what becomes of it, its ``pixels`` to be filled in; ``None``: it stays as
     decoded. ``leases``: blocks that the job reads and writes; it keeps them while it is at work."""
 
     info: ImageInfo
     pixels: Any
     data: bytes | None = None
+    region: Region | None = None
     transform: TransformJob | None = None
     leases: tuple[Lease, ...] = ()
     done: Future[None] = field(default_factory=Future)
@@ -121,7 +123,7 @@ class ImageBatches:
             return
         errors = self.decoder.decode_batch([Encoded(job.data or b"", job.info, job.pixels) for job in jobs])
         for job, error in zip(jobs, errors, strict=True):
-            job.error, job.pixels = error, oriented(job.pixels, job.info.orientation)
+            job.error, job.pixels = error, cropped(oriented(job.pixels, job.info.orientation), job.region)
 
 
 def _begins(job: ImageJob) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuflow.codecs.base import ImageInfo, MediaType
@@ -22,6 +22,8 @@ from gpuflow.presets.families import image_preset
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
+Region = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -37,7 +39,7 @@ class Wanted:
     def as_decoded(self) -> bool:
         """Whether nothing is to become of it but its pixels."""
         view = self.plan.views[0]
-        return self.preset is None and self.plan.mean is None and view.resized == (self.info.height, self.info.width)
+        return self.preset is None and self.plan.mean is None and view.resized == self.plan.size
 
     def media(self, lease: Lease, blob: Blob, *, backend: str, fallback: str | None = None) -> Image | Features:
         """What lies in the sealed lease."""
@@ -84,15 +86,16 @@ def prepare(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadCon
     """
     preset = _preset_of(options)
     with context.stage("probe"):  # our own scan, before a decoder is waited for
-        info = image_info(blob.data, kind, context.limits)
+        info = image_info(blob.data, kind, context.limits, frame=options.frame)
         check_image(info, context.limits)
         if options.frame >= info.num_frames:
             raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
-        wanted = _plan_of(options, preset, info)
+        wanted = _plan_of(options, preset, _size_of(info, options.region))
         _check_views(wanted, context.limits)
     metadata = ImageMetadata(
-        info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames
-    )
+        info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames,
+        options.region,
+    )  # fmt: skip
     specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
     return Wanted(info, wanted, preset, metadata, specs)
 
@@ -106,11 +109,37 @@ def _preset_of(options: ImageOptions) -> Preset | None:
     raise InvalidOptions(f"preset is the name of an image preset or a Preset; got {type(preset).__name__}")
 
 
-def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> ImagePlan:
+def _size_of(info: ImageInfo, region: Region | None) -> tuple[int, int]:
+    """Height and width of what is taken of the image."""
+    if region is None:
+        return info.height, info.width
+    left, top, right, bottom = region
+    if right > info.width or bottom > info.height:
+        raise InvalidOptions(f"region {region} does not lie in the image, which has {info.width}x{info.height} pixels")
+    return bottom - top, right - left
+
+
+def cropped(pixels: Any, region: Region | None) -> Any:
+    """A view of the region of ``(H, W, C)`` pixels."""
+    if region is None:
+        return pixels
+    left, top, right, bottom = region
+    return pixels[top:bottom, left:right]
+
+
+def _least_size(plan: ImagePlan, options: ImageOptions) -> tuple[int, int] | None:
+    """A size that covers all that the whole image is resized to next, where it may be decoded smaller for that."""
+    whole = options.region is None and all(view.box is None for view in plan.views)
+    if not (options.approximate and whole and options.resample != "nearest"):
+        return None
+    firsts = [(*view.via, view.resized)[0] for view in plan.views]
+    return max(height for height, _ in firsts), max(width for _, width in firsts)
+
+
+def _plan_of(options: ImageOptions, preset: Preset | None, size: tuple[int, int]) -> ImagePlan:
     if preset is None:
         return plan_plain(
-            info.height,
-            info.width,
+            *size,
             size=options.size,
             resample=options.resample,
             layout=options.layout,
@@ -121,7 +150,7 @@ def _plan_of(options: ImageOptions, preset: Preset | None, info: ImageInfo) -> I
         raise InvalidOptions(
             f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
         )
-    return _planned(preset, info.height, info.width, dtype, options.normalize)
+    return _planned(preset, *size, dtype, options.normalize)
 
 
 @functools.lru_cache(maxsize=256)
@@ -140,10 +169,15 @@ def _check_views(wanted: ImagePlan, limits: Limits) -> None:
 
 @contextmanager
 def decoded(decoder: Decoder, wanted: Wanted, options: ImageOptions, context: LoadContext) -> Iterator[Pixels]:
-    """The image decoded on the CPU, valid inside the block."""
+    """The image, or its region, decoded on the CPU, valid inside the block."""
     with ExitStack() as stack:
         with context.stage("decode"):
-            pixels = stack.enter_context(decoder.image(wanted.info, options.frame))
+            least_size = _least_size(wanted.plan, options)
+            pixels = stack.enter_context(decoder.image(wanted.info, options.frame, least_size))
+        if (
+            options.region is not None
+        ):  # no decoder here decodes less for it: libjpeg has to pass all that stands before
+            pixels = replace(pixels, array=cropped(pixels.array, options.region), lease=None)
         yield pixels
 
 

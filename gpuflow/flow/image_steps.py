@@ -55,14 +55,16 @@ def _on_device(
     """Decode and transform there; straight into the result where that is the image as it is decoded."""
     info, lease = wanted.info, job.lease
     with context.stage("batch"):
-        if wanted.as_decoded and info.orientation == 1 and wanted.plan.layout == "HWC":
+        whole = wanted.metadata.region is None and info.orientation == 1
+        if wanted.as_decoded and whole and wanted.plan.layout == "HWC":
             yield from _submitted(batches, ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,)))
             return
         stored = (info.width, info.height, 3) if info.orientation > 4 else (info.height, info.width, 3)
         specs = lay_out({"pixels": ("uint8", stored)})
         with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
             pixels, leases = scratch.array(specs[0]), (lease, scratch)
-            yield from _submitted(batches, ImageJob(info, pixels, blob.data, transform=job, leases=leases))
+            region = wanted.metadata.region
+            yield from _submitted(batches, ImageJob(info, pixels, blob.data, region, transform=job, leases=leases))
 
 
 def _by_way_of_the_cpu(

@@ -116,7 +116,9 @@ class OrderedArraySink(ArraySink, OrderedSink, Protocol):
 class Decoder(Protocol):
     """Decodes one input. What it yields is valid inside the block."""
 
-    def image(self, info: ImageInfo, frame: int) -> AbstractContextManager[Pixels]: ...
+    def image(
+        self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None
+    ) -> AbstractContextManager[Pixels]: ...
     def audio(self, wanted: AudioWanted) -> AbstractContextManager[Sound]: ...
     def clip(self) -> AbstractContextManager[Clip]: ...
 
@@ -170,8 +172,8 @@ class _InProcessDecoder:
         self._pool = pool
 
     @contextmanager
-    def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
-        decoded = decode_image(self._data, info, frame=frame)
+    def image(self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None) -> Iterator[Pixels]:
+        decoded = decode_image(self._data, info, frame=frame, least_size=least_size)
         yield Pixels(decoded.pixels, decoded.backend)
 
     @contextmanager

@@ -10,21 +10,26 @@ from itertools import pairwise
 
 from gpuflow.codecs._backends.pyav_demux import CODECS, MAX_PACKETS
 from gpuflow.codecs.base import MAX_NOMINAL_FPS, MIN_NOMINAL_FPS, ImageInfo, VideoInfo
+from gpuflow.codecs.images import smaller
 from gpuflow.config import Limits
 from gpuflow.isolation import wire
 from gpuflow.isolation.wire import AudioWanted, Disconnected
 
-_BACKENDS = frozenset({"simplejpeg", "pillow", "pyav", "soundfile"})
+_BACKENDS = frozenset({"simplejpeg", "pillow", "pillow-heif", "pyav", "soundfile"})
 _MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
 _ROTATIONS = frozenset({0, 90, 180, 270})
 _MAX_NAME = 40
 _MORE_SECONDS = 1.0  # a section ends with a whole frame of the codec's
 
 
-def check_pixels(found: wire.Pixels, info: ImageInfo) -> None:
-    """Raise ``Disconnected`` unless this can be the decoded image, whose header is known."""
-    _require((found.height, found.width) == (info.height, info.width) and found.channels in (3, 4))
-    _require(found.backend in _BACKENDS)
+def check_pixels(found: wire.Pixels, info: ImageInfo, least_size: tuple[int, int] | None = None) -> None:
+    """Raise ``Disconnected`` unless this can be the decoded image, whose header is known, or may be smaller."""
+    divisor, name = smaller(info, least_size)
+    _require(found.backend in _BACKENDS or (divisor > 1 and found.backend == name))
+    if found.backend in _BACKENDS:
+        divisor = 1
+    _require((found.height, found.width) == (info.height // divisor, info.width // divisor))
+    _require(found.channels in (3, 4))
 
 
 def check_sound(found: wire.Sound, wanted: AudioWanted, limits: Limits) -> None:

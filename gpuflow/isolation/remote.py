@@ -88,11 +88,11 @@ class _RemoteDecoder:
         self._started = 0.0
 
     @contextmanager
-    def image(self, info: ImageInfo, frame: int) -> Iterator[Pixels]:
+    def image(self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None) -> Iterator[Pixels]:
         """See ``Decoder``. The pixels lie in a lease of their own."""
-        with self._conversation(wire.ImageJob(*self._common(), info, frame)):
+        with self._conversation(wire.ImageJob(*self._common(), info, frame, least_size)):
             found = self._answer(wire.Pixels)
-            check_pixels(found, info)
+            check_pixels(found, info, least_size)
             spec = lay_out({"pixels": ("uint8", (found.height, found.width, found.channels))})
             with self._filled(spec) as lease:
                 self._finish()

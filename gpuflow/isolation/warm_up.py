@@ -91,12 +91,19 @@ def _pictures() -> list[bytes]:
         ("GIF", "P"),
         ("BMP", "RGB"),
         ("AVIF", "RGB"),
+        ("TIFF", "RGB"),
     ):
-        out, options = io.BytesIO(), {} if form in ("GIF", "BMP") else {"exif": exif}
+        out, options = io.BytesIO(), {} if form in ("GIF", "BMP", "TIFF") else {"exif": exif}
         try:
             Image.new(mode, (_SIDE, _SIDE)).save(out, form, **options)
         except (KeyError, OSError):  # a Pillow without AVIF
             continue
+        made.append(out.getvalue())
+    with contextlib.suppress(ImportError, OSError):  # optional
+        import pillow_heif
+
+        out = io.BytesIO()
+        pillow_heif.from_pillow(Image.new("RGB", (_SIDE, _SIDE))).save(out)
         made.append(out.getvalue())
     return made
 

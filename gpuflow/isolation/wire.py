@@ -60,10 +60,11 @@ class Job(_Message, frozen=True):
 
 
 class ImageJob(Job, frozen=True):
-    """Answered by ``Pixels``, which ``Put`` follows."""
+    """Answered by ``Pixels``, which ``Put`` follows. ``least_size``: as ``decode_image``."""
 
     info: ImageInfo
     frame: int
+    least_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

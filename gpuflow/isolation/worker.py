@@ -203,7 +203,7 @@ class Worker:
         return ()
 
     def _image(self, job: wire.ImageJob, data: bytes) -> None:
-        decoded = decode_image(data, job.info, frame=job.frame, torch_free=True)
+        decoded = decode_image(data, job.info, frame=job.frame, torch_free=True, least_size=job.least_size)
         height, width, channels = decoded.pixels.shape
         self._inbox.send(wire.Pixels(height, width, channels, decoded.backend))
         self._view(self._inbox.next().offset, "uint8", (height, width, channels))[...] = decoded.pixels

@@ -11,8 +11,9 @@ from PIL import Image as Picture
 
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
 from gpuflow.media import Modality
-from tests.unit.image_files import encoded, scene
+from tests.unit.image_files import HEIC, encoded, scene
 from tests.unit.probe_files import made
+from tests.unit.tiff_files import LONG, SHORT, Numbers, Order, Page, tiff
 
 BIG = 50_000_000
 U32 = 0xFFFFFFFF
@@ -225,6 +226,42 @@ def avif(
     return box(b"ftyp", b"avif\0\0\0\0avifmif1") + box(b"meta", bytes(4), *parts.values())
 
 
+def tiff_page(
+    *, blocks: int = 1, tiled: bool = False, extra: dict[int, tuple[int, Numbers]] | None = None, **tags: list[int]
+) -> Page:
+    """A page of a TIFF: 64x48 gray pixels that are there, but for what is said by ``t`` and the number of a tag."""
+    described: dict[int, Numbers] = {256: [64], 257: [48], 258: [8], 259: [1], 262: [1], 277: [1], 278: [48]}
+    described |= {int(name[1:]): numbers for name, numbers in tags.items()}
+    return Page([bytes(64 * 48)] * blocks, described, tiled, extra or {})
+
+
+def circle(order: Order = "<") -> bytes:
+    """A TIFF whose second page is followed by its first."""
+    data = bytearray(tiff(tiff_page(), tiff_page(), order=order))
+    first = struct.unpack_from(f"{order}I", data, 4)[0]
+    struct.pack_into(f"{order}I", data, len(data) - 4, first)
+    return bytes(data)
+
+
+def directories(count: int) -> bytes:
+    """A TIFF of so many pages, each of nothing but where the next one lies."""
+    links = b"".join(struct.pack("<HI", 0, 8 + 6 * (n + 1)) for n in range(count))
+    return b"II*\0\x08\0\0\0" + links + bytes(6)
+
+
+def heic(name: bytes, after: int, claim: bytes) -> bytes:
+    """A HEIC with other bytes behind a box's name."""
+    return claiming(HEIC, name, after, claim)
+
+
+def heic_of_stream(width: int, height: int) -> bytes:
+    """A HEIC whose box says 64x64 and whose parameter set says something else."""
+    at = HEIC.index(b"\x42\x01\x01") + 18  # in its parameter set: the number 0, the number 1, both sizes
+    bits = "1010" + "".join("0" * (len(f"{n + 1:b}") - 1) + f"{n + 1:b}" for n in (width, height))
+    sizes = int(bits.ljust(88, "1"), 2).to_bytes(11, "big")
+    return HEIC[:at] + sizes + HEIC[at + 11 :]
+
+
 def jpeg_with_scans(count: int) -> bytes:
     """A progressive JPEG whose last scan is there again and again."""
     data = encoded(scene(), "JPEG", progressive=True)
@@ -236,6 +273,27 @@ def claiming(data: bytes, marker: bytes, after: int, claim: bytes) -> bytes:
     """The same file with other bytes behind a marker."""
     at = data.index(marker) + after
     return data[:at] + claim + data[at + len(claim) :]
+
+
+def _claiming_numbers(data: bytes, tag: int, kind: int, count: int) -> bytes:
+    """The same TIFF, a tag of which claims so many numbers."""
+    return claiming(data, struct.pack("<HH", tag, kind), 4, struct.pack("<I", count))
+
+
+def pages_behind(first: Page, count: int) -> bytes:
+    """A TIFF of a page, and many empty ones behind it."""
+    data = bytearray(tiff(first))
+    start = len(data)
+    struct.pack_into("<I", data, start - 4, start)
+    links = b"".join(struct.pack("<HI", 0, start + 6 * (n + 1)) for n in range(count))
+    return bytes(data) + links + bytes(6)
+
+
+def _tiles_of(width: int, height: int) -> bytes:
+    """Properties of a picture of 64x64 and of its tile, which is larger."""
+    sizes = [box(b"ispe", struct.pack(">III", 0, *size)) for size in ((64, 64), (width, height))]
+    owners = struct.pack(">IIHBBHBB", 0, 2, 1, 1, 1, 2, 1, 2)
+    return box(b"iprp", box(b"ipco", *sizes), box(b"ipma", owners))
 
 
 def _gif() -> bytes:
@@ -401,10 +459,69 @@ BOMBS: dict[str, Bomb] = {
     "avif: an item outside the file": Bomb(lambda: avif(iloc=box(b"iloc", struct.pack(">IBBHHHHII", 0, 0x44, 0, 1, 1, 0, 1, 0, U32))), CorruptMedia),
     "avif: no size": Bomb(lambda: avif(iprp=b""), CorruptMedia),
     "avif: 100,000 boxes": Bomb(lambda: avif(idat=box(b"free") * 100_000), LimitExceeded),
+    "avif: 4,096 items of 4,096 places that take no bytes": Bomb(lambda: avif(iloc=box(b"iloc", struct.pack(">IBBH", 0, 0, 0, 4_096), b"\0\1\0\0\x10\0" * 4_096)), LimitExceeded),
+    "avif: tiles larger than their grid": Bomb(lambda: avif(kind=b"grid", width=9_000, height=5_000, grid=b"\0\0\0\x04\0\x40\0\x40", tiles=5, iprp=_tiles_of(9_000, 5_000)), LimitExceeded),
+    "avif: a picture that is no AV1": Bomb(lambda: avif(kind=b"j2k1"), UnsupportedFormat),
+    "heic: 60,000^2": Bomb(lambda: heic(b"clap", 4, struct.pack(">IIII", 60_000, 1, 60_000, 1)).replace(b"ispe" + bytes(4) + struct.pack(">II", 64, 64), b"ispe" + bytes(4) + b"\0\0\xff\xff" * 2), LimitExceeded),
+    "heic: an aperture larger than its picture": Bomb(lambda: heic(b"clap", 4, struct.pack(">I", 65)), CorruptMedia),
+    "heic: an aperture divided by 0": Bomb(lambda: heic(b"clap", 8, bytes(4)), CorruptMedia),
+    "heic: a stream of 16,000^2": Bomb(lambda: heic_of_stream(16_000, 16_000), LimitExceeded),
+    "heic: a parameter set within the picture": Bomb(lambda: heic(b"mdat", 8, b"\x42"), CorruptMedia),
+    "heic: 60,000 parameter sets": Bomb(lambda: heic(b"hvcC", 27, b"\x20\xff\xff"), CorruptMedia),
+    "heic: an overlay": Bomb(lambda: heic(b"hvc1", 0, b"iovl"), UnsupportedFormat),
+    "heic: no picture to show": Bomb(lambda: heic(b"pitm", 8, b"\0\0"), UnsupportedFormat),
+    "heif: neither HEVC nor AV1": Bomb(lambda: box(b"ftyp", b"mif1\0\0\0\0mif1jpeg") + HEIC[28:], UnsupportedFormat),
+    "tiff: 65,535^2": Bomb(lambda: tiff(tiff_page(t256=[65_535], t257=[65_535])), LimitExceeded),
+    "tiff: 65,535^2, big-endian": Bomb(lambda: tiff(tiff_page(t256=[65_535], t257=[65_535]), order=">"), LimitExceeded),
+    "tiff: 16,000^2 of one bit": Bomb(lambda: tiff(tiff_page(t256=[16_000], t257=[16_000], t258=[1], t259=[4], t278=[16_000])), LimitExceeded),
+    "tiff: 2^32 - 1 rows": Bomb(lambda: tiff(tiff_page(t256=[1], t257=[U32])), LimitExceeded),
+    "tiff: pages in a circle": Bomb(circle, CorruptMedia),
+    "tiff: 5,000 pages": Bomb(lambda: directories(5_000), CorruptMedia),
+    "tiff: 5,000 pages, the first of them whole": Bomb(lambda: pages_behind(tiff_page(), 5_000), LimitExceeded),
+    "tiff: a directory of 65,535 entries": Bomb(lambda: b"II*\0\x08\0\0\0\xff\xff" + bytes(12 * 65_535), LimitExceeded),
+    "tiff: a directory outside of the file": Bomb(lambda: b"II*\0\xff\xff\xff\x7f" + bytes(100), CorruptMedia),
+    "tiff: no directory": Bomb(lambda: b"MM\0*" + bytes(100), CorruptMedia),
+    "tiff: 5e7 strips in no room": Bomb(lambda: _claiming_numbers(tiff(tiff_page()), 273, LONG, BIG), LimitExceeded),
+    "tiff: 60,000 strips in no room": Bomb(lambda: _claiming_numbers(tiff(tiff_page()), 273, LONG, 60_000), CorruptMedia),
+    "tiff: strips that share their bytes": Bomb(lambda: tiff(tiff_page(t278=[1], extra={273: (LONG, [8] * 48), 279: (LONG, [3_000] * 48)})), CorruptMedia),
+    "tiff: a strip outside of the file": Bomb(lambda: tiff(tiff_page(extra={273: (LONG, [U32 - 10])})), CorruptMedia),
+    "tiff: a strip of 2^32 bytes": Bomb(lambda: tiff(tiff_page(extra={279: (LONG, [U32])})), CorruptMedia),
+    "tiff: more strips than the page has": Bomb(lambda: tiff(tiff_page(blocks=9)), CorruptMedia),
+    "tiff: strips of no rows": Bomb(lambda: tiff(tiff_page(t278=[0])), CorruptMedia),
+    "tiff: a tile of 2^20 a side": Bomb(lambda: tiff(tiff_page(tiled=True, extra={322: (LONG, [1 << 20]), 323: (LONG, [1 << 20])})), LimitExceeded),
+    "tiff: a tile of 7 a side": Bomb(lambda: tiff(tiff_page(tiled=True, t322=[7], t323=[7])), CorruptMedia),
+    "tiff: strips and tiles": Bomb(lambda: tiff(tiff_page(t322=[64], t323=[48], extra={324: (LONG, [8]), 325: (LONG, [3_072])})), CorruptMedia),
+    "tiff: rows that are not there": Bomb(lambda: tiff(tiff_page(t256=[3_000], t257=[3_000], t278=[3_000])), CorruptMedia),
+    "tiff: 1,000 samples": Bomb(lambda: tiff(tiff_page(t277=[1_000])), UnsupportedFormat),
+    "tiff: five samples": Bomb(lambda: tiff(tiff_page(t262=[2], t258=[8] * 5, t277=[5], t338=[0, 0])), UnsupportedFormat),
+    "tiff: floating point": Bomb(lambda: tiff(tiff_page(t258=[32], t339=[3])), UnsupportedFormat),
+    "tiff: 32 bits": Bomb(lambda: tiff(tiff_page(t258=[32])), UnsupportedFormat),
+    "tiff: 16 bits with a sign": Bomb(lambda: tiff(tiff_page(t258=[16], t339=[2])), UnsupportedFormat),
+    "tiff: Lab": Bomb(lambda: tiff(tiff_page(t262=[8], t258=[8] * 3, t277=[3])), UnsupportedFormat),
+    "tiff: YCbCr that is no JPEG": Bomb(lambda: tiff(tiff_page(t262=[6], t258=[8] * 3, t277=[3])), UnsupportedFormat),
+    "tiff: 16 bits in planes": Bomb(lambda: tiff(tiff_page(t262=[2], t258=[16] * 3, t277=[3], t284=[2])), UnsupportedFormat),
+    "tiff: old JPEG": Bomb(lambda: tiff(tiff_page(t259=[6])), UnsupportedFormat),
+    **{f"tiff: compression {n}": Bomb(lambda n=n: tiff(tiff_page(t259=[n])), UnsupportedFormat) for n in (9, 32_766, 32_809, 32_908, 34_661, 34_676, 34_712, 34_887, 34_925, 50_000, 50_001, 52_546)},  # type: ignore[misc]
+    "tiff: fax of 8 bits": Bomb(lambda: tiff(tiff_page(t259=[4])), UnsupportedFormat),
+    "tiff: a palette of three numbers": Bomb(lambda: tiff(tiff_page(t262=[3], t320=[1, 2, 3])), CorruptMedia),
+    "tiff: a palette of 65,537 numbers": Bomb(lambda: _claiming_numbers(tiff(tiff_page(t262=[3], t320=[1, 2, 3])), 320, SHORT, 65_537), LimitExceeded),
+    "tiff: no width": Bomb(lambda: tiff(tiff_page(t256=[])), CorruptMedia),
+    "tiff: a width of 0": Bomb(lambda: tiff(tiff_page(t256=[0])), CorruptMedia),
+    "tiff: a width that is text": Bomb(lambda: tiff(tiff_page(extra={256: (2, b"64\0")})), CorruptMedia),
+    "tiff: a megabyte of tables of JPEG": Bomb(lambda: tiff(tiff_page(t259=[7], extra={347: (7, bytes(1 << 20))})), CorruptMedia),
+    "bigtiff": Bomb(lambda: b"II+\0\x08\0\0\0" + bytes(200), UnsupportedFormat),
+    "bmp: a JPEG within": Bomb(lambda: claiming(_bmp(10, 3), b"BM", 30, b"\4\0\0\0"), UnsupportedFormat),
+    "bmp: masks of 6 bits": Bomb(lambda: claiming(_bmp(3, 3, bits=32), b"BM", 30, b"\3\0\0\0" + bytes(20) + b"\x3f\0\0\0"), UnsupportedFormat),
     # Texts that name other files or sockets
     "sdp": Bomb(lambda: b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n", UnsupportedFormat),
     "hls": Bomb(lambda: b"#EXTM3U\n#EXTINF:5,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", UnsupportedFormat),
     "ffconcat": Bomb(lambda: b"ffconcat version 1.0\nfile '/etc/hostname'\n", UnsupportedFormat),
+    "html": Bomb(lambda: b"<!DOCTYPE html><img src='http://127.0.0.1/'>", UnsupportedFormat),
+    "a gif that is a script": Bomb(lambda: b"GIF89a/*" + bytes(9) + b"*/=1;alert(1)", CorruptMedia),
+    "ico": Bomb(lambda: b"\0\0\1\0\1\0" + bytes(200), UnsupportedFormat),
+    "psd": Bomb(lambda: b"8BPS\0\1" + bytes(200), UnsupportedFormat),
+    "eps": Bomb(lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n", UnsupportedFormat),
+    "jpeg 2000, a bare stream": Bomb(lambda: b"\xff\x4f\xff\x51" + bytes(200), UnsupportedFormat),
     "svg": Bomb(lambda: b"<svg><image href='file:///etc/passwd'/></svg>", UnsupportedFormat),
     "dash": Bomb(lambda: b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1/</BaseURL></MPD>", UnsupportedFormat),
     "jpeg 2000": Bomb(lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200), UnsupportedFormat),

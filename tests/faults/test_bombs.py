@@ -99,4 +99,6 @@ def test_the_table_covers_every_format() -> None:
         "webp",
         "bmp",
         "avif",
+        "tiff",
+        "heic",
     } <= set(formats)

@@ -79,8 +79,41 @@ def test_damaged_files_end_in_claims_or_in_one_of_three_errors_and_soon(part: in
     tally("damaged files, by the scan", cases=MUTATIONS // 4, passed=outcomes["passed"], worst_ms=1000 * slowest)
 
 
+@pytest.mark.parametrize("family", ["tiff", "heic", "avif"])
+def test_damaged_pictures_of_boxes_and_directories_end_soon(family: str, tally: Tally) -> None:
+    rng, names = random.Random(family), sorted(name for name in FILES if name.startswith(family))
+    outcomes: Counter[str] = Counter()
+    slowest = 0.0
+    for _ in range(MUTATIONS // 4):
+        data = mutated(made(rng.choice(names)), rng)
+        started = time.process_time()
+        try:
+            check(data, sniff(data), LIMITS)
+        except (CorruptMedia, LimitExceeded, UnsupportedFormat) as error:
+            outcomes[type(error).__name__] += 1
+        else:
+            outcomes["passed"] += 1
+        slowest = max(slowest, time.process_time() - started)
+    assert slowest < SECONDS
+    assert {"passed", "CorruptMedia"} <= set(outcomes)
+    tally("damaged files, by the scan", cases=MUTATIONS // 4, passed=outcomes["passed"], worst_ms=1000 * slowest)
+
+
 @pytest.mark.parametrize(
-    "name", ["mp4 h264", "mp4 h264 fragmented", "matroska h264", "avi mpeg4", "ts h264", "wav PCM_16 1"]
+    "name",
+    [
+        "heic",
+        "tiff",
+        "tiff of three pages",
+        "tiff in tiles",
+        "avif alpha",
+        "mp4 h264",
+        "mp4 h264 fragmented",
+        "matroska h264",
+        "avi mpeg4",
+        "ts h264",
+        "wav PCM_16 1",
+    ],
 )
 def test_a_file_cut_anywhere_is_read_or_corrupt(name: str) -> None:
     data = made(name)

@@ -19,7 +19,8 @@ from PIL import Image as Picture
 
 from tests.flow.audio_files import Samples, chirp, with_ffmpeg, with_soundfile
 from tests.flow.clips import make_clip, picture
-from tests.unit.image_files import animation, encoded, png, scene, turned, with_alpha
+from tests.unit.image_files import HEIC, animation, encoded, png, scene, turned, with_alpha
+from tests.unit.tiff_files import page, tiff
 
 Make = Callable[[], bytes]
 FRAMES = 12
@@ -323,6 +324,13 @@ def _images() -> dict[str, Make]:
         "bmp odd width": lambda: encoded(scene(31, 37), "BMP"),
         "avif alpha": lambda: encoded(with_alpha(), "AVIF", speed=10),
         "avif animated": lambda: animation("AVIF", 5),
+        "tiff": lambda: encoded(scene(), "TIFF"),
+        "tiff alpha": lambda: encoded(with_alpha(), "TIFF"),
+        "tiff palette": lambda: encoded(palette, "TIFF", compression="tiff_lzw"),
+        "tiff cmyk": lambda: encoded(Picture.fromarray(scene()).convert("CMYK"), "TIFF", compression="packbits"),
+        "tiff of three pages": lambda: tiff(*[page(scene(24 * n), 2, compression=8) for n in (1, 2, 3)]),
+        "tiff big-endian": lambda: tiff(page(scene(), 2, order=">", rows=9), order=">"),
+        "tiff in tiles": lambda: tiff(page(scene(), 2, tile=32, compression=8)),
     }
     for quality, sampling, progressive in itertools.product((20, 75, 95), (0, 1, 2), (False, True)):
         files[f"jpeg {quality} {sampling} {progressive}"] = functools.partial(
@@ -333,13 +341,16 @@ def _images() -> dict[str, Make]:
         files[f"avif {quality}"] = functools.partial(encoded, scene(), "AVIF", quality=quality, speed=10)
         files[f"jpeg torchvision {quality}"] = functools.partial(torch_encoded, torchvision.io.encode_jpeg, quality)
         files[f"png torchvision {quality}"] = functools.partial(torch_encoded, torchvision.io.encode_png, quality // 10)
-    for form, orientation in itertools.product(("JPEG", "PNG", "AVIF"), range(1, 9)):
+    for compression in ("tiff_adobe_deflate", "jpeg", "group3", "group4", "tiff_ccitt"):
+        picture_of_it = gray if compression in ("tiff_adobe_deflate", "jpeg") else gray.convert("1")
+        files[f"tiff {compression}"] = functools.partial(encoded, picture_of_it, "TIFF", compression=compression)
+    for form, orientation in itertools.product(("JPEG", "PNG", "AVIF", "TIFF"), range(1, 9)):
         files[f"{form.lower()} turned {orientation}"] = functools.partial(turned, form, orientation)
     return files
 
 
 CLIPS, SOUNDS, IMAGES = _clips(), _sounds(), _images()
-FILES: dict[str, Make] = CLIPS | SOUNDS | IMAGES
+FILES: dict[str, Make] = CLIPS | SOUNDS | IMAGES | {"heic": lambda: HEIC}
 
 
 @functools.cache

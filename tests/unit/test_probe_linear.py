@@ -49,6 +49,13 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "GIF blocks": lambda n: bombs.gif(8, 8, (0, 0, 8, 8))[:-1] + b"\x21\xfe" + b"\1\0" * n + b"\0\x3b",
     "AVIF boxes": lambda n: bombs.avif(idat=bombs.box(b"free") * n),
     "AVIF properties": lambda n: bombs.avif(iprp=bombs.box(b"iprp", bombs.box(b"ipco", bombs.box(b"ispe", bytes(12)) * n))),
+    "AVIF extents": lambda n: bombs.avif(iloc=bombs.box(b"iloc", struct.pack(">IBBH", 0, 0, 0, n // 16), b"\0\1\0\0\0\x10" * (n // 16))),
+    "HEIC units": lambda n: bombs.heic(b"iloc", 26, bytes(4)) + bytes(4 * n),
+    "TIFF pages": lambda n: bombs.pages_behind(bombs.tiff_page(), n),
+    "TIFF entries": lambda n: b"II*\0\x08\0\0\0" + struct.pack("<H", min(n, 65_535)) + bytes(12 * n),
+    "TIFF strips": lambda n: bombs.tiff(
+        bombs.tiff_page(t258=[1], extra={256: (4, [8]), 257: (4, [n]), 278: (3, [1]), 273: (4, [8] * n), 279: (4, [1] * n)})
+    ),
     "rows of a table": lambda n: bombs.movie(bombs.table(b"stts", n, struct.pack(">II", 1, 512))),
 }  # fmt: skip
 

@@ -26,10 +26,9 @@ class PyAvPngDecoder:
         return capability()
 
     def supports(self, info: ImageInfo) -> Support:
-        """16-bit PNG without a colour key."""
-        keyed = info.has_alpha and info.channels in (1, 3)
-        if info.format != "png" or info.bit_depth != 16 or keyed:
-            return Support(False, "only for 16-bit PNG without a colour key")
+        """16-bit PNG; a colour key is compared with all 16 bits and becomes alpha."""
+        if info.format != "png" or info.bit_depth != 16:
+            return Support(False, "only for 16-bit PNG")
         return Support(True)
 
     def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:

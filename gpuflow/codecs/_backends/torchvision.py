@@ -1,4 +1,4 @@
-"""JPEG, PNG and still WebP by torchvision (libjpeg-turbo, libpng, libwebp), bit-identical to Pillow and faster."""
+"""PNG, still WebP and, after simplejpeg, JPEG by torchvision (libpng, libwebp, libjpeg-turbo): Pillow's pixels, sooner."""
 
 from __future__ import annotations
 

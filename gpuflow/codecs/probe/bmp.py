@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia
+from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 _CORE_HEADER = 12  # the OS/2 header, with 16-bit sides
-_ALPHA_MASK = 66
-_DEPTHS = (1, 2, 4, 8, 16, 24, 32)
-_PLAIN = (0, 3, 6)  # compressions that are none: RGB and its bit fields
+_FIRST_MASK = 54
+_COLOR_SPACE, _PROFILES = 70, (b"DEBM", b"KNIL")  # PROFILE_EMBEDDED and PROFILE_LINKED, as they lie
+_DEPTHS = (1, 4, 8, 16, 24, 32)
+_PLAIN, _RUNS, _FIELDS = 0, (1, 2), 3  # compressions: none, run lengths of 8 and 4 bits, none and masks of the channels
+_MASKS = {  # red, green, blue, alpha: the layouts that Pillow reads, by bits
+    16: ((0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0)),
+    24: ((0xFF0000, 0xFF00, 0xFF, 0),),
+    32: (
+        (0xFF0000, 0xFF00, 0xFF, 0), (0xFF000000, 0xFF0000, 0xFF00, 0), (0xFF000000, 0xFF00, 0xFF, 0),
+        (0xFF000000, 0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+        (0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF000000, 0xFF00, 0xFF, 0xFF0000),
+    ),
+}  # fmt: skip
 
 
 def bmp_info(data: bytes, limits: Limits) -> ImageInfo:
-    """See ``image_info``. Rows that are not compressed must lie in the file."""
+    """See ``image_info``. Rows that are not compressed must lie in the file. A JPEG or PNG within a BMP is refused."""
     size = int.from_bytes(data[14:18], "little")
     if len(data) < 14 + size or size < _CORE_HEADER:
         raise CorruptMedia("the BMP ends before its header does")
@@ -26,10 +36,33 @@ def bmp_info(data: bytes, limits: Limits) -> ImageInfo:
         bits, compression = int.from_bytes(data[28:30], "little"), int.from_bytes(data[30:34], "little")
     if width <= 0 or height <= 0 or bits not in _DEPTHS:
         raise CorruptMedia(f"the BMP claims {width}x{height} pixels of {bits} bits")
-    if compression in _PLAIN and width * height <= limits.max_image_pixels:  # larger ones have their own error
+    if compression not in (_PLAIN, *_RUNS, _FIELDS):
+        raise UnsupportedFormat(f"a BMP of compression {compression} is not read: send what it holds, or a PNG")
+    if compression not in _RUNS and width * height <= limits.max_image_pixels:  # larger ones have their own error
         _check_rows(len(data) - int.from_bytes(data[10:14], "little"), width * bits, height)
-    has_alpha = size >= 56 and data[_ALPHA_MASK : _ALPHA_MASK + 4] not in (b"", bytes(4))
-    return ImageInfo("bmp", width, height, channels=4 if has_alpha else 3, has_alpha=has_alpha)
+    has_alpha = compression == _FIELDS and _alpha_mask(data, size, bits) != 0
+    return ImageInfo(
+        "bmp",
+        width,
+        height,
+        channels=4 if has_alpha else 3,
+        bit_depth=bits if bits < 8 else 8,
+        has_alpha=has_alpha,
+        color="palette" if bits <= 8 else "rgb",
+        icc=size >= 124 and data[_COLOR_SPACE : _COLOR_SPACE + 4] in _PROFILES,
+    )
+
+
+def _alpha_mask(data: bytes, size: int, bits: int) -> int:
+    """Headers of 52 bytes and more hold the masks, that of alpha from 56 on; shorter ones have three behind them."""
+    count = 4 if size >= 56 else 3
+    masks = [int.from_bytes(data[at : at + 4], "little") for at in range(_FIRST_MASK, _FIRST_MASK + 4 * count, 4)]
+    masks += [0] * (4 - count)
+    if bits < 32:
+        masks[3] = 0  # as Pillow
+    if tuple(masks) not in _MASKS.get(bits, ()):
+        raise UnsupportedFormat(f"a BMP of {bits} bits with channels at {', '.join(map(hex, masks))} is not read")
+    return masks[3]
 
 
 def _check_rows(there: int, row_bits: int, rows: int) -> None:

@@ -26,7 +26,13 @@ def gif_info(data: bytes, limits: Limits) -> ImageInfo:
     if walk.frames == 0:
         raise CorruptMedia("the GIF ends before its first frame does")
     return ImageInfo(
-        "gif", width, height, channels=4 if walk.has_alpha else 3, has_alpha=walk.has_alpha, num_frames=walk.frames
+        "gif",
+        width,
+        height,
+        channels=4 if walk.has_alpha else 3,
+        has_alpha=walk.has_alpha,
+        num_frames=walk.frames,
+        color="palette",
     )
 
 

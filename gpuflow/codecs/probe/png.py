@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpuflow.codecs.base import ImageInfo
+from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.exif import exif_orientation
 from gpuflow.errors import CorruptMedia
 
@@ -13,6 +13,7 @@ _MAX_CHUNK_BYTES = (1 << 31) - 1
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PALETTE = 3
+_COLORS: dict[int, Color] = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
 
 
 def png_info(data: bytes) -> ImageInfo:
@@ -41,10 +42,12 @@ def png_info(data: bytes) -> ImageInfo:
         width,
         height,
         channels=4 if color == _PALETTE and has_alpha else _CHANNELS[color],
-        bit_depth=16 if depth == 16 else 8,
+        bit_depth=depth,
         orientation=orientation,
         has_alpha=has_alpha,
         num_frames=_num_frames(seen.get(b"acTL", b""), animated_default),
+        color=_COLORS[color],
+        icc=b"iCCP" in seen,
     )
 
 

@@ -9,13 +9,14 @@ from gpuflow.codecs.probe.mpeg import is_adts, is_mpeg_audio, is_transport_strea
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 SUPPORTED = (
-    "jpeg, png, webp, gif, bmp, avif; mp4, mov, matroska, webm, avi, mpegts, ivf, raw h264, hevc and obu; "
+    "jpeg, png, webp, gif, bmp, tiff, avif, heic; mp4, mov, matroska, webm, avi, mpegts, ivf, raw h264, hevc and obu; "
     "wav, flac, mp3, ogg, aac, m4a"
 )
 _MAX_BRANDS = 64
 _EBML_BYTES = 4_096  # a DocType further in than this is nobody's
 _BOX_TYPES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # what QuickTime files without ftyp begin with
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIF_BRANDS = _HEIC_BRANDS | {b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _AUDIO_BRANDS = {b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
@@ -25,6 +26,8 @@ _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", MediaType("png", "image")),
     (b"GIF87a", MediaType("gif", "image")),
     (b"GIF89a", MediaType("gif", "image")),
+    (b"II*\x00", MediaType("tiff", "image")),
+    (b"MM\x00*", MediaType("tiff", "image")),
     (b"fLaC", MediaType("flac", "audio", "flac")),
     (b"OggS", MediaType("ogg", "audio", "ogg")),
 )
@@ -42,8 +45,8 @@ _REFUSED = (  # known, and not on the list: the message says so
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "BigTIFF"),
+    (b"MM\x00+", "BigTIFF"),
     (b"8BPS", "PSD"),
     (b"\x00\x00\x01\x00", "ICO"),
     (b"%!PS", "PostScript"),
@@ -118,8 +121,10 @@ def _by_box(data: bytes) -> MediaType | None:
     brands = {major} | {data[at : at + 4] for at in range(16, min(size, 16 + 4 * _MAX_BRANDS), 4)}
     if major in _AVIF_BRANDS or (major in _HEIF_BRANDS and brands & _AVIF_BRANDS):
         return MediaType("avif", "image")
+    if major in _HEIF_BRANDS and brands & _HEIC_BRANDS:
+        return MediaType("heic", "image")
     if major in _HEIF_BRANDS:
-        raise UnsupportedFormat("HEIC is not supported (no decoder for it is bundled); convert it to JPEG, PNG or AVIF")
+        raise UnsupportedFormat("this HEIF holds neither HEVC nor AV1 pictures: send HEIC, AVIF or JPEG")
     if major in _AUDIO_BRANDS:
         return MediaType("m4a", "audio", "mov")
     return MediaType("mov" if major == b"qt  " else "mp4", "video", "mov")

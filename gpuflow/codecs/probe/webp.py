@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpuflow.codecs.base import ImageInfo
+from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.exif import exif_orientation
 from gpuflow.errors import CorruptMedia
 
 _MAX_CHUNKS = 65_536
-_ALPHA, _ANIMATION = 0x10, 0x02
+_PROFILE, _ALPHA, _ANIMATION = 0x20, 0x10, 0x02
+_STORED: dict[bytes, tuple[Color, str]] = {b"VP8 ": ("ycbcr", "420"), b"VP8L": ("rgb", "")}
 
 
 def webp_info(data: bytes) -> ImageInfo:
@@ -19,7 +20,10 @@ def webp_info(data: bytes) -> ImageInfo:
     if name == b"VP8X":
         return _extended(body, chunks)
     width, height, has_alpha = _bitstream(name, body)
-    return ImageInfo("webp", width, height, channels=4 if has_alpha else 3, has_alpha=has_alpha)
+    color, chroma = _STORED[name]
+    return ImageInfo(
+        "webp", width, height, channels=4 if has_alpha else 3, has_alpha=has_alpha, color=color, chroma=chroma
+    )
 
 
 def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo:
@@ -27,13 +31,16 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
         raise CorruptMedia("the WebP's VP8X chunk is too short")
     width, height = 1 + int.from_bytes(header[4:7], "little"), 1 + int.from_bytes(header[7:10], "little")
     frames, orientation, pictures = 0, 1, 0
+    stored: tuple[Color, str] | None = None
     for name, body in chunks:
         frames += name == b"ANMF"
         if name == b"ANMF":
             _check_frame(body, width, height)
+            stored = stored or _STORED[b"VP8L" if body[16:20] == b"VP8L" else b"VP8 "]
         elif name in (b"VP8 ", b"VP8L"):
             pictures += 1
             _check_picture(name, body, width, height)
+            stored = stored or _STORED[name]
         if name == b"EXIF":
             orientation = exif_orientation(body)
     animated = bool(header[0] & _ANIMATION)
@@ -50,6 +57,9 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
         orientation=orientation,
         has_alpha=has_alpha,
         num_frames=frames if animated else 1,
+        color=stored[0] if stored else "ycbcr",
+        chroma=stored[1] if stored else "420",
+        icc=bool(header[0] & _PROFILE),
     )
 
 

@@ -1,0 +1,77 @@
+"""HEIC by pillow-heif (libheif, libde265). Optional: ``pip install 'gpuflow[heif]'``."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import io
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuflow.codecs.base import Capability, ImageInfo, Support
+from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
+
+_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+
+
+class PillowHeifDecoder:
+    """``ImageDecoder`` on libheif, on the CPU. libheif turns, mirrors and crops the picture itself."""
+
+    name = "pillow-heif"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def capability(self) -> Capability:
+        """Whether the library is installed."""
+        return _capability()
+
+    def supports(self, info: ImageInfo) -> Support:
+        """HEIC, where the library is there."""
+        if info.format != "heic":
+            return Support(False, "pillow-heif is for HEIC only")
+        capability = self.capability()
+        return Support(bool(capability), capability.reason)
+
+    def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
+        """See ``ImageDecoder``: the primary picture; levels of 10 and 12 bits are scaled to 8, rounded."""
+        if frame:
+            raise UnsupportedFormat("of a HEIC the primary picture is decoded")
+        pixels = _pixels(data, info)
+        if pixels.shape != (info.height, info.width, 4 if info.has_alpha else 3):
+            raise CorruptMedia(f"the heic claims {info.width}x{info.height} and holds another picture")
+        if out is None:
+            return pixels
+        np.copyto(out, pixels)
+        return out
+
+
+def _pixels(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
+    try:
+        import pillow_heif
+    except (ImportError, OSError) as error:
+        raise BackendUnavailable("pillow-heif is installed and does not load") from error
+    try:
+        file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        picture = file[file.primary_index]
+        levels = np.asarray(picture)
+        channels = _CHANNELS[picture.mode.partition(";")[0]]
+    except Exception as error:  # bad bytes make it raise ValueError, RuntimeError, EOFError, OSError and others
+        raise CorruptMedia("libheif cannot decode this heic") from error
+    levels = levels.reshape(*levels.shape[:2], channels)[: picture.size[1], : picture.size[0]]
+    pixels = levels if levels.dtype == np.uint8 else _to_8_bits(levels, (1 << info.bit_depth) - 1)
+    if channels < 3:
+        pixels = np.concatenate([np.repeat(pixels[:, :, :1], 3, axis=2), pixels[:, :, 1:]], axis=2)
+    return pixels
+
+
+def _to_8_bits(levels: NDArray[Any], most: int) -> NDArray[np.uint8]:
+    return ((levels.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
+
+
+@functools.cache  # asked again where files can no longer be opened
+def _capability() -> Capability:
+    try:
+        return Capability(True, version=importlib.metadata.version("pillow-heif"))
+    except importlib.metadata.PackageNotFoundError:
+        return Capability(False, "HEIC needs pillow-heif: pip install 'gpuflow[heif]'")
