@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,12 @@ def decode_image(
     frame: int = 0,
     torch_free: bool = False,
     least_size: tuple[int, int] | None = None,
+    place: Callable[[tuple[int, int, int]], Any] | None = None,
 ) -> Decoded:
     """Decode one frame on the CPU, by the first decoder that can. ``torch_free``: by those that need no torch.
+
+    ``place``: gives the uint8 array of a shape that the pixels are written to, called at most once; without it they lie
+    where the decoder has them.
 
     ``least_size``: the (height, width) that it is resized to next: a JPEG many times as large may come out smaller, as
     ``smaller`` says and its ``backend`` too.
@@ -78,13 +83,14 @@ def decode_image(
     if divisor > 1 and _JPEG.capability():
         with contextlib.suppress(CorruptMedia):
             return Decoded(_JPEG.decode_smaller(data, info, divisor), name)
+    out = None if place is None else place((info.height, info.width, 4 if info.has_alpha else 3))
     without_torch = [decoder for decoder in _TORCH_FREE if decoder.supports(info) and decoder.capability()]
     for decoder in without_torch if torch_free else image_decoders(info):
         if not (capability := decoder.capability()):
             failed = failed or BackendUnavailable(f"{info.format} needs {decoder.name}: {capability.reason}")
             continue
         try:
-            return Decoded(decoder.decode(data, info, frame=frame), decoder.name)
+            return Decoded(decoder.decode(data, info, frame=frame, out=out), decoder.name)
         except (BackendUnavailable, CorruptMedia, UnsupportedFormat) as error:
             failed = error if not isinstance(failed, CorruptMedia) else failed
     why = f": {_HEIC.capability().reason}" if info.format == "heic" else ""

@@ -92,7 +92,7 @@ class LoadContext:
         self.counters = counters
         self.device_asked = device_asked
         self.nvdec = nvdec or NvdecPolicy()
-        self.decoding: Decoding = decoding or InProcess(segment_pool)
+        self.decoding: Decoding = decoding or InProcess(segment_pool, host_slab)
         self.stages: list[Stage] = []
 
     @contextmanager

@@ -127,7 +127,7 @@ class Flow:
         self._decoding: Decoding = (
             Isolated(self.decoders, self._host_slab, limits=self.limits)
             if self.decoders
-            else InProcess(self._segment_pool)
+            else InProcess(self._segment_pool, self._host_slab)
         )
         self._max_pending = max_pending
         self._pending_bytes = 0

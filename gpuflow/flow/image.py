@@ -173,7 +173,9 @@ def decoded(decoder: Decoder, wanted: Wanted, options: ImageOptions, context: Lo
     with ExitStack() as stack:
         with context.stage("decode"):
             least_size = _least_size(wanted.plan, options)
-            pixels = stack.enter_context(decoder.image(wanted.info, options.frame, least_size))
+            result = wanted.as_decoded and options.region is None and not wanted.info.has_alpha
+            in_slab = result or context.device.is_cuda  # from pinned memory it is uploaded without a copy
+            pixels = stack.enter_context(decoder.image(wanted.info, options.frame, least_size, in_slab=in_slab))
         if (
             options.region is not None
         ):  # no decoder here decodes less for it: libjpeg has to pass all that stands before

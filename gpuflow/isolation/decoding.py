@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,8 +22,8 @@ from gpuflow.codecs.video.wholefile import WholeFile, whole_file
 from gpuflow.codecs.videos import PacketDecoder, cpu_decoder
 from gpuflow.config import Limits
 from gpuflow.isolation.wire import AudioWanted, Clock
-from gpuflow.media import Blob, Modality
-from gpuflow.memory import Lease
+from gpuflow.media import Blob, Modality, block_bytes, lay_out
+from gpuflow.memory import Lease, Slab
 from gpuflow.ops.audio import to_rate
 
 
@@ -117,8 +117,11 @@ class Decoder(Protocol):
     """Decodes one input. What it yields is valid inside the block."""
 
     def image(
-        self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None
-    ) -> AbstractContextManager[Pixels]: ...
+        self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None, *, in_slab: bool = False
+    ) -> AbstractContextManager[Pixels]:
+        """``in_slab``: the pixels are wanted in a lease of the host slab; others may lie anywhere."""
+        ...
+
     def audio(self, wanted: AudioWanted) -> AbstractContextManager[Sound]: ...
     def clip(self) -> AbstractContextManager[Clip]: ...
 
@@ -139,10 +142,12 @@ class Decoding(Protocol):
 
 
 class InProcess:
-    """``Decoding`` on the calling thread; the parts of a clip side by side on ``pool``, where there is one."""
+    """``Decoding`` on the calling thread; the parts of a clip side by side on ``pool``, where there is one. ``slab``: for
+    images that are wanted in one."""
 
-    def __init__(self, pool: Executor | None = None) -> None:
+    def __init__(self, pool: Executor | None = None, slab: Slab | None = None) -> None:
         self._pool = pool
+        self._slab = slab
 
     @property
     def contended(self) -> bool:
@@ -154,7 +159,7 @@ class InProcess:
         self, blob: Blob, kind: MediaType, modality: Modality, *, limits: Limits, deadline: Clock
     ) -> Iterator[Decoder]:
         """See ``Decoding``."""
-        yield _InProcessDecoder(blob.data, kind, limits, deadline, self._pool)
+        yield _InProcessDecoder(blob.data, kind, limits, deadline, self._pool, self._slab)
 
     def clip_of(self, source: PacketSource, *, limits: Limits, deadline: Clock) -> Clip:
         """A clip that was opened already, of bytes that may still come."""
@@ -164,7 +169,16 @@ class InProcess:
 class _InProcessDecoder:
     """``Decoder`` by the codecs themselves."""
 
-    def __init__(self, data: bytes, kind: MediaType, limits: Limits, deadline: Clock, pool: Executor | None) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        kind: MediaType,
+        limits: Limits,
+        deadline: Clock,
+        pool: Executor | None,
+        slab: Slab | None,
+    ) -> None:
+        self._slab = slab
         self._data = data
         self._kind = kind
         self._limits = limits
@@ -172,9 +186,22 @@ class _InProcessDecoder:
         self._pool = pool
 
     @contextmanager
-    def image(self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None) -> Iterator[Pixels]:
-        decoded = decode_image(self._data, info, frame=frame, least_size=least_size)
-        yield Pixels(decoded.pixels, decoded.backend)
+    def image(
+        self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None, *, in_slab: bool = False
+    ) -> Iterator[Pixels]:
+        with ExitStack() as stack:
+            leases: list[Lease] = []
+
+            def place(shape: tuple[int, int, int]) -> Any:
+                assert self._slab is not None
+                specs = lay_out({"pixels": ("uint8", shape)})
+                seconds = self._deadline.remaining_seconds
+                leases.append(stack.enter_context(self._slab.allocate(block_bytes(specs), timeout_seconds=seconds)))
+                return leases[0].array(specs[0])
+
+            wanted = place if in_slab and self._slab is not None else None
+            decoded = decode_image(self._data, info, frame=frame, least_size=least_size, place=wanted)
+            yield Pixels(decoded.pixels, decoded.backend, leases[0] if leases else None)
 
     @contextmanager
     def audio(self, wanted: AudioWanted) -> Iterator[Sound]:

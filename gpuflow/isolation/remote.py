@@ -88,8 +88,10 @@ class _RemoteDecoder:
         self._started = 0.0
 
     @contextmanager
-    def image(self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None) -> Iterator[Pixels]:
-        """See ``Decoder``. The pixels lie in a lease of their own."""
+    def image(
+        self, info: ImageInfo, frame: int, least_size: tuple[int, int] | None = None, *, in_slab: bool = False
+    ) -> Iterator[Pixels]:
+        """See ``Decoder``. The pixels always lie in a lease of their own."""
         with self._conversation(wire.ImageJob(*self._common(), info, frame, least_size)):
             found = self._answer(wire.Pixels)
             check_pixels(found, info, least_size)

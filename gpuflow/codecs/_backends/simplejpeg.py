@@ -41,14 +41,16 @@ class SimpleJpegDecoder:
         """See ``ImageDecoder``. What libjpeg only warns of is an error here, and the next decoder's to judge."""
         if frame:
             raise UnsupportedFormat("a JPEG holds one frame")
-        pixels = self.decode_smaller(data, info, 1)
-        if out is None:
+        straight = out is not None and info.orientation == 1 and out.flags.c_contiguous
+        pixels = self.decode_smaller(data, info, 1, out=out if straight else None)
+        if out is None or straight:
             return pixels
         np.copyto(out, pixels)
         return out
 
-    def decode_smaller(self, data: bytes, info: ImageInfo, divisor: int) -> Any:
-        """Both sides divided by one of ``DIVISORS``, which divides them, in the decoder's transform; or by 1.
+    def decode_smaller(self, data: bytes, info: ImageInfo, divisor: int, *, out: Any = None) -> Any:
+        """Both sides divided by one of ``DIVISORS``, which divides them, in the decoder's transform; or by 1. ``out``: a
+        contiguous array that it is written to, as stored.
 
         Raises:
             CorruptMedia: it cannot be decoded, or has another size than its header says.
@@ -61,7 +63,7 @@ class SimpleJpegDecoder:
         least = size[::-1] if info.orientation > 4 else size
         scaling = {} if divisor == 1 else {"min_height": least[0], "min_width": least[1], "min_factor": divisor}
         try:
-            pixels = oriented(simplejpeg.decode_jpeg(data, "RGB", **scaling), info.orientation)
+            pixels = oriented(simplejpeg.decode_jpeg(data, "RGB", buffer=out, **scaling), info.orientation)
         except ValueError as error:
             raise CorruptMedia("simplejpeg cannot decode this jpeg") from error
         if pixels.shape[:2] != size:
