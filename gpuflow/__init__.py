@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from gpuflow.errors import TransferTimeout as TransferTimeout
     from gpuflow.errors import UnsafeURL as UnsafeURL
     from gpuflow.errors import UnsupportedFormat as UnsupportedFormat
+    from gpuflow.flow.ahead import plan_image as plan_image
+    from gpuflow.flow.ahead import probe_image as probe_image
     from gpuflow.flow.flow import Flow as Flow
     from gpuflow.flow.sync import SyncFlow as SyncFlow
     from gpuflow.flow.sync import frames as frames
@@ -74,6 +76,7 @@ _NAMES = {
         "Overloaded", "PeerUnavailable", "SlabClosed", "SlabExhausted", "SourceNotFound", "SourceUnreadable",
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
+    "flow.ahead": ("plan_image", "probe_image"),
     "flow.flow": ("Flow",),
     "flow.sync": ("SyncFlow", "frames", "load"),
     "media": ("Features", "FrameChunk", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),

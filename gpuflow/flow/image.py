@@ -84,20 +84,30 @@ def prepare(blob: Blob, kind: MediaType, options: ImageOptions, context: LoadCon
     Raises:
         UnsupportedFormat, CorruptMedia, LimitExceeded, InvalidOptions: as ``load_image``.
     """
-    preset = _preset_of(options)
     with context.stage("probe"):  # our own scan, before a decoder is waited for
         info = image_info(blob.data, kind, context.limits, frame=options.frame)
         check_image(info, context.limits)
-        if options.frame >= info.num_frames:
-            raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
-        wanted = _plan_of(options, preset, _size_of(info, options.region))
-        _check_views(wanted, context.limits)
+        wanted = plan_of(options, info, context.limits)
     metadata = ImageMetadata(
         info.format, info.width, info.height, info.orientation, info.has_alpha, options.frame, info.num_frames,
         options.region,
     )  # fmt: skip
     specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
-    return Wanted(info, wanted, preset, metadata, specs)
+    return Wanted(info, wanted, _preset_of(options), metadata, specs)
+
+
+def plan_of(options: ImageOptions, info: ImageInfo, limits: Limits) -> ImagePlan:
+    """What becomes of an image of which the header is known.
+
+    Raises:
+        InvalidOptions: an unknown preset, a frame or region that the image does not have, types that contradict each other.
+        LimitExceeded: it would become larger than allowed, or the family refuses its shape.
+    """
+    if options.frame >= info.num_frames:
+        raise InvalidOptions(f"frame {options.frame} was asked for; the {info.format} has {info.num_frames}")
+    plan = _plan_of(options, _preset_of(options), _size_of(info, options.region))
+    _check_views(plan, limits)
+    return plan
 
 
 def _preset_of(options: ImageOptions) -> Preset | None:

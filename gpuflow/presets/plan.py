@@ -9,6 +9,7 @@ from typing import Literal
 
 from gpuflow.config import Resample
 from gpuflow.errors import InvalidOptions
+from gpuflow.media import block_bytes, lay_out
 from gpuflow.presets.beside import Beside, beside_of
 from gpuflow.presets.image import Normalization, Passes, Preset, Reference
 from gpuflow.presets.rules import views_of
@@ -60,6 +61,11 @@ class ImagePlan:
     def outputs(self) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
         """``(name, dtype, shape)`` of every tensor, the pixels first."""
         return (self.pixels, *((beside.name, beside.dtype, beside.shape) for beside in self.beside))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the block that all tensors lie in."""
+        return block_bytes(lay_out({name: (dtype, shape) for name, dtype, shape in self.outputs}))
 
     @property
     def num_tiles(self) -> int:

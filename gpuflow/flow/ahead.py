@@ -1,0 +1,64 @@
+"""What is known of an image before it is decoded: its header's facts, and what will come out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from gpuflow.codecs.base import ImageInfo
+from gpuflow.codecs.probe import check_image, image_info, sniff
+from gpuflow.config import ImageOptions, Limits, made_of
+from gpuflow.errors import InvalidOptions
+from gpuflow.fetch.local import read_trusted
+from gpuflow.flow.image import plan_of
+from gpuflow.presets.plan import ImagePlan
+
+
+def probe_image(
+    source: bytes | str | os.PathLike[str], *, limits: Limits | Mapping[str, Any] | None = None, frame: int = 0
+) -> ImageInfo:
+    """An image's size as shown, colours, frames and the like, from its header alone, held to the limits.
+
+    Args:
+        source: the file's bytes, or the path of a file of your own.
+        limits: ``Limits``, or those of their fields that are not the defaults.
+        frame: whose size it is, where pages differ.
+
+    Raises:
+        UnsupportedFormat: no image, or one that is not read here.
+        CorruptMedia: the header is damaged.
+        LimitExceeded: larger than allowed.
+        SourceNotFound, SourceUnreadable, TooLarge: of a path.
+    """
+    allowed = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
+    data = source if isinstance(source, bytes) else read_trusted(os.fspath(source), allowed.max_image_bytes)
+    info = image_info(data, sniff(data), allowed, frame=frame)
+    check_image(info, allowed)
+    return info
+
+
+def plan_image(
+    image: ImageInfo | tuple[int, int],
+    options: ImageOptions | Mapping[str, Any] | None = None,
+    *,
+    limits: Limits | Mapping[str, Any] | None = None,
+) -> ImagePlan:
+    """What will come out of an image: every tensor's name, type and shape (``outputs``), the bytes that they take
+    (``nbytes``), and the number of placeholder tokens (``num_tokens``). ``Flow.load`` gives exactly that.
+
+    Args:
+        image: what ``probe_image`` found, or its (height, width).
+        options: as ``load``; ``{"preset": "qwen2.5-vl"}``.
+        limits: what an image may become.
+
+    Raises:
+        InvalidOptions: options that contradict each other or the image.
+        LimitExceeded: it would become larger than allowed, or the family refuses its shape.
+    """
+    wanted = options if isinstance(options, ImageOptions) else made_of(options, "image")
+    if not isinstance(wanted, ImageOptions):
+        raise InvalidOptions(f"the options of an image are ImageOptions; got {type(options).__name__}")
+    allowed = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
+    info = image if isinstance(image, ImageInfo) else ImageInfo("", image[1], image[0])
+    return plan_of(wanted, info, allowed)
