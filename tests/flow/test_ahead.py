@@ -35,6 +35,7 @@ def test_the_plan_is_what_comes(options: dict[str, Any], context: LoadContext) -
     planned = gf.plan_image(gf.probe_image(data), options)
     with load_image(blob(data), sniff(data), ImageOptions.from_mapping(options), context) as media:
         assert planned.outputs == tuple((spec.name, spec.dtype, spec.shape) for spec in media.specs)
+        assert isinstance(media._lease, gf.Lease)
         assert planned.nbytes == media._lease.nbytes
         if isinstance(media, Features):
             assert planned.num_tokens == media.metadata.num_tokens
