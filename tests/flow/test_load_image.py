@@ -20,6 +20,7 @@ from gpuflow.flow.image import load_image
 from gpuflow.media import FeatureMetadata, Features, Image
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import animation, blob, by_pillow, encoded, png, scene, turned, with_alpha
+from tests.unit.image_variants import pages
 
 PICTURE = Picture.fromarray(scene())
 OPAQUE: dict[str, bytes] = {
@@ -34,7 +35,14 @@ OPAQUE: dict[str, bytes] = {
     "gif": encoded(PICTURE.quantize(16), "GIF"),
     "bmp": encoded(scene(), "BMP"),
     "avif": encoded(scene(), "AVIF", speed=10),
+    "tiff": encoded(scene(), "TIFF", compression="tiff_lzw"),
 }
+
+
+BACKENDS = {
+    "jpeg": "simplejpeg", "jpeg cmyk": "torchvision", "png": "torchvision", "webp": "torchvision", "gif": "pillow",
+    "bmp": "pillow", "avif": "pillow", "tiff": "pillow",
+}  # fmt: skip
 
 
 def _load(data: bytes, context: LoadContext, **options: Any) -> Image | Features:
@@ -46,7 +54,7 @@ def test_the_pixels_are_pillows(name: str, context: LoadContext) -> None:
     with _load(OPAQUE[name], context) as image:
         assert isinstance(image, Image)
         assert np.array_equal(image.numpy(), by_pillow(OPAQUE[name]))
-        assert image.backend == ("pillow" if name in ("gif", "bmp", "avif") else "torchvision")
+        assert image.backend == BACKENDS.get(name, BACKENDS.get(name.split()[0]))
         assert image.fallback is None
         assert image.metadata.format == name.split()[0]
 
@@ -58,7 +66,7 @@ def test_a_16_bit_png_keeps_its_brightness(context: LoadContext) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_orientation_is_shown_upright(file_format: str, orientation: int, context: LoadContext) -> None:
     data = turned(file_format, orientation)
     with _load(data, context) as image, Picture.open(io.BytesIO(data)) as picture:
@@ -76,7 +84,7 @@ def test_real_files_equal_pillow(name: str, real_media: Path, context: LoadConte
         assert np.array_equal(image.numpy(), np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "AVIF"])
 def test_transparency_is_laid_over_the_background(file_format: str, context: LoadContext) -> None:
     data = encoded(with_alpha(), file_format)
     layer = Picture.fromarray(by_pillow(data))
@@ -98,6 +106,142 @@ def test_a_frame_of_an_animation_can_be_asked_for(file_format: str, frame: int, 
         assert np.array_equal(image.numpy(), by_pillow(data, frame)[:, :, :3])
         assert isinstance(image, Image)
         assert (image.metadata.frame, image.metadata.num_frames) == (frame, 3)
+
+
+@pytest.mark.parametrize("name", ["png palette, alpha", "png rgb key", "png gray and alpha", "gif", "webp", "tiff"])
+def test_dropped_alpha_is_what_hugging_face_loads(name: str, context: LoadContext) -> None:
+    """Their ``load_image``: the picture turned upright, then Pillow's ``convert("RGB")``."""
+    quantized = PICTURE.quantize(16)
+    data = {
+        "png palette, alpha": encoded(quantized, "PNG", transparency=bytes([0, 99, 200])),
+        "png rgb key": encoded(scene(), "PNG", transparency=tuple(int(level) for level in scene()[0, 0])),
+        "png gray and alpha": encoded(Picture.fromarray(with_alpha()).convert("LA"), "PNG"),
+        "gif": encoded(quantized, "GIF", transparency=3),
+        "webp": encoded(with_alpha(), "WEBP", lossless=True, exact=True),
+        "tiff": encoded(with_alpha(), "TIFF"),
+    }[name]
+    with _load(data, context, alpha="drop") as image, Picture.open(io.BytesIO(data)) as picture:
+        assert np.array_equal(image.numpy(), np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
+
+
+@pytest.mark.parametrize(("frame", "size"), [(0, (37, 53)), (1, (20, 53)), (2, (13, 19))])
+def test_a_tiff_of_several_pages_gives_the_one_that_is_asked_for(
+    frame: int, size: tuple[int, int], context: LoadContext
+) -> None:
+    with _load(pages(), context, frame=frame) as image:
+        assert image.shape == (*size, 3)
+        assert isinstance(image, Image)
+        assert (image.metadata.height, image.metadata.width) == size
+        assert (image.metadata.frame, image.metadata.num_frames) == (frame, 3)
+    with pytest.raises(InvalidOptions, match="has 3"):
+        _load(pages(), context, frame=3)
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+def test_a_region_is_cut_from_the_upright_image(file_format: str, orientation: int, context: LoadContext) -> None:
+    data = turned(file_format, orientation)
+    with _load(data, context) as whole, _load(data, context, region=(3, 5, 40, 44)) as part:
+        assert np.array_equal(part.numpy(), whole.numpy()[5:44, 3:40])
+        assert isinstance(part, Image)
+        assert part.metadata.region == (3, 5, 40, 44)
+        assert (part.metadata.height, part.metadata.width) == whole.shape[:2]
+
+
+@pytest.mark.parametrize("engine", ["exact", "dali"])
+def test_a_preset_sees_a_region_as_the_image(engine: str, context: LoadContext) -> None:
+    picture = scene(300, 400)
+    cut = np.ascontiguousarray(picture[20:220, 30:290])
+    options = {"preset": "clip-224", "engine": engine}
+    with (
+        _load(encoded(picture, "PNG"), context, region=(30, 20, 290, 220), **options) as part,
+        _load(encoded(cut, "PNG"), context, **options) as alone,
+    ):
+        assert torch.equal(part.tensor, alone.tensor)
+
+
+@pytest.mark.parametrize(
+    "region", [(0, 0, 65, 48), (0, 0, 64, 49), (64, 0, 65, 1), (5, 5, 5, 9), (5, 5, 9, 4), (-1, 0, 4, 4)]
+)
+def test_a_region_outside_the_image_or_an_empty_one_is_refused(
+    region: tuple[int, int, int, int], context: LoadContext
+) -> None:
+    with pytest.raises(InvalidOptions, match="region"):
+        _load(OPAQUE["png"], context, region=region)
+
+
+PHOTOGRAPHS = ["chelsea.png", "coffee.png", "hubble_deep_field.png", "exif_landscape_6.jpg", "exif_portrait_8.jpg"]
+
+
+def _large(picture: Picture.Image, subsampling: int) -> bytes:
+    """A JPEG whose sides eight divides."""
+    width, height = (side // 8 * 8 for side in picture.size)
+    return encoded(picture.convert("RGB").crop((0, 0, width, height)), "JPEG", quality=90, subsampling=subsampling)
+
+
+def _is_approximate(data: bytes, divisor: int, resample: str, context: LoadContext) -> None:
+    with Picture.open(io.BytesIO(data)) as picture:
+        size = (picture.height // divisor // 3, picture.width // divisor // 3)
+    with (
+        _load(data, context, size=size, resample=resample) as full,
+        _load(data, context, size=size, resample=resample, approximate=True) as approximate,
+    ):
+        assert approximate.backend == f"simplejpeg-dct1/{divisor}+exact"
+        assert full.backend == "simplejpeg+exact"
+        assert np.abs(approximate.numpy().astype(int) - full.numpy()).mean() <= 0.5
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_an_approximate_decode_is_within_half_a_level(divisor: int, subsampling: int, context: LoadContext) -> None:
+    _is_approximate(_large(Picture.fromarray(scene(1_200, 1_600)), subsampling), divisor, "bicubic", context)
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_an_approximate_decode_of_a_photograph_is_within_half_a_level(
+    name: str, resample: str, real_media: Path, context: LoadContext
+) -> None:
+    for subsampling in (0, 2):
+        data = _large(Picture.open(real_media / name), subsampling)
+        for divisor in (2, 4, 8) if "exif" in name else (2,):
+            _is_approximate(data, divisor, resample, context)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"size": (64, 80)}, (320, 400)),  # five times
+        ({"size": (20, 25)}, (321, 400)),  # a side that no divisor divides
+        ({"size": (20, 25), "resample": "nearest"}, (320, 400)),
+        ({"size": (20, 25), "region": (0, 0, 400, 320)}, (320, 400)),
+        ({}, (320, 400)),
+    ],
+    ids=["too small", "odd", "nearest", "region", "no size"],
+)
+def test_what_would_not_be_close_is_decoded_in_full(
+    options: dict[str, Any], size: tuple[int, int], context: LoadContext
+) -> None:
+    data = encoded(scene(*size), "JPEG")
+    with _load(data, context, approximate=True, **options) as allowed, _load(data, context, **options) as full:
+        assert allowed.backend.partition("+")[0] == "simplejpeg"
+        assert np.array_equal(allowed.numpy(), full.numpy())
+
+
+def test_what_is_no_jpeg_is_decoded_in_full_however_approximate(context: LoadContext) -> None:
+    for data in (encoded(scene(320, 400), "PNG"), encoded(Picture.fromarray(scene(320, 400)).convert("CMYK"), "JPEG")):
+        with _load(data, context, size=16, approximate=True) as image:
+            assert image.backend == "torchvision+exact"
+
+
+def test_a_turned_jpeg_is_decoded_smaller_and_upright(context: LoadContext) -> None:
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    data = encoded(scene(640, 960), "JPEG", exif=exif)
+    with _load(data, context, size=(96, 64)) as full, _load(data, context, size=(96, 64), approximate=True) as small:
+        assert small.backend == "simplejpeg-dct1/2+exact"
+        assert np.abs(full.numpy().astype(int) - small.numpy()).mean() <= 0.5
 
 
 def test_a_frame_that_is_not_there_is_refused(context: LoadContext) -> None:

@@ -15,6 +15,7 @@ from gpuflow.media import Media
 from tests.flow.audio_files import chirp, with_ffmpeg, with_soundfile
 from tests.flow.clips import make_clip
 from tests.unit.image_files import animation, encoded, png, scene, turned, with_alpha
+from tests.unit.image_variants import apng, pages, variant
 from tests.unit.test_image_decoders import SAME
 
 WORKERS = {"torchvision": {"simplejpeg", "pillow", "pyav"}, "pillow": {"pillow"}}
@@ -34,7 +35,10 @@ IMAGES: dict[str, bytes] = {
     "png turned": turned("PNG", 6),
     "webp turned": turned("WEBP", 8),
     "avif turned": turned("AVIF", 5),
-}
+    **{name: variant(name).data for name in ("tiff < 16-bit rgb", "tiff jpeg", "tiff group4", "tiff orientation 6", "jpeg ycck", "bmp 32 alpha")},
+    "apng": apng(),
+    "tiff of three pages": pages(),
+}  # fmt: skip
 CLIPS: dict[str, tuple[str, dict[str, Any]]] = {
     "h264 mp4": ("libx264", {}),
     "h264 mov": ("libx264", {"container": "mov"}),
@@ -109,8 +113,11 @@ def test_an_image_is_the_same(name: str, flows: tuple[SyncFlow, SyncFlow]) -> No
         ImageOptions(size=(40, 30), layout="CHW", dtype="float32"),
         ImageOptions(alpha="drop"),
         ImageOptions(background=(1, 2, 3), dtype="bfloat16"),
+        ImageOptions(region=(3, 4, 33, 40)),
+        ImageOptions(region=(3, 4, 33, 40), preset="siglip-224"),
+        ImageOptions(size=16, approximate=True),
     ],
-    ids=["preset", "size", "alpha dropped", "background"],
+    ids=["preset", "size", "alpha dropped", "background", "region", "region and preset", "approximate"],
 )
 @pytest.mark.parametrize("name", ["jpeg large", "png alpha", "webp alpha", "png palette, transparent"])
 def test_a_transformed_image_is_the_same(name: str, options: ImageOptions, flows: tuple[SyncFlow, SyncFlow]) -> None:
@@ -119,7 +126,16 @@ def test_a_transformed_image_is_the_same(name: str, options: ImageOptions, flows
 
 @pytest.mark.parametrize("frame", [1, 2, 7])
 def test_a_later_frame_of_an_animation_is_the_same(frame: int, flows: tuple[SyncFlow, SyncFlow]) -> None:
-    _same(flows, IMAGES["gif animated"], ImageOptions(frame=frame))
+    for name in ("gif animated", "apng", "tiff of three pages", "webp animated"):
+        _same(flows, IMAGES[name], ImageOptions(frame=frame))
+
+
+def test_a_jpeg_decoded_smaller_is_the_same(flows: tuple[SyncFlow, SyncFlow]) -> None:
+    data, options = encoded(scene(640, 960), "JPEG"), ImageOptions(size=(48, 64), approximate=True)
+    _same(flows, data, options)
+    for flow in flows:
+        with flow.load(data, options=options) as image:
+            assert image.backend == "simplejpeg-dct1/4+exact"
 
 
 @pytest.mark.parametrize("name", CLIPS)

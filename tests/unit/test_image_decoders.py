@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from gpuflow.codecs._backends.pillow import PillowDecoder
 from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
-from gpuflow.codecs.base import ImageDecoder, ImageInfo
+from gpuflow.codecs.base import ImageDecoder, ImageInfo, MediaType
 from gpuflow.codecs.images import batch_decoder, capabilities, decode_image, gpu_decoder, image_decoders
 from gpuflow.codecs.orientation import oriented
 from gpuflow.codecs.probe import image_info, sniff
@@ -126,22 +127,48 @@ def test_any_frame_of_an_animation_can_be_had(file_format: str, frame: int) -> N
     assert np.array_equal(decoded[:, :, :3], by_pillow(data, frame)[:, :, :3])
 
 
-def test_gif_never_reaches_torchvision_and_png_and_webp_never_reach_nvimagecodec() -> None:
-    for data in SAME.values():
-        names = [decoder.name for decoder in image_decoders(_info(data), device_is_cuda=True)]
-        assert names[-1] == "pillow"
-        assert ("torchvision" in names) <= (_info(data).format in ("jpeg", "png", "webp"))
-        assert ("nvimagecodec" in names) <= (_info(data).format == "jpeg")
+FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic")
+SHAPES = tuple(itertools.product((1, 2, 3, 4), (1, 4, 8, 10, 12, 16), (False, True), (1, 5)))
+TAKEN = {
+    "nvimagecodec": {"jpeg"},
+    "simplejpeg": {"jpeg"},
+    "torchvision": {"jpeg", "png", "webp"},
+    "pyav": {"png"},
+    "pillow": {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"},
+    "pillow-heif": {"heic"},
+}
+
+
+def test_no_format_reaches_a_decoder_that_is_not_trusted_with_it() -> None:
+    """GIF not torchvision's, and nothing but JPEG nvImageCodec, whose other formats are OpenCV's, whatever their facts."""
+    taken: dict[str, set[str]] = {}
+    for name, (channels, bits, alpha, frames) in itertools.product((*FORMATS, "jp2", "svg"), SHAPES):
+        info = ImageInfo(name, 8, 8, channels=channels, bit_depth=bits, has_alpha=alpha, num_frames=frames)
+        for decoder in image_decoders(info, device_is_cuda=True):
+            taken.setdefault(decoder.name, set()).add(name)
+    assert {"pillow-heif": set(), **taken} == TAKEN | ({} if "pillow-heif" in taken else {"pillow-heif": set()})
+
+
+def test_no_opencv_is_in_the_table_and_jpeg_2000_is_known_to_no_reader() -> None:
+    names = {decoder.name for decoder in image_decoders(ImageInfo("jpeg", 8, 8), device_is_cuda=True)}
+    assert names == {"nvimagecodec", "simplejpeg", "torchvision", "pillow"}
+    for data in (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99), b"\xff\x4f\xff\x51" + bytes(99)):
+        with pytest.raises(UnsupportedFormat, match="JPEG 2000"):
+            sniff(data)
+    with pytest.raises(UnsupportedFormat):
+        image_info(b"", MediaType("jp2", "image"))
 
 
 def test_the_gpu_comes_first_where_it_can() -> None:
     info = _info(SAME["jpeg 4:2:0"])
     assert [decoder.name for decoder in image_decoders(info, device_is_cuda=True)] == [
         "nvimagecodec",
+        "simplejpeg",
         "torchvision",
         "pillow",
     ]
-    assert [decoder.name for decoder in image_decoders(info)] == ["torchvision", "pillow"]
+    assert [decoder.name for decoder in image_decoders(info)] == ["simplejpeg", "torchvision", "pillow"]
+    assert [decoder.name for decoder in image_decoders(_info(SAME["jpeg cmyk"]))] == ["torchvision", "pillow"]
     assert batch_decoder(0).obstacle(_info(SAME["jpeg cmyk"])) is not None
 
 
@@ -164,6 +191,17 @@ def test_a_truncated_jpeg_is_corrupt_media_for_every_decoder(decoder: ImageDecod
     data = encoded(scene(240, 320), "JPEG")
     with pytest.raises(CorruptMedia):
         decoder.decode(data[: len(data) // 2], _info(data))
+
+
+def test_what_the_first_decoder_only_doubts_the_next_reads() -> None:
+    """simplejpeg takes libjpeg's warnings for errors: bytes between the last scan and its end are none."""
+    data = encoded(scene(), "JPEG")
+    odd = data[:-2] + b"\xff\xfe\0\3!" + b"junk" + data[-2:]
+    with pytest.raises(CorruptMedia):
+        SimpleJpegDecoder().decode(odd, _info(odd))
+    decoded = decode_image(odd, _info(odd))
+    assert decoded.backend != "simplejpeg"
+    assert np.array_equal(decoded.pixels, by_pillow(data))
 
 
 def test_each_thread_has_its_own_library_decoder() -> None:
