@@ -40,11 +40,12 @@ def by_volume_budget(
     """
     if num_frames < temporal:
         raise InvalidOptions(f"this preset needs {temporal} frames or more; there is {num_frames}")
+    given = f"{width}x{height}"
     if height < factor or width < factor:
         grow = max(factor / height, factor / width)
         height, width = int(height * grow), int(width * grow)
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise LimitExceeded(f"{width}x{height}: one side may be {MAX_ASPECT_RATIO} times the other for this preset")
+        raise LimitExceeded(f"{given}: one side may be {MAX_ASPECT_RATIO} times the other for this preset")
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     pixels = round(num_frames / temporal) * temporal * new_height * new_width
     if pixels > max_pixels:
