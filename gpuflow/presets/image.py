@@ -63,7 +63,7 @@ class Preset:
 
     ``resample`` by the integer tables of ``reference``, antialiased: ``"torchvision"`` is what Hugging Face's processors
     do by default, ``"pillow"`` what their Pillow backend does, and Lanczos always. ``passes``: which of the two comes
-    first; ``"pillow"`` is Pillow 13's rule, by how much each side shrinks.
+    first; ``"pillow"`` is Pillow 13's rule, by how many rows and columns are lost.
 
     ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``, or ``(1, tiles, 3, H, W)`` where the family is ``tiled``;
     ``"patches"`` is one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch,
