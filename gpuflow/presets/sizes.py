@@ -104,13 +104,13 @@ def by_token_budget(height: int, width: int, *, patch: int, merge: int, max_patc
     Source: Gemma 4's processor.
 
     Raises:
-        LimitExceeded: neither side reaches one multiple.
+        LimitExceeded: the budget holds no square of ``merge * merge``.
     """
     factor = patch * merge
     scale = math.sqrt(max_patches * patch**2 / (height * width))
     rows, columns = (math.floor(scale * side / factor) for side in (height, width))
     most = max_patches // merge**2
-    if rows == columns == 0:
+    if most < 1:
         raise LimitExceeded(f"{width}x{height}: {max_patches} patches of {patch} do not hold one square of {factor}")
     if rows == 0:
         rows, columns = 1, min(width // height, most)

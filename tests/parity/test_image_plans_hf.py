@@ -20,6 +20,7 @@ from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import plan
 from tests.parity.whole_processors import AROUND, CHECKPOINTS, LLAVA, SIZES, processor
 
+
 @pytest.fixture(scope="module", autouse=True)
 def _imported() -> None:
     """Before Hypothesis watches: an import takes it three times as long."""

@@ -59,7 +59,9 @@ def one_pass(pixels: Pixels, target: int, name: str, axis: int) -> Pixels:
 @pytest.mark.parametrize("name", SUPPORT)
 @pytest.mark.parametrize("passes", ["horizontal_first", "vertical_first", "pillow"])
 @pytest.mark.parametrize(
-    ("size", "target"), [((61, 97), (30, 40)), ((97, 61), (30, 40)), ((61, 97), (80, 33)), ((40, 30), (97, 61))], ids=str
+    ("size", "target"),
+    [((61, 97), (30, 40)), ((97, 61), (30, 40)), ((61, 97), (80, 33)), ((40, 30), (97, 61))],
+    ids=str,
 )
 def test_both_passes_equal_numpys_in_the_order_that_was_asked_for(
     name: Any, passes: Any, size: tuple[int, int], target: tuple[int, int]
