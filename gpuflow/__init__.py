@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gpuflow.errors import TransferTimeout as TransferTimeout
     from gpuflow.errors import UnsafeURL as UnsafeURL
     from gpuflow.errors import UnsupportedFormat as UnsupportedFormat
+    from gpuflow.flow.collate import collate as collate
     from gpuflow.flow.flow import Flow as Flow
     from gpuflow.flow.sync import SyncFlow as SyncFlow
     from gpuflow.flow.sync import frames as frames
@@ -74,6 +75,7 @@ _NAMES = {
         "Overloaded", "PeerUnavailable", "SlabClosed", "SlabExhausted", "SourceNotFound", "SourceUnreadable",
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
+    "flow.collate": ("collate",),
     "flow.flow": ("Flow",),
     "flow.sync": ("SyncFlow", "frames", "load"),
     "media": ("Features", "FrameChunk", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),

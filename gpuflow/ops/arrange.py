@@ -96,6 +96,10 @@ def _normalised(normalization: str, mean: Any, std: Any) -> Any:
         return levels * np.float32(1 / 255)
     if normalization == "bfloat16":
         return _in_bfloat16(levels, mean, std)
+    if normalization == "two_steps":
+        rescaled = (levels.astype(np.float64) * (1 / 255)).astype(np.float32)
+        at, by = (np.array(part, np.float32)[:, None] for part in (mean, std))
+        return (rescaled - at) / by
     scaled = (np.array(part, np.float32)[:, None] * np.float32(255) for part in (mean, std))
     return np.ascontiguousarray((levels - next(scaled)) / next(scaled))
 

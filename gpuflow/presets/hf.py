@@ -34,7 +34,7 @@ def preset_fields(
     for step in _STEPS:
         if values.get(step) is False:
             raise InvalidOptions(f"{step}=false is not supported: a preset resizes, rescales and normalises")
-    if values.get("do_pad") and kind not in hf_video.PADDING_OF_BATCHES:
+    if values.get("do_pad") and kind not in hf_video.PADDING_OF_BATCHES | hf_tiled.PADDING_OF_BATCHES:
         raise InvalidOptions("do_pad=true is not supported for this processor")
     if not math.isclose(values.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
         raise InvalidOptions(f"rescale_factor is 1/255 here; got {values['rescale_factor']!r}")

@@ -11,12 +11,16 @@ from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import preset_fields
 from gpuflow.presets.sizes import by_longest_edge, by_pixel_budget, by_shortest_edge, by_volume_budget
+from gpuflow.presets.tiles import check_tiles
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 Reference = Literal["torchvision", "pillow"]
 Passes = Literal["horizontal_first", "vertical_first", "pillow"]
-Normalization = Literal["fused", "scale", "bfloat16"]
-Rule = Literal["fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget"]
+Normalization = Literal["fused", "scale", "two_steps", "bfloat16"]
+Rule = Literal[
+    "fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget",
+    "pinpoints", "square", "closest_ratio", "pan_and_scan", "best_fit", "covering", "splitting",
+]  # fmt: skip
 VIDEO_RULES = ("volume_budget", "longest_edge")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
@@ -39,7 +43,7 @@ class Preset:
 
     ``resample`` by the integer tables of ``reference``, antialiased: ``"torchvision"`` is what Hugging Face's processors
     do by default, ``"pillow"`` what their Pillow backend does, and Lanczos always. ``passes``: which of the two comes
-    first; ``"pillow"`` is Pillow 13's rule, by how much each side shrinks.
+    first; ``"pillow"`` is Pillow 13's rule, by how many rows and columns are dropped.
 
     ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``, or ``(1, tiles, 3, H, W)`` where the family is ``tiled``;
     ``"patches"`` is one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch,
@@ -48,8 +52,13 @@ class Preset:
 
     ``pixels``: the name of the pixels. ``beside``: kinds of the small tensors beside them (``gpuflow.presets.beside``).
     ``tokens``: the rule of the number of placeholder tokens (``gpuflow.presets.tokens``), ``""`` where the processor does
-    not decide it; ``tile_tokens``: of one tile. ``tile``, ``grid``, ``min_tiles``, ``max_tiles``, ``thumbnail``: of
-    families that cut images into tiles. ``square``: padded to a square with the mean colour first.
+    not decide it; ``tile_tokens``: of one tile. ``square``: padded to a square with the mean colour first.
+
+    Families that cut images into tiles have rules of their own (``gpuflow.presets.tiles``); their tiles are of ``size``.
+    ``tiled``: tiles have an axis of their own. ``grid``: canvases to choose from, of ``"pinpoints"``. ``min_tiles``,
+    ``max_tiles``: bounds of the grid that is chosen, of ``"pan_and_scan"`` of the crops, which are made of images of
+    ``min_ratio`` or more and are ``min_crop`` pixels or more; 1 keeps ``"splitting"`` from splitting. ``thumbnail``:
+    where the whole image is shown beside its tiles.
 
     ``modality="video"``: the tensors are ``pixel_values_videos``, ``(1, T, 3, H, W)`` or rows of patches, whose last frame
     is repeated until ``temporal_patch`` divides their number, and ``video_grid_thw``. ``token_cap``: a further bound on
@@ -88,10 +97,11 @@ class Preset:
     max_patches: int = 0
     square: bool = False
     tiled: bool = False
-    tile: tuple[int, int] = (0, 0)
     grid: tuple[tuple[int, int], ...] = ()
     min_tiles: int = 1
     max_tiles: int = 1
+    min_crop: int = 0
+    min_ratio: float = 1.0
     thumbnail: Literal["", "first", "last", "overview"] = ""
 
     def __post_init__(self) -> None:
@@ -119,6 +129,12 @@ class Preset:
         if self.layout == "patches":
             whole = budget and self.crop is None and self.temporal_patch > 0
             _require(whole, "patches need a pixel budget, no crop, and temporal_patch above 0", self.rule)
+        check_tiles(self)
+
+    @property
+    def dtype(self) -> str:
+        """The type that the family's processor gives its pixels."""
+        return "bfloat16" if self.normalization == "bfloat16" else "float32"
 
     def resized(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
         """``(height, width)`` that an image of this size, or so many frames of it, are resized to.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.presets import tiles
 from gpuflow.presets.image import Preset
 from gpuflow.presets.view import View, centred
 
@@ -33,4 +34,5 @@ RULES: dict[str, Callable[[Preset, int, int], tuple[View, ...]]] = {
     "fixed": _whole,
     "shortest_edge": _whole,
     "pixel_budget": _whole,
+    **tiles.RULES,
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gpuflow.presets import tile_tokens
+
 if TYPE_CHECKING:
     from gpuflow.presets.image import Preset
     from gpuflow.presets.plan import ImagePlan
@@ -21,4 +23,4 @@ def _patches(preset: Preset, plan: ImagePlan) -> int:
     return rows * columns // preset.merge**2
 
 
-RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {"patches": _patches}
+RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {"patches": _patches, **tile_tokens.RULES}
