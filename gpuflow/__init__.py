@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gpuflow.errors import UnsupportedFormat as UnsupportedFormat
     from gpuflow.flow.ahead import plan_image as plan_image
     from gpuflow.flow.ahead import probe_image as probe_image
+    from gpuflow.flow.collate import collate as collate
     from gpuflow.flow.flow import Flow as Flow
     from gpuflow.flow.sync import SyncFlow as SyncFlow
     from gpuflow.flow.sync import frames as frames
@@ -77,6 +78,7 @@ _NAMES = {
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
     "flow.ahead": ("plan_image", "probe_image"),
+    "flow.collate": ("collate",),
     "flow.flow": ("Flow",),
     "flow.sync": ("SyncFlow", "frames", "load"),
     "media": ("Features", "FrameChunk", "Frames", "Image", "Media", "Outcome", "Source", "Waveform"),

@@ -155,7 +155,7 @@ def _plan_of(options: ImageOptions, preset: Preset | None, size: tuple[int, int]
             layout=options.layout,
             dtype=options.dtype or "uint8",
         )
-    dtype = options.dtype or ("float32" if options.normalize else "uint8")
+    dtype = options.dtype or (preset.dtype if options.normalize else "uint8")
     if (dtype == "uint8") == options.normalize:
         raise InvalidOptions(
             f"dtype {dtype!r} contradicts normalize={options.normalize}: uint8 is what is not normalised"
@@ -172,6 +172,7 @@ def _check_views(wanted: ImagePlan, limits: Limits) -> None:
     """Hold every size that the image passes through to the limits."""
     for view in wanted.views:
         size = wanted.size if view.box is None else view.box[2:]
+        check_resize(wanted.size, size, limits)  # a square about a strip is larger than it
         for resized in (*view.via, view.resized):
             check_resize(size, resized, limits)
             size = resized

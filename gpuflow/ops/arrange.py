@@ -103,6 +103,10 @@ def _normalised(normalization: str, mean: Any, std: Any) -> Any:
         return levels * np.float32(1 / 255)
     if normalization == "bfloat16":
         return _in_bfloat16(levels, mean, std)
+    if normalization == "two_steps":
+        rescaled = (levels.astype(np.float64) * (1 / 255)).astype(np.float32)
+        at, by = (np.array(part, np.float32)[:, None] for part in (mean, std))
+        return (rescaled - at) / by
     scaled = (np.array(part, np.float32)[:, None] * np.float32(255) for part in (mean, std))
     return np.ascontiguousarray((levels - next(scaled)) / next(scaled))
 
@@ -134,7 +138,7 @@ def _normalise(planar: Any, plan: ImagePlan, out: Any = None) -> Any:
     import torch
 
     values = torch.empty(planar.shape, dtype=torch.float32, device=planar.device) if out is None else out
-    if plan.normalization == "bfloat16":
+    if plan.normalization in ("bfloat16", "two_steps"):
         return values.copy_(_looked_up(planar, plan))
     values.copy_(planar)
     if plan.normalization == "scale":

@@ -49,18 +49,25 @@ class ExactTransform:
     def _apply(self, planar: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
         out = lease.tensor(specs[0])
         zero_rest(plan, out)
+        passed: dict[Any, Any] = {}
         for view in plan.views:
-            write_view(seen(planar, plan, view), plan, view, out)
+            write_view(seen(planar, plan, view, passed), plan, view, out)
         write_overview(plan, out)
         write_beside(plan, lease, specs)
 
 
-def seen(planar: Any, plan: ImagePlan, view: View) -> Any:
-    """A view's canvas, ``(3, H, W)`` uint8, of the image ``(3, height, width)``."""
+def seen(planar: Any, plan: ImagePlan, view: View, passed: dict[Any, Any] | None = None) -> Any:
+    """A view's canvas, ``(3, H, W)`` uint8, of the image ``(3, height, width)``. ``passed``: what views of the same image
+    have already been resized to on their way."""
+    passed = {} if passed is None else passed
     if view.box is not None:
         planar = _boxed(planar, view)
+    way: tuple[Any, ...] = (view.box,)
     for size in (*view.via, view.resized):
-        planar = resize_planar(planar, size, plan.resample, reference=plan.reference, passes=plan.passes)
+        way = (*way, size)
+        if way not in passed:
+            passed[way] = resize_planar(planar, size, plan.resample, reference=plan.reference, passes=plan.passes)
+        planar = passed[way]
     return placed(planar, view.canvas, view.offset, view.around)
 
 

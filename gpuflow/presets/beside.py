@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import patches
+from gpuflow.presets.tile_tokens import attention_mask
 
 if TYPE_CHECKING:
     from gpuflow.presets.plan import ImagePlan
@@ -48,6 +49,34 @@ _KINDS: dict[str, tuple[Callable[[ImagePlan], Beside], Callable[[ImagePlan], Any
     "patch_shape": (lambda plan: Beside("spatial_shapes", "patch_shape", "int64", (1, 2)), patches.shape),
     "resized_size": (lambda plan: Beside("image_sizes", "resized_size", "int64", (1, 2)), patches.canvas),
     "soft_tokens": (lambda plan: Beside("num_soft_tokens_per_image", "soft_tokens", "int64", (1,)), patches.merged),
+    "image_size": (lambda plan: Beside("image_sizes", "image_size", "int64", (1, 2)), lambda plan: [plan.size]),
+    "canvas_size": (
+        lambda plan: Beside("image_sizes", "canvas_size", "int64", (1, 2)),
+        lambda plan: [plan.views[-1].canvas],
+    ),
+    "num_images": (lambda plan: Beside("batch_num_images", "num_images", "int64", (1,)), lambda plan: [1]),
+    "num_patches": (lambda plan: Beside("num_patches", "num_patches", "int64", (1,)), lambda plan: [plan.num_tiles]),
+    "aspect_ratios": (
+        lambda plan: Beside("aspect_ratios", "aspect_ratios", "int64", (1, 2)),
+        lambda plan: [plan.views[0].tiles],
+    ),
+    "num_img_tokens": (
+        lambda plan: Beside("num_img_tokens", "num_img_tokens", "int64", (1,)),
+        lambda plan: [plan.num_tokens],
+    ),
+    "attention_mask": (
+        lambda plan: Beside(
+            "image_attention_mask",
+            "attention_mask",
+            "float32",
+            (1, plan.num_tiles, *(side // plan.patch for side in plan.pixels[2][-2:])),
+        ),
+        attention_mask,
+    ),
+    "pixel_mask": (
+        lambda plan: Beside("pixel_attention_mask", "pixel_mask", "int64", (1, plan.num_tiles, *plan.pixels[2][-2:])),
+        lambda plan: 1,
+    ),
 }
 
 

@@ -19,23 +19,19 @@ from gpuflow.presets.sizes import (
     by_volume_budget,
     within_size,
 )
+from gpuflow.presets.tiles import RULES as TILE_RULES
+from gpuflow.presets.tiles import check_tiles
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 Reference = Literal["torchvision", "pillow"]
 Passes = Literal["horizontal_first", "vertical_first", "pillow"]
-Normalization = Literal["fused", "scale", "bfloat16"]
+Normalization = Literal["fused", "scale", "two_steps", "bfloat16"]
 Rule = Literal[
-    "fixed",
-    "shortest_edge",
-    "longest_edge",
-    "within_size",
-    "pixel_budget",
-    "volume_budget",
-    "patch_budget",
-    "token_budget",
-]
+    "fixed", "shortest_edge", "longest_edge", "within_size", "pixel_budget", "volume_budget", "patch_budget", "token_budget",
+    "pinpoints", "square", "closest_ratio", "pan_and_scan", "best_fit", "covering", "splitting",
+]  # fmt: skip
 VIDEO_RULES = ("longest_edge",)
-IMAGE_RULES = ("within_size", "patch_budget", "token_budget")
+IMAGE_RULES = ("within_size", "patch_budget", "token_budget", *TILE_RULES)
 PIXEL_RULES = ("pixel_budget", "volume_budget")
 PATCH_RULES = ("patch_budget", "token_budget")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -72,9 +68,14 @@ class Preset:
 
     ``pixels``: the name of the pixels. ``beside``: kinds of the small tensors beside them (``gpuflow.presets.beside``).
     ``tokens``: the rule of the number of placeholder tokens (``gpuflow.presets.tokens``), ``""`` where the processor does
-    not decide it; ``tile_tokens``: of one tile. ``tile``, ``grid``, ``min_tiles``, ``max_tiles``, ``thumbnail``: of
-    families that cut images into tiles. ``square``: padded to a square with the mean colour first. ``processor``: the
-    class of ``transformers`` that this is, for the reader; it takes no part in comparisons.
+    not decide it; ``tile_tokens``: of one tile. ``square``: padded to a square with the mean colour first.
+
+    Families that cut images into tiles have rules of their own (``gpuflow.presets.tiles``); their tiles are of ``size``.
+    ``tiled``: tiles have an axis of their own. ``grid``: canvases to choose from, of ``"pinpoints"``. ``min_tiles``,
+    ``max_tiles``: bounds of the grid that is chosen, of ``"pan_and_scan"`` of the crops, which are made of images of
+    ``min_ratio`` or more and are ``min_crop`` pixels or more; 1 keeps ``"splitting"`` from splitting. ``thumbnail``:
+    where the whole image is shown beside its tiles. ``processor``: the class of ``transformers`` that this is, for the
+    reader; it takes no part in comparisons.
 
     ``modality="video"``: the tensors are ``pixel_values_videos``, ``(1, T, 3, H, W)`` or rows of patches, whose last frame
     is repeated until ``temporal_patch`` divides their number, and ``video_grid_thw``. ``token_cap``: a further bound on
@@ -113,10 +114,11 @@ class Preset:
     max_patches: int = 0
     square: bool = False
     tiled: bool = False
-    tile: tuple[int, int] = (0, 0)
     grid: tuple[tuple[int, int], ...] = ()
     min_tiles: int = 1
     max_tiles: int = 1
+    min_crop: int = 0
+    min_ratio: float = 1.0
     thumbnail: Literal["", "first", "last", "overview"] = ""
     processor: str = field(default="", compare=False)
 
@@ -154,6 +156,12 @@ class Preset:
             _require(0 < self.patch <= 4_096 and self.merge <= 64, "patch in 1 .. 4096, merge in 1 .. 64", self.patch)
         if self.crop is not None:
             _require(all(0 < side <= 16_384 for side in self.crop), "crop lies in 1 .. 16384", self.crop)
+        check_tiles(self)
+
+    @property
+    def dtype(self) -> str:
+        """The type that the family's processor gives its pixels."""
+        return "bfloat16" if self.normalization == "bfloat16" else "float32"
 
     def resized(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
         """``(height, width)`` that an image of this size, or so many frames of it, are resized to.

@@ -43,7 +43,7 @@ def _size(preset: Preset) -> str:
         return f"{preset.min_pixels}..{preset.max_pixels} px"
     if preset.rule in PATCH_RULES:
         return f"{preset.max_patches} patches"
-    height, width = preset.size if any(preset.size) else preset.tile
+    height, width = preset.size
     size = str(height) if preset.rule == "shortest_edge" else f"{height}x{width}"
     padded = ", padded" if preset.square else ""
     return size + padded + (", crop {}x{}".format(*preset.crop) if preset.crop else "")

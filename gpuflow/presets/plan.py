@@ -26,8 +26,8 @@ class ImagePlan:
 
     ``size``: of the image that is planned for, (height, width). ``pixels``: ``(name, dtype, shape)``.
     ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``normalization``: ``"fused"`` is
-    ``(level - 255 * mean) / (255 * std)`` in float32, ``"scale"`` is ``level * (1 / 255)``, ``"bfloat16"`` is what
-    Llama 4's processor computes. ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one
+    ``(level - 255 * mean) / (255 * std)`` in float32, ``"scale"`` is ``level * (1 / 255)``, ``"two_steps"`` is
+    ``(level * (1 / 255) - mean) / std`` as Pillow-backed processors round it, ``"bfloat16"`` is what Llama 4's computes. ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one
     another, each ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and
     tiles that no view fills are zeros. ``grid``: patches in time, height and width. ``overview``: the first tile is none
     of the views but the whole normalised canvas of the last one, resized to this size in float32, bicubic without
@@ -74,13 +74,13 @@ class ImagePlan:
         return sum(view.num_tiles for view in self.views) + (self.overview is not None)
 
 
-def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", normalize: bool = True) -> ImagePlan:
+def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, normalize: bool = True) -> ImagePlan:
     """What a preset makes of an image of this size: shapes, tokens and memory, before anything is decoded.
 
     Args:
         preset: a built-in one (``image_preset``) or one's own.
         height, width: of the image as it is shown, turned by its orientation, in pixels.
-        dtype: of the pixels, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        dtype: of the pixels, ``"float32"``, ``"float16"`` or ``"bfloat16"``; what the family's processor gives by default.
         normalize: ``False`` keeps uint8 levels in the preset's layout, for servers that normalise themselves.
 
     Raises:
@@ -95,7 +95,7 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str = "float32", nor
     wanted = ImagePlan(
         size=(height, width),
         views=views,
-        pixels=(preset.pixels, dtype if normalize else "uint8", shape),
+        pixels=(preset.pixels, (dtype or preset.dtype) if normalize else "uint8", shape),
         layout=preset.layout if preset.layout != "image" else "CHW",
         resample=preset.resample,
         reference=preset.reference,
@@ -125,7 +125,7 @@ def _arrangement(preset: Preset, views: tuple[View, ...]) -> tuple[tuple[int, in
     if preset.layout == "image":
         tiles = sum(view.num_tiles for view in views) + (preset.thumbnail == "overview")
         shape = (3, *(views[0].tile or canvas))
-        return None, (1, tiles, *shape) if preset.tiled else (1, *shape)
+        return None, (1, tiles, *shape) if preset.tiled else (tiles, *shape)
     rows, columns = (side // preset.patch for side in canvas)
     row_size = 3 * preset.temporal_patch * preset.patch**2
     if preset.layout == "patches":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.presets import tiles
 from gpuflow.presets.image import Preset
 from gpuflow.presets.view import BLACK, Levels, View, centred
 
@@ -49,4 +50,5 @@ RULES: dict[str, Callable[[Preset, int, int], tuple[View, ...]]] = {
     "volume_budget": _whole,
     "patch_budget": _whole,
     "token_budget": _whole,
+    **tiles.RULES,
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gpuflow.presets import tile_tokens
+
 if TYPE_CHECKING:
     from gpuflow.presets.image import Preset
     from gpuflow.presets.plan import ImagePlan
@@ -27,12 +29,8 @@ def _rows(preset: Preset, plan: ImagePlan) -> int:
     return rows * (columns + 1)
 
 
-def _tiles(preset: Preset, plan: ImagePlan) -> int:
-    return plan.num_tiles * preset.tile_tokens
-
-
 RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {
     "patches": _patches,
     "rows": _rows,
-    "tiles": _tiles,
+    **tile_tokens.RULES,
 }
