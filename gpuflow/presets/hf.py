@@ -54,7 +54,7 @@ def preset_fields(
 
 def _check_steps(values: Config) -> None:
     for step in _STEPS:
-        if values.get(step) is False:
+        if not values.get(step, True):
             raise InvalidOptions(f"{step}=false is not supported: a preset resizes and rescales")
     factor = values.get("rescale_factor", 1 / 255)
     # So near that a float32 is the same
@@ -63,7 +63,7 @@ def _check_steps(values: Config) -> None:
 
 
 def _check_video(values: Config, kind: str) -> None:
-    if values.get("do_normalize") is False:
+    if not values.get("do_normalize", True):
         raise InvalidOptions("do_normalize=false is not supported for videos")
     if values.get("resample") == 1 and kind not in hf_video.LANCZOS_IS_BICUBIC:
         raise InvalidOptions("resample=1 (Lanczos) is not supported for videos")

@@ -57,7 +57,7 @@ def filter_name(values: Config, default: int) -> str:
 
 def statistics(values: Config, mean: list[float], std: list[float]) -> dict[str, Any]:
     """``mean`` and ``std``, the given ones where there are none; without ``do_normalize`` levels are only scaled."""
-    if values.get("do_normalize") is False:
+    if not values.get("do_normalize", True):
         return {"mean": (0.0,) * 3, "std": (1.0,) * 3, "normalization": "scale"}
     return {"mean": _three(values, "image_mean", mean), "std": _three(values, "image_std", std)}
 

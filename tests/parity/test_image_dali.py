@@ -51,8 +51,8 @@ def by_engine(engine: Any, pixels: Pixels, wanted: ImagePlan, context: LoadConte
     with context.slab.allocate(block_bytes(specs)) as lease:
         lease.tensor(specs[0]).fill_(77)
         transform(engine).apply(pixels, wanted, lease, specs)
-        result: torch.Tensor = lease.tensor(specs[0]).clone()
-        return result
+        written: torch.Tensor = lease.tensor(specs[0]).clone()
+        return written
 
 
 def planned(view: View, **more: Any) -> ImagePlan:

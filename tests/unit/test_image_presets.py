@@ -178,6 +178,7 @@ QWEN, GLM, NAFLEX, GEMMA4 = (
         ("DINOv3ViTImageProcessor", {}, "DINOv3ViTImageProcessor"),  # scales before it resizes
         (["CLIPImageProcessor"], {}, "image_processor_type"),
         (CLIP, {"do_resize": False}, "do_resize"),
+        (CLIP, {"do_resize": 0}, "do_resize"),
         (CLIP, {"do_rescale": False}, "do_rescale"),
         (CLIP, {"rescale_factor": 1.0}, "rescale_factor"),
         (CLIP, {"rescale_factor": 0.0039215}, "rescale_factor"),
