@@ -93,7 +93,7 @@ def _size_of(info: ImageInfo, region: tuple[int, int, int, int] | None) -> tuple
 
 def _least_size(wanted: ImagePlan, options: ImageOptions) -> tuple[int, int] | None:
     """The size to which all of the image is resized next, where it may be decoded smaller for that."""
-    whole = options.region is None and options.resample != "nearest"
+    whole = options.region is None and wanted.resample != "nearest"
     return wanted.resized if options.approximate and whole else None
 
 
