@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from tests.unit.image_files import Pixels, animation, by_pillow, encoded, scene, with_alpha
-from tests.unit.tiff_files import Page, page, tiff
+from tests.unit.tiff_files import Numbers, Page, page, tiff
 
 SCENE, ALPHA = scene(37, 53), with_alpha(37, 53)
 PICTURE = Picture.fromarray(SCENE)
@@ -247,9 +247,21 @@ def _tiff_by_pillow(picture: Picture.Image, pixels: NDArray[Any], **options: Any
 def jpeg_in_tiff() -> Variant:
     """A strip that is a whole JPEG."""
     strip = simplejpeg.encode_jpeg(np.ascontiguousarray(SCENE), 92, "RGB", "420")
-    tags = {256: [53], 257: [37], 258: [8, 8, 8], 259: [7], 262: [6], 277: [3], 278: [37], 530: [2, 2]}
+    tags: dict[int, Numbers] = {
+        256: [53],
+        257: [37],
+        258: [8, 8, 8],
+        259: [7],
+        262: [6],
+        277: [3],
+        278: [37],
+        530: [2, 2],
+    }
     facts = {"color": "ycbcr", "chroma": "420", "bit_depth": 8}
     return Variant(tiff(Page([strip], tags)), by_pillow(strip), facts)
+
+
+_STORAGE: dict[str, dict[str, Any]] = {"strips": {"rows": 5}, "tiles": {"tile": 16}, "planes": {"planar": True}}
 
 
 def _tiff_variants() -> dict[str, Callable[[], Variant]]:
@@ -259,8 +271,8 @@ def _tiff_variants() -> dict[str, Callable[[], Variant]]:
     made: dict[str, Callable[[], Variant]] = {}
     for order in ("<", ">"):
         for compression in (1, 8, 32_773):
-            for name, storage in {"strips": {"rows": 5}, "tiles": {"tile": 16}, "planes": {"planar": True}}.items():
-                options = {"order": order, "compression": compression, **storage}
+            for name, storage in _STORAGE.items():
+                options: dict[str, Any] = {"order": order, "compression": compression, **storage}
                 made[f"tiff {order} {compression} {name}"] = functools.partial(_tiff, SCENE, 2, **options)
         for name, levels, photometric, extra in (
             ("gray", DEEP[:, :, :1], 1, None), ("rgb", DEEP[:, :, :3], 2, None), ("alpha", DEEP, 2, 2)

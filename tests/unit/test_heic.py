@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -19,6 +19,7 @@ from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.images import decode_image
 from gpuflow.codecs.probe import image_info, sniff
 from gpuflow.errors import CorruptMedia
+from gpuflow.flow.sync import SyncFlow
 from tests.unit.image_files import HEIC, HEIC_COLOR, ORIENTATION, Pixels, scene, with_alpha
 
 try:
@@ -144,6 +145,15 @@ def test_alpha_gray_and_ten_bits_are_kept() -> None:
     assert info_of(out.getvalue()).bit_depth == 10
     pixels = decode_image(out.getvalue(), info_of(out.getvalue())).pixels
     assert np.abs(pixels - levels * (255 / 1023)).max() <= 1.5
+
+
+@installed
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_a_heic_is_loaded_here_and_in_a_worker(isolation: Literal["none", "process"]) -> None:
+    data = heic(scene(300, 400), quality=80, tile_size=128)
+    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=1, isolation=isolation) as flow, flow.load(data) as image:
+        assert np.array_equal(image.numpy(), decode_image(data, info_of(data)).pixels)
+        assert image.backend == "pillow-heif"
 
 
 @installed

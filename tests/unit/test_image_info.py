@@ -16,9 +16,11 @@ from PIL import ImageOps
 
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.probe import check_image, image_info, sniff
+from gpuflow.codecs.probe.tiff import lone_page
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
-from tests.unit.image_files import animation, encoded, png, scene, turned, with_alpha
+from tests.unit.image_files import HEIC, animation, encoded, png, scene, turned, with_alpha
+from tests.unit.tiff_files import Numbers, Order, page, tiff
 
 GRAY = Picture.fromarray(scene()).convert("L")
 FILES: dict[str, Any] = {
@@ -42,6 +44,8 @@ FILES: dict[str, Any] = {
     "bmp": lambda: encoded(scene(), "BMP"),
     "avif": lambda: encoded(scene(), "AVIF", speed=10),
     "avif alpha": lambda: encoded(with_alpha(), "AVIF", speed=10),
+    "tiff": lambda: encoded(scene(), "TIFF"),
+    "tiff alpha": lambda: encoded(with_alpha(), "TIFF", compression="tiff_lzw"),
 }
 
 
@@ -62,13 +66,41 @@ def test_the_header_says_what_pillow_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_the_size_is_that_of_the_turned_picture(file_format: str, orientation: int) -> None:
     data = turned(file_format, orientation)
     info = _info(data)
     with Picture.open(io.BytesIO(data)) as image:
         assert (info.width, info.height) == ImageOps.exif_transpose(image).size
     assert info.orientation == orientation
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_decoder_sees_one_page_of_a_tiff_and_no_tag_that_was_not_looked_at(order: Order) -> None:
+    """Not its EXIF, GPS and other directories, whose places say what they like, nor XMP, nor another page."""
+    others: dict[int, tuple[int, Numbers]] = {tag: (4, [0xFFFFFF00]) for tag in (330, 34_665, 34_853, 40_965)} | {
+        700: (1, b"<xmp/>"),
+        274: (3, [6]),
+        65_000: (7, bytes(5_000)),
+        305: (2, b"a program\0"),
+    }
+    first, second = page(scene(8, 12), 2, order=order), page(scene(20, 16), 2, order=order, rows=3)
+    second.extra = others
+    data = tiff(first, second, order=order)
+    info = image_info(data, sniff(data), frame=1)
+    assert (info.width, info.height, info.orientation, info.num_frames) == (20, 16, 6, 2)
+    with Picture.open(io.BytesIO(lone_page(data, 1))) as image:
+        assert getattr(image, "n_frames", 1) == 1
+        assert not set(others) & set(image.tag_v2)  # type: ignore[attr-defined]
+        assert np.array_equal(np.asarray(image), scene(20, 16))
+    with pytest.raises(CorruptMedia, match="no page 2"):
+        lone_page(data, 2)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_an_orientation_that_there_is_not_turns_nothing(orientation: int) -> None:
+    made = tiff(page(scene(8, 12), 2, tags={274: [orientation]}))
+    assert _info(made).orientation == 1
 
 
 def test_a_16_bit_png_is_known() -> None:
@@ -85,9 +117,9 @@ def test_a_header_that_breaks_off_is_corrupt_media(name: str) -> None:
         assert caught.value.http_status in (415, 422)
 
 
-@pytest.mark.parametrize("name", ["jpeg 4:2:0", "png", "webp lossy", "gif animated", "bmp"])
+@pytest.mark.parametrize("name", ["jpeg 4:2:0", "png", "webp lossy", "gif animated", "bmp", "tiff", "heic"])
 def test_the_header_is_read_in_microseconds(name: str) -> None:
-    data = FILES[name]()
+    data = HEIC if name == "heic" else FILES[name]()
     kind = sniff(data)
     times = []
     for _ in range(50):

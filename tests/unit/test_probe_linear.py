@@ -13,6 +13,7 @@ from gpuflow.codecs.probe import check, sniff
 from gpuflow.config import Limits
 from gpuflow.errors import GpuflowError
 from tests.faults import bombs
+from tests.unit.tiff_files import tiff
 
 LIMITS = Limits()
 
@@ -53,7 +54,7 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "HEIC units": lambda n: bombs.heic(b"iloc", 26, bytes(4)) + bytes(4 * n),
     "TIFF pages": lambda n: bombs.pages_behind(bombs.tiff_page(), n),
     "TIFF entries": lambda n: b"II*\0\x08\0\0\0" + struct.pack("<H", min(n, 65_535)) + bytes(12 * n),
-    "TIFF strips": lambda n: bombs.tiff(
+    "TIFF strips": lambda n: tiff(
         bombs.tiff_page(t258=[1], extra={256: (4, [8]), 257: (4, [n]), 278: (3, [1]), 273: (4, [8] * n), 279: (4, [1] * n)})
     ),
     "rows of a table": lambda n: bombs.movie(bombs.table(b"stts", n, struct.pack(">II", 1, 512))),

@@ -29,8 +29,11 @@ def deep_pixels(image: Any, page: io.BytesIO, info: ImageInfo) -> NDArray[np.uin
 
     with Image.open(page, formats=("TIFF",)) as lower:
         lower.tile = [_of_low_bytes(tile) for tile in lower.tile]
-        levels = np.array(image).astype(np.uint32) << 8 | np.array(lower)
-    pixels: NDArray[np.uint8] = ((levels + 128) // 257).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.array(image)
+        more = np.array(lower).astype(np.int16) - pixels
+    # (256 upper + lower) / 257 is upper + (lower - upper) / 257: the rounding of what is at most a step
+    pixels += more > 128
+    pixels -= more < -128
     return pixels[:, :, : 4 if info.has_alpha else 3]
 
 

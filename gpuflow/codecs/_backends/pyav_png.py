@@ -34,7 +34,7 @@ class PyAvPngDecoder:
     def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
         """See ``ImageDecoder``: levels divided by 257, rounded, as the other decoder of such files does."""
         if frame:
-            raise UnsupportedFormat("only the first frame of a PNG is decoded")
+            raise UnsupportedFormat("of a 16-bit PNG only the first picture is decoded")
         levels = oriented(_levels(data), info.orientation)
         if levels.shape[:2] != (info.height, info.width):
             raise CorruptMedia(f"the png claims {info.width}x{info.height} and holds another size")

@@ -58,6 +58,7 @@ _LAYOUTS: dict[tuple[int, int, int, tuple[int, ...]], tuple[Color, int, bool]] =
 _MAX_TILE_PIXELS = 1 << 22  # of an image that is smaller
 _MAX_TABLES_BYTES = 1 << 16
 _ALL_ROWS = (1 << 32) - 1
+_BYTES = (1, 7)  # the types BYTE and UNDEFINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +204,11 @@ def _strip_rows(page: _Page) -> int:
 
 def _tables_bytes(tags: Directory) -> int:
     """Bytes of the tables that all JPEG strips share, which must lie in the file."""
-    count = int(struct.unpack_from(f"{tags.order}I", tags.entries[_JPEG_TABLES], 4)[0])
+    kind, count = struct.unpack_from(f"{tags.order}HI", tags.entries[_JPEG_TABLES], 2)
+    if kind not in _BYTES:
+        raise CorruptMedia(f"the TIFF's table of JPEG is of type {kind}")
     tags.place(_JPEG_TABLES, count)
-    return count
+    return int(count)
 
 
 def _chroma(tags: Directory) -> str:
