@@ -8,6 +8,7 @@ the same calls run on the libraries' CPU paths, to show that they are right befo
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _nvimgcodec as nv
-from benchmarks._image_peers import Target, by_hand, dali_transformed, header_size, processor, resized, transformed
+from benchmarks._image_peers import (
+    Target,
+    by_hand,
+    dali_transformed,
+    header_size,
+    patches,
+    processor,
+    resized,
+    transformed,
+)
 
 BatchPeer = Callable[[Target, Sequence[bytes], str], list[Any]]
 _kept = threading.local()
@@ -98,8 +108,6 @@ def _transformed(planes: Sequence[Any], target: Target) -> list[Any]:
 
 
 def _patched(planes: Any, target: Target) -> list[Any]:
-    from benchmarks._image_peers import patches
-
     if target == "clip-336":
         return list(planes)
     return [patches(plane[None])[0] for plane in planes]
@@ -116,7 +124,7 @@ def _new_pipeline(target: Target, count: int, device: str, fancy: bool) -> tuple
 
     where = {"device": "cpu"} if device == "cpu" else {"device": "mixed", "jpeg_fancy_upsampling": fancy}
     pipeline = Pipeline(
-        batch_size=count, num_threads=4, device_id=None if device == "cpu" else 0,
+        batch_size=count, num_threads=len(os.sched_getaffinity(0)), device_id=None if device == "cpu" else 0,
         exec_async=False, exec_pipelined=False, prefetch_queue_depth=1,
     )  # fmt: skip
     with pipeline:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-Engines = dict[str, Any]
 CPU_KIND = "CPU_ONLY"
 _NVJPEG = "libnvjpeg.so.13"
 
@@ -21,8 +20,8 @@ def decoder(device: str, *, kind: str | None = None, options: str = "") -> Any:
     if device == "cpu":
         kind = kind or CPU_KIND
     backends = [nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))] if kind else None
-    index = nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY if device == "cpu" else 0
-    return nvimgcodec.Decoder(device_id=index, backends=backends, max_num_cpu_threads=1, options=options)
+    index, threads = (nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, 1) if device == "cpu" else (0, 0)  # 0: one a core
+    return nvimgcodec.Decoder(device_id=index, backends=backends, max_num_cpu_threads=threads, options=options)
 
 
 @functools.cache
@@ -56,15 +55,13 @@ def image_of(array: Any, *, stream: int = 0, planar: bool = False) -> Any:
     return nvimgcodec.as_image(array, stream, sample_format=sample_format(planar=planar))
 
 
-def decode_rate(
-    device: str, datas: Sequence[bytes], batch: int, *, kind: str | None, seconds: float, own: Any = None
-) -> float:
-    """Images a second of decoding alone, batch after batch into the library's memory; ``own``: a decoder to use.
+def decode_rate(device: str, datas: Sequence[bytes], batch: int, *, kind: str | None, seconds: float) -> float:
+    """Images a second of decoding alone, batch after batch into the library's memory.
 
     Raises:
         RuntimeError: a picture did not come out.
     """
-    using = own or decoder(device, kind=kind)
+    using = decoder(device, kind=kind)
     sources = streams([datas[place % len(datas)] for place in range(batch)])
     images = using.decode(sources, params=parameters())
     if any(image is None for image in images):
@@ -85,7 +82,7 @@ def settle(device: str) -> None:
         cupy.cuda.Device().synchronize()
 
 
-def engines() -> Engines:
+def engines() -> dict[str, Any]:
     """How many NVJPG engines there are, by ``nvjpegGetHardwareDecoderInfo``; ``{"unknown": why}`` where it cannot be asked.
 
     Source: nvjpeg.h; a status other than 0 is an error.

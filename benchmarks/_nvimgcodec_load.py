@@ -67,10 +67,8 @@ def _slab_hazard(data: bytes, milliseconds: float, times: int) -> Found:
     decoder, stream = nv.decoder(on.PLACE.device), on.PLACE.stream()
     expected = on.PLACE.host(decoded(decoder, data)).copy()
     specs = lay_out({"pixels": ("uint8", expected.shape)})
-    wrong = 0
-    with Slab(
-        2 * specs[0].nbytes - 1, device=on.PLACE.device
-    ) as slab:  # room for one: the next lease is the same bytes
+    wrong, room = 0, 2 * specs[0].nbytes - 1  # for one block: the next lease is of the same bytes
+    with Slab(room, device=on.PLACE.device) as slab:
         for _ in range(times):
             first = slab.allocate(specs[0].nbytes)
             on.PLACE.overwrite_late(first.array(specs[0]), stream, level=_LEVEL, milliseconds=milliseconds)
@@ -99,12 +97,12 @@ def _beside(kind: str | None, datas: Sequence[bytes]) -> Any:
     decoder = nv.decoder(on.PLACE.device, kind=kind)
     images = decoder.decode(nv.streams(datas), params=nv.parameters())
     on.PLACE.settle()
-    return [
-        "none" if image is None else _own_pixels_are(image, data) for image, data in zip(images, datas, strict=True)
-    ]
+    return [_verdict(image, data) for image, data in zip(images, datas, strict=True)]
 
 
-def _own_pixels_are(image: Any, data: bytes) -> str:
+def _verdict(image: Any, data: bytes) -> str:
+    if image is None:
+        return "none"
     pixels = np.asarray(image.cpu() if on.PLACE.device != "cpu" else image)
     expected = tried(by_libjpeg, data)
     if isinstance(expected, str):
@@ -127,9 +125,8 @@ def batches(quick: bool) -> Found:
 
 def decoders_and_threads(quick: bool) -> Found:
     """8: a decoder a thread, one image a call into a buffer of the thread's own: images a second, CPU, pictures wrong."""
-    return {
-        f"{count} threads": _threads(quick, count, shared=False) for count in ((1, 2) if quick else (1, 2, 4, 8, 16))
-    }
+    counts = (1, 2) if quick else (1, 2, 4, 8, 16)
+    return {f"{count} threads": _threads(quick, count, shared=False) for count in counts}
 
 
 def shared_decoder(quick: bool) -> Found:

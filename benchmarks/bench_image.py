@@ -1,12 +1,13 @@
 """Image bytes to model tensor: gpuflow against Hugging Face's processors, torchvision by hand, DALI and servers' steps.
 
-    python -m benchmarks.bench_image [--rounds N] [--quick] [--device cuda]
+    python -m benchmarks.bench_image [--rounds N] [--quick]
 
-All start from the same encoded bytes in memory and end with CLIP's pixel_values of 336x336 or Qwen2.5-VL's patches,
-float32. A row's pictures are loaded one after another on one thread, or by two threads side by side; times are of one
-picture. Every result is compared with Hugging Face's processor before anything is timed: equal, or within 20 levels of
-255 (0.5 in the mean) where a contender resizes by another library. Torch has one thread in each thread that loads, for
-all contenders: teams of threads only fight each other where every core loads an image.
+All run on the CPU (``bench_image_gpu`` is a GPU's), start from the same encoded bytes in memory and end with CLIP's
+pixel_values of 336x336 or Qwen2.5-VL's patches, float32. A row's pictures are loaded one after another on one thread, or
+by two threads side by side; times are of one picture. Every result is compared with Hugging Face's processor before
+anything is timed: equal, or within 20 levels of 255 (0.5 in the mean) where a contender resizes by another library. Torch
+has one thread in each thread that loads, for all contenders: teams of threads only fight each other where every core
+loads an image.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from gpuflow.media import Media
 
 SMALL = ((500, 375),) * 8
 LARGE = ((3_000, 2_000), (2_304, 1_728), (2_048, 1_536), (1_920, 1_080))
-OURS = ("gpuflow", "gpuflow, DALI engine")
+OURS: dict[str, Literal["exact", "dali"]] = {"gpuflow": "exact", "gpuflow, DALI engine": "dali"}
+OTHER = OTHER_FILTERS | {"gpuflow, DALI engine"}
 EQUAL_LEVELS, FILTER_LEVELS, FILTER_MEAN_LEVELS = 1e-3, 20.0, 0.5
 _NO_DECODER = "its decoder of this format has no call from Python"
 Sizes = Sequence[tuple[int, int]]
@@ -44,15 +46,15 @@ def main() -> None:
     torch.set_num_threads(1)
     measured, targets = [], []
     with ExitStack() as stack:
-        flows = {n: stack.enter_context(SyncFlow(device=wanted.device, workers=n)) for n in (1, 2)}
+        flows = {n: stack.enter_context(SyncFlow(device="cpu", workers=n)) for n in (1, 2)}
         pool = stack.enter_context(ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)))
         for form, sizes, target, threads in _quick_jobs() if wanted.quick else _jobs():
             row = _row(flows[threads], form, sizes, target, pool if threads > 1 else None)
             measured += measure([row], rounds=wanted.rounds, warm=1)
-            targets += _with_rates(measured[-1], form)
+            targets += with_rates(measured[-1], form)
         print(*(f"{target['met']!s:5} {target['what']}" for target in targets), sep="\n")
-        note = "times of one picture; torch: one thread in each that loads; 'as X does': X's steps written by hand"
-        print(save("image", measured, out=wanted.out, device=flows[1].flow.device.name, note=note, targets=targets))
+        note = "One picture; torch has 1 thread in each that loads; 'as X does': by hand."
+        print(save("image", measured, out=wanted.out, device="cpu", note=note, targets=targets))
 
 
 def _jobs() -> Iterator[tuple[Form, Sizes, Target, int]]:
@@ -69,13 +71,11 @@ def _quick_jobs() -> Iterator[tuple[Form, Sizes, Target, int]]:
 
 def _row(flow: SyncFlow, form: Form, sizes: Sizes, target: Target, pool: Executor | None) -> Row:
     datas = [encoded(form, *size, seed) for seed, size in enumerate(sizes)]
-    loads: dict[str, Load] = {
-        "gpuflow": functools.partial(_ours, flow, target, "exact"),
-        "gpuflow, DALI engine": functools.partial(_ours, flow, target, "dali"),
-    }
+    ours = {name: functools.partial(_ours, flow, target, engine) for name, engine in OURS.items()}
     absent = {name: _NO_DECODER for name in JPEG_ONLY if form != "JPEG"}
-    loads |= {name: functools.partial(peer, target) for name, peer in PEERS.items() if name not in absent}
-    _check(loads, target, datas)
+    peers: dict[str, Load] = {n: functools.partial(peer, target) for n, peer in PEERS.items() if n not in absent}
+    _check(peers | {name: functools.partial(load, take=_copied) for name, load in ours.items()}, target, datas)
+    loads: dict[str, Load] = {**ours, **peers}
     kilobytes = round(np.mean([len(data) for data in datas]) / 1e3)
     row = f"{form} {_named(sizes)} ({kilobytes} kB) to {target}, {'2 threads' if pool else '1 thread'}"
     contenders = [Contender(name, functools.partial(_all_of, load, datas, pool)) for name, load in loads.items()]
@@ -119,10 +119,8 @@ def _check(loads: dict[str, Load], target: Target, datas: Sequence[bytes]) -> No
     for data in datas:
         expected = hf_torchvision(target, data).numpy()
         for name, load in loads.items():
-            result = load(data, take=_copied) if name in OURS else load(data)  # type: ignore[call-arg]
-            off = np.abs(np.asarray(result).reshape(expected.shape) - expected) / LEVEL
-            other_filter = name in OTHER_FILTERS or name == OURS[1]
-            assert off.max() <= (FILTER_LEVELS if other_filter else EQUAL_LEVELS), (name, off.max())
+            off = np.abs(np.asarray(load(data)).reshape(expected.shape) - expected) / LEVEL
+            assert off.max() <= (FILTER_LEVELS if name in OTHER else EQUAL_LEVELS), (name, off.max())
             assert off.mean() <= FILTER_MEAN_LEVELS, (name, off.mean())
 
 
@@ -130,7 +128,7 @@ def _copied(features: Media) -> Any:
     return features.numpy().copy()
 
 
-def _with_rates(row: dict[str, Any], form: Form) -> list[dict[str, Any]]:
+def with_rates(row: dict[str, Any], form: Form) -> list[dict[str, Any]]:
     """Note images a second of each contender of a measured row; what the row says about the targets."""
     entries = row["entries"]
     for entry in entries.values():
