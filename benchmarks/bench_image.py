@@ -141,7 +141,8 @@ def with_rates(row: dict[str, Any], form: Form) -> list[dict[str, Any]]:
 def _target(row: dict[str, Any], peer: str, least: float) -> dict[str, Any]:
     wall, cpu = (row["entries"][peer][ratio] for ratio in ("wall_ratio", "cpu_ratio"))
     what = f"{row['name']}: {peer} takes {wall:.2f} times as long ({cpu:.2f} of CPU time); target: {least}"
-    return {"row": row["name"], "peer": peer, "least": least, "wall_ratio": wall, "met": wall >= least, "what": what}
+    ratios = {"least": least, "wall_ratio": wall, "cpu_ratio": cpu}
+    return {"row": row["name"], "peer": peer, **ratios, "met": wall >= least, "what": what}
 
 
 if __name__ == "__main__":
