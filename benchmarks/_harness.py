@@ -38,12 +38,14 @@ class Contender:
 
 @dataclass(slots=True)
 class Row:
-    """One job and its contenders; ``check`` raises if a result is wrong. ``absent``: peers that are not here, and why."""
+    """One job and its contenders; ``check`` raises if a result is wrong. ``absent``: peers that are not here, and why.
+    ``items``: how many of what is measured a run does; the row's times are of one."""
 
     name: str
     contenders: Sequence[Contender]
     check: Callable[[str, Any], None] | None = None
     absent: dict[str, str] = field(default_factory=dict)
+    items: int = 1
 
 
 def measure(rows: Sequence[Row], *, rounds: int, warm: int = 2, seed: int = 0) -> list[dict[str, Any]]:
@@ -58,7 +60,8 @@ def measure(rows: Sequence[Row], *, rounds: int, warm: int = 2, seed: int = 0) -
         times: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in row.contenders}
         for _ in range(rounds):
             for contender in rng.sample(list(row.contenders), len(row.contenders)):
-                times[contender.name].append(_time(contender.run))
+                wall, cpu = _time(contender.run)
+                times[contender.name].append((wall / row.items, cpu / row.items))
         measured.append(_summary(row, times))
         print(_line(measured[-1]), flush=True)
     return measured

@@ -42,7 +42,8 @@ def main() -> int:
     with ExitStack() as stack:
         rows = jobs(stack, wanted.device, quick if wanted.quick else None)
         measured = [entry for row in rows for entry in measure([row], rounds=wanted.rounds, warm=1)]
-        print(save("video_gpu", measured, out=wanted.out, device=wanted.device, note="bytes in memory to K RGB frames"))
+        device = "cpu" if wanted.device == "cpu" else "cuda"  # "auto" would name the folder after the processor
+        print(save("video_gpu", measured, out=wanted.out, device=device, note="bytes in memory to K RGB frames"))
     return 0
 
 

@@ -9,56 +9,23 @@ encoders before the first step. Without a GPU it ends with status 3 and says why
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
-import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from benchmarks import _nvdec_steps as nvdec
+from benchmarks._checklist import Checklist
 from benchmarks._clips import ClipSpec, clip, number
-from benchmarks._harness import machine, measure
-from benchmarks.bench_video_gpu import NO_GPU, jobs
-from gpuflow.device import driver
+from benchmarks._harness import measure
+from benchmarks.bench_video_gpu import jobs
 
 NAME = "video_checklist.json"
-TOTAL_SECONDS = 570.0
 _DALI_REQUESTS = 2_000
-
-
-def main() -> int:
-    """Run all steps, or one of them in this process."""
-    wanted = _arguments()
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    if not driver().count:
-        print(f"no GPU here: {driver().reason}")
-        _write(wanted.out / NAME, {"gpu": None, "reason": driver().reason, "steps": sorted(STEPS)})
-        return NO_GPU
-    if wanted.step:
-        _write(wanted.out / f"step-{wanted.step}.json", _answer(STEPS[wanted.step][0], wanted.quick))
-        return 0
-    return _all(wanted.out, wanted.quick)
-
-
-def _all(out: Path, quick: bool) -> int:
-    ends = time.monotonic() + TOTAL_SECONDS
-    prepare(quick)
-    answers: dict[str, Any] = {}
-    for name, (_, seconds) in STEPS.items():
-        answers[name] = _in_a_process(name, out, quick, min(seconds, ends - time.monotonic()))
-        _write(
-            out / NAME, {"machine": machine(), "quick": quick, "answers": answers}
-        )  # kept, should the next one end us
-        print(f"{name}: {json.dumps(answers[name])[:400]}", flush=True)
-    return 0
 
 
 def prepare(quick: bool) -> None:
@@ -69,35 +36,6 @@ def prepare(quick: bool) -> None:
         specs |= {ClipSpec("libx264", 1_280, 720, gop, 20.0) for gop in (30, 60, 90, 120)}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(clip, specs))
-
-
-def _in_a_process(name: str, out: Path, quick: bool, seconds: float) -> Any:
-    path = out / f"step-{name}.json"
-    path.unlink(missing_ok=True)
-    if seconds <= 5:
-        return {"failed": "no time was left"}
-    command = [sys.executable, "-m", "benchmarks.h200_video_checklist", "--out", str(out), "--step", name]
-    try:
-        done = subprocess.run(
-            [*command, "--quick"] if quick else command, capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        return {"failed": f"not done after {seconds:.0f} s", "output": str(error.stderr or b"")[-1_000:]}
-    if path.exists():
-        return json.loads(path.read_text())
-    return {
-        "failed": f"the process ended with status {done.returncode}",
-        "output": (done.stdout + done.stderr)[-1_500:],
-    }
-
-
-def _answer(step: Callable[[bool], dict[str, Any]], quick: bool) -> dict[str, Any]:
-    began = time.perf_counter()
-    try:
-        found = step(quick)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this step
-        found = {"failed": f"{type(error).__name__}: {error}"[:500], "at": traceback.format_exc()[-1_500:]}
-    return found | {"seconds": round(time.perf_counter() - began, 1)}
 
 
 def dali(quick: bool) -> dict[str, Any]:
@@ -175,17 +113,7 @@ STEPS: dict[str, tuple[Callable[[bool], dict[str, Any]], float]] = {
 }
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the answers")
-    parser.add_argument("--quick", action="store_true", help="the smallest clips: a test that it runs")
-    parser.add_argument("--step", choices=STEPS, help="one step, in this process")
-    return parser.parse_args()
-
+CHECKLIST = Checklist("benchmarks.h200_video_checklist", NAME, __doc__ or "", STEPS, prepare)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(CHECKLIST.main())

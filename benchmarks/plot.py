@@ -54,11 +54,14 @@ def _panel(axis: Any, row: dict[str, Any]) -> None:
         axis.barh(place, entry["wall_ms"], color=color, height=0.7)
         axis.plot([low, high], [place, place], color=SPREAD_COLOR, linewidth=1.2)
         cpu = f", CPU {_milliseconds(entry['cpu_ms'])}" if entry["cpu_ms"] else ""
-        label = f" {_milliseconds(entry['wall_ms'])}  x{entry['wall_ratio']:.2f}{cpu}"
+        rate = f", {entry['images_per_second']:,.0f} images/s" if "images_per_second" in entry else ""
+        label = f" {_milliseconds(entry['wall_ms'])}  x{entry['wall_ratio']:.2f}{cpu}{rate}"
         axis.text(max(entry["wall_ms"], high), place, label, va="center", fontsize=7.5)
     axis.set_yticks(range(len(entries)), [name for name, _ in entries], fontsize=8)
     axis.set_title(row["name"], fontsize=9, loc="left")
-    axis.set_xlim(0, max(entry["wall_quartiles_ms"][1] for _, entry in entries) * 1.45)
+    with_rates = any("images_per_second" in entry for _, entry in entries)  # their labels are longer
+    longest = max(entry["wall_quartiles_ms"][1] for _, entry in entries)
+    axis.set_xlim(0, longest * (1.65 if with_rates else 1.45))
     axis.tick_params(axis="x", labelsize=7)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

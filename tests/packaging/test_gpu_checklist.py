@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import _clips, _nvdec_steps, h200_video_checklist
+from benchmarks import _checklist, _clips, _nvdec_steps, h200_image_checklist, h200_video_checklist
 from benchmarks._clips import ClipSpec, clip, number
 from gpuflow.codecs._backends import pynv_caps
 from gpuflow.codecs._backends.pynv_surface import planes
@@ -28,18 +28,28 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(driver().count > 0, reason="there is a GPU here")
-@pytest.mark.parametrize("name", ["h200_video_checklist", "bench_video_gpu"])
-def test_without_a_gpu_the_exit_status_and_the_text_say_so(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "checklist"),
+    [
+        ("h200_video_checklist", h200_video_checklist.CHECKLIST),
+        ("h200_image_checklist", h200_image_checklist.CHECKLIST),
+        ("bench_video_gpu", None),
+        ("bench_image_gpu", None),
+    ],
+)
+def test_without_a_gpu_the_exit_status_and_the_text_say_so(
+    name: str, checklist: _checklist.Checklist | None, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr[-1000:]
     assert "no GPU here: " in done.stdout
-    if name == "h200_video_checklist":
-        found = json.loads((tmp_path / h200_video_checklist.NAME).read_text())
+    if checklist is not None:
+        found = json.loads((tmp_path / checklist.name).read_text())
         assert found["gpu"] is None
-        assert len(found["steps"]) == len(h200_video_checklist.STEPS)
+        assert len(found["steps"]) == len(checklist.steps)
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def nvdec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[NvdecWiri
 
 
 def answer(step: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-    found = h200_video_checklist._answer(step, True)
+    found = _checklist.answer(step, True)
     assert "failed" not in found, found
     return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
 
@@ -86,7 +96,7 @@ def test_a_step_that_fails_is_an_answer() -> None:
     def fail(quick: bool) -> dict[str, Any]:
         raise RuntimeError("cuvidCreateDecoder returned error 2")
 
-    found = h200_video_checklist._answer(fail, True)
+    found = _checklist.answer(fail, True)
     assert found["failed"] == "RuntimeError: cuvidCreateDecoder returned error 2"
     assert "in fail" in found["at"]
 
