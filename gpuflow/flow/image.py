@@ -140,7 +140,7 @@ def cropped(pixels: Any, region: Region | None) -> Any:
 def _least_size(plan: ImagePlan, options: ImageOptions) -> tuple[int, int] | None:
     """A size that covers all that the whole image is resized to next, where it may be decoded smaller for that."""
     whole = options.region is None and all(view.box is None for view in plan.views)
-    if not (options.approximate and whole and options.resample != "nearest"):
+    if not (options.approximate and whole and plan.resample != "nearest"):
         return None
     firsts = [(*view.via, view.resized)[0] for view in plan.views]
     return max(height for height, _ in firsts), max(width for _, width in firsts)
