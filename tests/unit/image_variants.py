@@ -6,8 +6,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from tests.unit.image_files import Pixels, animation, by_pillow, encoded, scene, with_alpha
+from tests.unit.raw_images import bmp, bmp_rows, png_file
 from tests.unit.tiff_files import Numbers, Page, page, tiff
 
 SCENE, ALPHA = scene(37, 53), with_alpha(37, 53)
@@ -90,38 +89,6 @@ def _inverted(data: bytes) -> Picture.Image:
     return Picture.open(io.BytesIO(data))
 
 
-def png_file(
-    levels: NDArray[Any],
-    color: int,
-    depth: int,
-    *,
-    interlaced: bool = False,
-    chunks: tuple[tuple[bytes, bytes], ...] = (),
-) -> bytes:
-    """A PNG of raw samples ``(H, W, channels)`` of any depth; ``chunks`` stand before its pixels."""
-    passes = [(0, 0, 1, 1)]
-    if interlaced:  # first column, first row, steps of both: the seven of Adam7
-        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
-    rows = b""
-    for left, top, across, down in passes:
-        part = levels[top::down, left::across]
-        rows += b"".join(b"\0" + _packed(row.reshape(-1), depth) for row in part) if part.size else b""
-    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], depth, color, 0, 0, int(interlaced))
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(name, body) for name, body in parts)
-
-
-def _packed(samples: NDArray[Any], depth: int) -> bytes:
-    if depth == 16:
-        return samples.astype(">u2").tobytes()
-    bits = np.unpackbits(samples.astype(np.uint8)[:, None], axis=1)[:, 8 - depth :]
-    return np.packbits(bits.reshape(-1)).tobytes()
-
-
-def _png_chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
 def _png(levels: NDArray[Any], color: int, depth: int, pixels: NDArray[Any] | None = None, **options: Any) -> Variant:
     name = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}[color]
     wanted = shown(levels) if pixels is None else pixels
@@ -165,37 +132,6 @@ def apng(*, default: bool = True) -> bytes:
     return encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=40, **options)
 
 
-def bmp(
-    bits: int,
-    rows: bytes,
-    width: int,
-    height: int,
-    *,
-    palette: bytes = b"",
-    masks: tuple[int, ...] = (),
-    compression: int = 0,
-) -> bytes:
-    """A BMP with its header, of the size that its masks need; a height below 0 is top down."""
-    size = 40 if not masks else 56
-    offset = 14 + size + len(palette)
-    info = struct.pack("<IiiHHIIiiII", size, width, height, 1, bits, compression, len(rows), 0, 0, len(palette) // 4, 0)
-    fields = struct.pack("<4I", *masks) if masks else b""
-    return (
-        b"BM"
-        + struct.pack("<IIII", offset + len(rows), 0, 0, 0)[:8]
-        + struct.pack("<I", offset)
-        + info
-        + fields
-        + palette
-        + rows
-    )
-
-
-def _rows(levels: NDArray[Any]) -> bytes:
-    """Rows as a BMP stores them: bottom up, padded to four bytes."""
-    return b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in levels.reshape(levels.shape[0], -1)[::-1])
-
-
 def _bmp_variants() -> dict[str, Callable[[], Variant]]:
     height, width = SCENE.shape[:2]
     colors = b"".join(bytes((*color[::-1], 0)) for color in PALETTE)
@@ -216,17 +152,19 @@ def _bmp_variants() -> dict[str, Callable[[], Variant]]:
         return lambda: Variant(bmp(bits, rows, width, tall, **options), pixels, facts)
 
     return {
-        "bmp 24": made(24, _rows(SCENE[:, :, ::-1]), SCENE),
-        "bmp 24 top down": made(24, _rows(SCENE[::-1, :, ::-1]), SCENE, top_down=True),
-        "bmp 32": made(32, _rows(blue_first), SCENE),
-        "bmp 32 alpha": made(32, _rows(ALPHA[:, :, [2, 1, 0, 3]]), ALPHA, masks=masks, compression=3),
+        "bmp 24": made(24, bmp_rows(SCENE[:, :, ::-1]), SCENE),
+        "bmp 24 top down": made(24, bmp_rows(SCENE[::-1, :, ::-1]), SCENE, top_down=True),
+        "bmp 32": made(32, bmp_rows(blue_first), SCENE),
+        "bmp 32 alpha": made(32, bmp_rows(ALPHA[:, :, [2, 1, 0, 3]]), ALPHA, masks=masks, compression=3),
         "bmp 32 alpha top down": made(
-            32, _rows(ALPHA[::-1, :, [2, 1, 0, 3]]), ALPHA, masks=masks, compression=3, top_down=True
+            32, bmp_rows(ALPHA[::-1, :, [2, 1, 0, 3]]), ALPHA, masks=masks, compression=3, top_down=True
         ),
-        "bmp 16": made(16, _rows(word), (five.astype(int) * 255 // 31).astype(np.uint8)),
-        "bmp 8": made(8, _rows(flat), PALETTE[flat], palette=colors + bytes(4 * 240)),
-        "bmp 4": made(4, _rows(packed), PALETTE[flat], palette=colors),
-        "bmp 1": made(1, _rows(np.packbits(flat > 7, axis=1)), PALETTE[:2][(flat > 7).astype(int)], palette=colors[:8]),
+        "bmp 16": made(16, bmp_rows(word), (five.astype(int) * 255 // 31).astype(np.uint8)),
+        "bmp 8": made(8, bmp_rows(flat), PALETTE[flat], palette=colors + bytes(4 * 240)),
+        "bmp 4": made(4, bmp_rows(packed), PALETTE[flat], palette=colors),
+        "bmp 1": made(
+            1, bmp_rows(np.packbits(flat > 7, axis=1)), PALETTE[:2][(flat > 7).astype(int)], palette=colors[:8]
+        ),
         "bmp run lengths": made(8, runs, PALETTE[flat], palette=colors + bytes(4 * 240), compression=1),
         "bmp run lengths of 4 bits": made(4, runs_4, PALETTE[flat], palette=colors, compression=2),
     }

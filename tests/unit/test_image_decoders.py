@@ -146,7 +146,8 @@ def test_no_format_reaches_a_decoder_that_is_not_trusted_with_it() -> None:
         info = ImageInfo(name, 8, 8, channels=channels, bit_depth=bits, has_alpha=alpha, num_frames=frames)
         for decoder in image_decoders(info, device_is_cuda=True):
             taken.setdefault(decoder.name, set()).add(name)
-    assert {"pillow-heif": set(), **taken} == TAKEN | ({} if "pillow-heif" in taken else {"pillow-heif": set()})
+    taken.setdefault("pillow-heif", {"heic"})  # which is not installed everywhere
+    assert taken == TAKEN
 
 
 def test_no_opencv_is_in_the_table_and_jpeg_2000_is_known_to_no_reader() -> None:

@@ -31,7 +31,7 @@ def _info(items: Items, limits: Limits) -> ImageInfo:
         raise UnsupportedFormat(f"a HEIC whose picture is {items.kind!r} is not read: only HEVC, and grids of it")
     items.check_grid(limits)
     _check_streams(items, limits)
-    width, height = _shown(items)
+    width, height = _shown(items, limits)
     orientation, has_alpha = items.orientation(), items.has_alpha()
     if orientation > 4:
         width, height = height, width
@@ -50,9 +50,10 @@ def _info(items: Items, limits: Limits) -> ImageInfo:
     )
 
 
-def _shown(items: Items) -> tuple[int, int]:
+def _shown(items: Items, limits: Limits) -> tuple[int, int]:
     """Width and height within the clean aperture (``clap``), which encoders use for odd sides."""
     width, height = items.size(items.primary)
+    check_count(width * height, limits.max_image_pixels, "pixels", "max_image_pixels")
     aperture = next(items.bodies(items.primary, b"clap"), None)
     if aperture is None:
         return width, height

@@ -18,6 +18,8 @@ from gpuflow.errors import CorruptMedia, GpuflowError
 _HEADER = struct.Struct(">I4s").unpack_from
 _MAX_ITEMS = 4_096  # a grid of 64 x 64 tiles
 _MAX_EXTENTS = 16_384  # of all items together: an extent may take no bytes in its table
+_MAX_OWNED = 65_536  # properties of all items
+_TABLES = (b"pitm", b"iinf", b"iloc", b"iref", b"idat", b"iprp")
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 # Orientation 1..8 by quarter turns counter-clockwise (irot) and mirroring after it (imir; axis 1 swaps left and right)
 _ORIENTATIONS = {
@@ -39,6 +41,7 @@ class Items:
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)  # kind, first byte, end
     owned: dict[int, list[int]] = field(default_factory=dict)
     idat: int = 0
+    boxes: int = 0  # that were passed, at any depth
 
     @property
     def kind(self) -> bytes:
@@ -147,16 +150,15 @@ def number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")
 
 
-def _children(data: bytes, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
+def _children(items: Items, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
     """``(name, first byte of the body, end)``; a box larger than what holds it is refused."""
-    for count in range(limits.max_boxes + 1):
-        if at + 8 > end:
-            return
-        check_count(count + 1, limits.max_boxes, "boxes", "max_boxes")
-        size, name = _HEADER(data, at)
+    while at + 8 <= end:
+        items.boxes += 1
+        check_count(items.boxes, limits.max_boxes, "boxes", "max_boxes")
+        size, name = _HEADER(items.data, at)
         first = at + 8
         if size == 1:
-            size, first = struct.unpack_from(">Q", data, first)[0], first + 8
+            size, first = struct.unpack_from(">Q", items.data, first)[0], first + 8
         stop = end if size == 0 else at + size
         if stop < first:
             raise CorruptMedia(f"a box claims {size} bytes: fewer than its own header has")
@@ -166,10 +168,14 @@ def _children(data: bytes, at: int, end: int, limits: Limits) -> Iterator[tuple[
 
 
 def _read_meta(data: bytes, limits: Limits) -> Items:
-    items = Items(data)
-    for name, first, end in _children(data, 0, len(data), limits):
+    """The first ``meta``, each of whose tables may be there once."""
+    items, seen = Items(data), set[bytes]()
+    for name, first, end in _children(items, 0, len(data), limits):
         if name == b"meta":
-            for inner, start, stop in _children(data, first + 4, end, limits):
+            for inner, start, stop in _children(items, first + 4, end, limits):
+                if inner in seen and inner in _TABLES:
+                    raise CorruptMedia(f"the HEIF has two tables {inner!r}")
+                seen.add(inner)
                 _read(inner, data, start, stop, items, limits)
             break
     return items
@@ -187,9 +193,9 @@ def _read(name: bytes, data: bytes, at: int, end: int, items: Items, limits: Lim
     elif name == b"idat":
         items.idat = at
     elif name == b"iprp":
-        for inner, first, stop in _children(data, at, end, limits):
+        for inner, first, stop in _children(items, at, end, limits):
             if inner == b"ipco":
-                items.properties = list(_children(data, first, stop, limits))
+                items.properties = list(_children(items, first, stop, limits))
             elif inner == b"ipma":
                 _read_owners(data, first, stop, items)
 
@@ -197,7 +203,7 @@ def _read(name: bytes, data: bytes, at: int, end: int, items: Items, limits: Lim
 def _read_kinds(data: bytes, at: int, end: int, items: Items, limits: Limits) -> None:
     wide = 4 if data[at] else 2
     check_count(number(data, at + 4, wide), _MAX_ITEMS, "items")
-    for _, first, _ in _children(data, at + 4 + wide, end, limits):
+    for _, first, _ in _children(items, at + 4 + wide, end, limits):
         size = 4 if data[first] >= 3 else 2
         items.kinds[number(data, first + 4, size)] = data[first + 6 + size : first + 10 + size]
 
@@ -229,7 +235,7 @@ def _read_places(data: bytes, at: int, end: int, items: Items) -> None:
 
 def _read_references(data: bytes, at: int, end: int, items: Items, limits: Limits) -> None:
     wide = 4 if data[at] else 2
-    for kind, first, stop in _children(data, at + 4, end, limits):
+    for kind, first, stop in _children(items, at + 4, end, limits):
         source, count = number(data, first, wide), number(data, first + wide, 2)
         check_room(count * wide, stop - first - wide - 2, "a list of references")
         check_count(len(items.references) + count, limits.max_boxes, "references", "max_boxes")
@@ -240,9 +246,12 @@ def _read_owners(data: bytes, at: int, end: int, items: Items) -> None:
     wide, each = (4 if data[at] else 2), (2 if data[at + 3] & 1 else 1)
     count, at = number(data, at + 4, 4), at + 8
     check_count(count, _MAX_ITEMS, "items")
+    total = sum(map(len, items.owned.values()))
     for _ in range(count):
         item, owned = number(data, at, wide), data[at + wide]
         at += wide + 1
+        total += owned
+        check_count(total, _MAX_OWNED, "properties of items")
         check_room(owned * each, end - at, "a list of properties")
         items.owned.setdefault(item, []).extend(
             number(data, at + each * n, each) & ((1 << 8 * each - 1) - 1) for n in range(owned)

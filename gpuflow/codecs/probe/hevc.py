@@ -13,6 +13,7 @@ from gpuflow.errors import CorruptMedia
 RECORD_BYTES = 23
 _SPS = 33
 _MAX_SETS = 64
+_SIZE_BYTES = 256  # the sizes stand within them
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _PARTS = 3  # planes of one colour each, coded apart
 
@@ -55,7 +56,7 @@ def check_units(payload: bytes, length_bytes: int, most: int) -> int:
 
 
 def _size(unit: bytes) -> tuple[int, int]:
-    bits = _Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits = _Bits(unit[2:_SIZE_BYTES].replace(b"\0\0\3", b"\0\0"))
     bits.read(4)
     layers = bits.read(3)
     bits.read(1 + _PROFILE_BITS + _LEVEL_BITS)

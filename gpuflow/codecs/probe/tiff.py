@@ -170,7 +170,9 @@ def _check_storage(page: _Page, limits: Limits) -> None:
         raise CorruptMedia("the TIFF needs either strips or tiles")
     tiled = _TILES in tags.entries
     wide, high = _tile(page, limits) if tiled else (page.width, _strip_rows(page))
-    count = -(-page.width // wide) * -(-page.height // high) * page.planes
+    across, down = -(-page.width // wide), -(-page.height // high)
+    check_count(across * wide * down * high, 2 * limits.max_image_pixels, "pixels in all tiles")
+    count = across * down * page.planes
     places, sizes = (tags.numbers(tag) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
     if not places.size == sizes.size == count:
         raise CorruptMedia(f"the TIFF has {places.size} places and {sizes.size} sizes of {count} strips or tiles")
