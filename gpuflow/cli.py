@@ -147,13 +147,13 @@ def _env(wanted: argparse.Namespace) -> int:
 
 
 def _presets(wanted: argparse.Namespace) -> int:
-    from gpuflow.presets.families import image_preset_names
+    from gpuflow.presets.listing import EXAMPLE, image_preset_lines
     from gpuflow.presets.mel import mel_spec_names
     from gpuflow.presets.video import video_preset_names
     from gpuflow.samplers import SAMPLERS
 
-    print("images (ImageOptions.preset):")
-    print("\n".join(f"  {name}" for name in image_preset_names()))
+    print(f"images (ImageOptions.preset), pixels and tokens of one of {EXAMPLE[1]}x{EXAMPLE[0]}:")
+    print("\n".join(f"  {line}" for line in image_preset_lines()))
     print("videos (VideoOptions.preset):")
     print("\n".join(f"  {name}" for name in video_preset_names()))
     print("frames of videos (VideoOptions.sampler):")

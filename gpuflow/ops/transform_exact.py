@@ -80,7 +80,7 @@ def placed(planar: Any, canvas: Size, offset: Size, around: Levels) -> Any:
         return planar
     first = [max(0, -at) for at in offset]  # of the image
     place = [max(0, at) for at in offset]  # on the canvas
-    count = [min(s - f, c - p) for s, f, c, p in zip(size, first, canvas, place, strict=True)]
+    count = [max(0, min(s - f, c - p)) for s, f, c, p in zip(size, first, canvas, place, strict=True)]
     kept = planar[:, first[0] : first[0] + count[0], first[1] : first[1] + count[1]]
     if tuple(count) == canvas:
         return kept

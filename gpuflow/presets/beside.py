@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.presets import patches
 from gpuflow.presets.tile_tokens import attention_mask
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ _KINDS: dict[str, tuple[Callable[[ImagePlan], Beside], Callable[[ImagePlan], Any
     ),
     "num_images": (lambda plan: Beside("batch_num_images", "num_images", "int64", (1,)), lambda plan: [1]),
     "num_patches": (lambda plan: Beside("num_patches", "num_patches", "int64", (1,)), lambda plan: [plan.num_tiles]),
-    "num_crops": (lambda plan: Beside("num_crops", "num_crops", "int64", (1,)), lambda plan: [plan.num_tiles - 1]),
     "aspect_ratios": (
         lambda plan: Beside("aspect_ratios", "aspect_ratios", "int64", (1, 2)),
         lambda plan: [plan.views[0].tiles],
@@ -71,4 +71,15 @@ _KINDS: dict[str, tuple[Callable[[ImagePlan], Beside], Callable[[ImagePlan], Any
         lambda plan: Beside("pixel_attention_mask", "pixel_mask", "int64", (1, plan.num_tiles, *plan.pixels[2][-2:])),
         lambda plan: 1,
     ),
+    "num_crops": (lambda plan: Beside("num_crops", "num_crops", "int64", (1,)), lambda plan: [plan.num_tiles - 1]),
+    "patch_mask": (lambda plan: _of_patches("pixel_attention_mask", "patch_mask", "int32", plan), patches.mask),
+    "patch_places": (lambda plan: _of_patches("image_position_ids", "patch_places", "int64", plan, 2), patches.places),
+    "patch_shape": (lambda plan: Beside("spatial_shapes", "patch_shape", "int64", (1, 2)), patches.shape),
+    "resized_size": (lambda plan: Beside("image_sizes", "resized_size", "int64", (1, 2)), patches.canvas),
+    "soft_tokens": (lambda plan: Beside("num_soft_tokens_per_image", "soft_tokens", "int64", (1,)), patches.merged),
 }
+
+
+def _of_patches(name: str, kind: str, dtype: str, plan: ImagePlan, *each: int) -> Beside:
+    """Something of every row of ``patches_last``, those that nothing fills included."""
+    return Beside(name, kind, dtype, (1, plan.pixels[2][1], *each))

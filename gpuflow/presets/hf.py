@@ -7,61 +7,117 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import hf_tiled, hf_video, hf_whole
-from gpuflow.presets.hf_values import Config
+from gpuflow.presets.hf_values import AROUND, Config, refuse
 
 CONFIG_FILE = "preprocessor_config.json"
 VIDEO_CONFIG_FILE = "video_preprocessor_config.json"
 JOINT_CONFIG_FILE = "processor_config.json"
 _IMAGE_FAMILIES = {**hf_whole.FAMILIES, **hf_tiled.FAMILIES}
-_STEPS = ("do_resize", "do_rescale", "do_normalize")
+_STEPS = ("do_resize", "do_rescale")
+_BY_PILLOW = {"reference": "pillow", "passes": "pillow"}
+_IN_TWO_STEPS = {"normalization": "two_steps"}
+
+
+class Processor(Protocol):
+    """A processor of ``transformers``, or its image or video processor."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings."""
+        ...
 
 
 def preset_fields(
-    config: Config | str | os.PathLike[str], modality: Literal["image", "video"] | None = None
+    config: Config | str | os.PathLike[str] | Processor, modality: Literal["image", "video"] | None = None
 ) -> dict[str, Any]:
     """See ``Preset.from_hf``."""
-    values = config if isinstance(config, Mapping) else _read(Path(config), modality)
-    values = values.get(f"{modality or 'image'}_processor") or values  # newer checkpoints have both in one file
-    name, kind = _kind(values, modality)
+    whole = _settings(config, modality)
+    part = whole.get(f"{modality or 'image'}_processor")  # newer checkpoints have all of them in one file
+    own = part if isinstance(part, Mapping) else whole
+    name, kind, by_pillow = _kind(own, modality)
+    values = {key: value for key, value in own.items() if value is not None}
+    values[AROUND] = whole if own is not whole else whole.get(AROUND)
     families = hf_video.FAMILIES if name == "video_processor_type" else _IMAGE_FAMILIES
     read = families.get(kind)
     if read is None:
-        raise InvalidOptions(f"{name} is one of {', '.join(families)} here; got {kind!r}")
+        raise InvalidOptions(f"{name} is one of {', '.join(families)} here; got {shown(kind)}")
+    _check_steps(values)
+    if name == "video_processor_type":
+        _check_video(values, kind)
+        return read(values)
+    fields = {"processor": kind, **(_IN_TWO_STEPS if by_pillow else {}), **read(values)}
+    return fields | _BY_PILLOW if by_pillow or fields.get("resample") == "lanczos" else fields
+
+
+def _check_steps(values: Config) -> None:
     for step in _STEPS:
-        if values.get(step) is False:
-            raise InvalidOptions(f"{step}=false is not supported: a preset resizes, rescales and normalises")
-    if values.get("do_pad") and kind not in hf_video.PADDING_OF_BATCHES | hf_tiled.PADDING_OF_BATCHES:
-        raise InvalidOptions("do_pad=true is not supported for this processor")
-    if not math.isclose(values.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise InvalidOptions(f"rescale_factor is 1/255 here; got {values['rescale_factor']!r}")
-    return read(values)
+        if not values.get(step, True):
+            raise InvalidOptions(f"{step}=false is not supported: a preset resizes and rescales")
+    factor = values.get("rescale_factor", 1 / 255)
+    # So near that a float32 is the same
+    if not isinstance(factor, (int, float)) or not math.isclose(factor, 1 / 255, rel_tol=1e-8):
+        raise InvalidOptions(f"rescale_factor is 1/255 here; got {shown(factor)}")
 
 
-def _kind(values: Config, modality: str | None) -> tuple[str, str]:
-    """The key of the processor's class, and the class by the name that all its backends share."""
+def _check_video(values: Config, kind: str) -> None:
+    if not values.get("do_normalize", True):
+        raise InvalidOptions("do_normalize=false is not supported for videos")
+    if values.get("resample") == 1 and kind not in hf_video.LANCZOS_IS_BICUBIC:
+        raise InvalidOptions("resample=1 (Lanczos) is not supported for videos")
+    if kind not in hf_video.PADDING_OF_BATCHES:
+        refuse(values, "do_pad")
+
+
+def _kind(values: Config, modality: str | None) -> tuple[str, str, bool]:
+    """The key of the processor's class, the class by the name that all its backends share, whether it is Pillow's."""
     if modality != "image" and (kind := values.get("video_processor_type")):
-        return "video_processor_type", str(kind)
-    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
-    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+        return "video_processor_type", str(kind), False
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "").removesuffix("Fast")
+    shared = kind.removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if modality == "video":
-        return "video_processor_type", kind.replace("ImageProcessor", "VideoProcessor")
-    return "image_processor_type", kind
+        return "video_processor_type", shared.replace("ImageProcessor", "VideoProcessor"), False
+    return "image_processor_type", shared, kind.endswith("Pil")
+
+
+def _settings(config: Config | str | os.PathLike[str] | Processor, modality: str | None) -> Config:
+    """The settings of one processor, or of all that belong together."""
+    if isinstance(config, Mapping):
+        return {key: value for key, value in config.items() if key != AROUND}
+    if isinstance(config, (str, os.PathLike)):
+        return _read(Path(config), modality)
+    values = config.to_dict()
+    own = getattr(config, "image_processor", config)
+    return _marked(values) if getattr(own, "backend", "") == "pil" else values
+
+
+def _marked(values: dict[str, Any]) -> dict[str, Any]:
+    """With the name of Pillow's backend again, which ``to_dict`` leaves out."""
+    if isinstance(part := values.get("image_processor"), Mapping):
+        return values | {"image_processor": _marked(dict(part))}
+    return values | {"image_processor_type": f"{values.get('image_processor_type')}Pil"}
 
 
 def _read(path: Path, modality: str | None) -> Config:
-    file = path
-    if path.is_dir():
-        names = (VIDEO_CONFIG_FILE,) if modality == "video" else ()
-        found = [path / name for name in (*names, CONFIG_FILE, JOINT_CONFIG_FILE) if (path / name).is_file()]
-        file = found[0] if found else path / CONFIG_FILE
+    """A file's settings, or those of a folder: of its two kinds of files, as ``transformers`` ranks them."""
+    if not path.is_dir():
+        return _json(path)
+    joint = _json(path / JOINT_CONFIG_FILE) if (path / JOINT_CONFIG_FILE).is_file() else {}
+    if isinstance(joint.get(f"{modality or 'image'}_processor"), Mapping):
+        return joint
+    video = path / VIDEO_CONFIG_FILE
+    own = _json(video if modality == "video" and video.is_file() else path / CONFIG_FILE)
+    return {**own, AROUND: joint}
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidOptions(f"no readable {CONFIG_FILE} at the path that was given") from error
     if not isinstance(values, dict):
-        raise InvalidOptions(f"{CONFIG_FILE} holds no object; got {type(values).__name__}")
+        raise InvalidOptions(f"{file.name} holds no object; got {type(values).__name__}")
     return values

@@ -102,3 +102,4 @@ FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {
     "SmolVLMVideoProcessor": _smolvlm_video,
 }
 PADDING_OF_BATCHES = frozenset({"SmolVLMVideoProcessor"})
+LANCZOS_IS_BICUBIC = frozenset({"SmolVLMVideoProcessor"})

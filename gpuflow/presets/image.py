@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
-from gpuflow.presets.hf import preset_fields
-from gpuflow.presets.sizes import by_longest_edge, by_pixel_budget, by_shortest_edge, by_volume_budget
+from gpuflow.presets.hf import Processor, preset_fields
+from gpuflow.presets.sizes import (
+    by_longest_edge,
+    by_patch_budget,
+    by_pixel_budget,
+    by_shortest_edge,
+    by_token_budget,
+    by_volume_budget,
+    within_size,
+)
+from gpuflow.presets.tiles import RULES as TILE_RULES
 from gpuflow.presets.tiles import check_tiles
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
@@ -18,10 +27,25 @@ Reference = Literal["torchvision", "pillow"]
 Passes = Literal["horizontal_first", "vertical_first", "pillow"]
 Normalization = Literal["fused", "scale", "two_steps", "bfloat16"]
 Rule = Literal[
-    "fixed", "shortest_edge", "longest_edge", "pixel_budget", "volume_budget",
-    "pinpoints", "square", "closest_ratio", "pan_and_scan", "best_fit", "covering", "splitting",
-]  # fmt: skip
-VIDEO_RULES = ("volume_budget", "longest_edge")
+    "fixed",
+    "shortest_edge",
+    "longest_edge",
+    "within_size",
+    "pixel_budget",
+    "volume_budget",
+    "patch_budget",
+    "token_budget",
+    "pinpoints",
+    "closest_ratio",
+    "pan_and_scan",
+    "best_fit",
+    "covering",
+    "splitting",
+]
+VIDEO_RULES = ("longest_edge",)
+IMAGE_RULES = ("within_size", "patch_budget", "token_budget", *TILE_RULES)
+PIXEL_RULES = ("pixel_budget", "volume_budget")
+PATCH_RULES = ("patch_budget", "token_budget")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,12 +62,16 @@ class Preset:
 
     ``rule``: ``"fixed"`` resizes to ``size`` (height, width); ``"shortest_edge"`` to ``size[0]`` on the shorter side;
     ``"pixel_budget"`` to multiples of ``patch * merge`` within ``min_pixels`` and ``max_pixels``; ``"volume_budget"``
-    likewise, for all frames of a clip together; ``"longest_edge"`` to ``edge`` on the longer side, then to ``size``.
-    ``crop``: centred, padded with black where the image is smaller. Levels become ``(level / 255 - mean) / std``.
+    likewise, for all frames of a clip together, or an image's ``temporal_patch``; ``"longest_edge"`` to ``edge`` on the
+    longer side, then to ``size``; ``"within_size"`` down to ``size`` where it is larger, then up to multiples of
+    ``patch * merge``; ``"patch_budget"`` to ``max_patches`` patches at most, rounded up; ``"token_budget"`` likewise,
+    rounded down to multiples of ``patch * merge``. ``crop``: centred, padded with black where the image is smaller.
+
+    Levels become ``(level / 255 - mean) / std`` (``normalization="fused"``), or ``level / 255`` (``"scale"``).
 
     ``resample`` by the integer tables of ``reference``, antialiased: ``"torchvision"`` is what Hugging Face's processors
     do by default, ``"pillow"`` what their Pillow backend does, and Lanczos always. ``passes``: which of the two comes
-    first; ``"pillow"`` is Pillow 13's rule, by how many rows and columns are dropped.
+    first; ``"pillow"`` is Pillow 13's rule, by how many rows and columns are lost.
 
     ``layout``: ``"image"`` is ``pixel_values (1, 3, H, W)``, or ``(1, tiles, 3, H, W)`` where the family is ``tiled``;
     ``"patches"`` is one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch,
@@ -53,6 +81,7 @@ class Preset:
     ``pixels``: the name of the pixels. ``beside``: kinds of the small tensors beside them (``gpuflow.presets.beside``).
     ``tokens``: the rule of the number of placeholder tokens (``gpuflow.presets.tokens``), ``""`` where the processor does
     not decide it; ``tile_tokens``: of one tile. ``square``: padded to a square with the mean colour first.
+    ``processor``: the class of ``transformers`` that this is, for the reader; it takes no part in comparisons.
 
     Families that cut images into tiles have rules of their own (``gpuflow.presets.tiles``); their tiles are of ``size``.
     ``tiled``: tiles have an axis of their own. ``grid``: canvases to choose from, of ``"pinpoints"``. ``min_tiles``,
@@ -103,6 +132,7 @@ class Preset:
     min_crop: int = 0
     min_ratio: float = 1.0
     thumbnail: Literal["", "first", "last", "overview"] = ""
+    processor: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -113,22 +143,31 @@ class Preset:
             "three means, three stds above 0",
             self.std,
         )
-        budget = self.rule in ("pixel_budget", "volume_budget")
+        self._check_modality()
+        self._check_sizes()
+        if self.layout != "image":
+            whole = self.rule in (*PIXEL_RULES, *(PATCH_RULES if self.layout == "patches_last" else ()))
+            _require(whole and self.crop is None, "patches need a budget of pixels or patches and no crop", self.rule)
+
+    def _check_modality(self) -> None:
         video = self.modality == "video"
         _require(video or self.rule not in VIDEO_RULES, "only videos have that rule", self.rule)
+        _require(not video or self.rule not in IMAGE_RULES, "only images have that rule", self.rule)
         _require(video or not (self.token_cap or self.grid_seconds or self.mask), "only videos have that", self.name)
+
+    def _check_sizes(self) -> None:
         _require(self.token_cap >= 0, "token_cap is 0 or more", self.token_cap)
         _require(self.rule != "longest_edge" or 0 < self.edge <= 4_096, "edge lies in 1 .. 4096", self.edge)
-        if budget:
+        if self.rule in PIXEL_RULES:
             _require(0 < self.min_pixels <= self.max_pixels, "0 < min_pixels <= max_pixels", self.max_pixels)
-            _require(self.patch > 0 and self.merge > 0, "a pixel budget needs patch and merge above 0", self.patch)
+        elif self.rule in PATCH_RULES:
+            _require(0 < self.max_patches <= 1 << 20, "max_patches lies in 1 .. 2^20", self.max_patches)
         else:
             _require(all(0 < side <= 16_384 for side in self.size), "size lies in 1 .. 16384", self.size)
+        if self.rule in (*PIXEL_RULES, *PATCH_RULES, "within_size"):
+            _require(0 < self.patch <= 4_096 and self.merge <= 64, "patch in 1 .. 4096, merge in 1 .. 64", self.patch)
         if self.crop is not None:
             _require(all(0 < side <= 16_384 for side in self.crop), "crop lies in 1 .. 16384", self.crop)
-        if self.layout == "patches":
-            whole = budget and self.crop is None and self.temporal_patch > 0
-            _require(whole, "patches need a pixel budget, no crop, and temporal_patch above 0", self.rule)
         check_tiles(self)
 
     @property
@@ -147,17 +186,21 @@ class Preset:
             return self.size
         if self.rule == "shortest_edge":
             return by_shortest_edge(height, width, self.size[0])
-        factor, most = self.patch * self.merge, self._max_pixels(num_frames)
+        factor = self.patch * self.merge
+        if self.rule == "within_size":
+            return within_size(height, width, most=self.size, factor=factor)
+        if self.rule == "patch_budget":
+            return by_patch_budget(height, width, patch=self.patch, max_patches=self.max_patches)
+        if self.rule == "token_budget":
+            return by_token_budget(height, width, patch=self.patch, merge=self.merge, max_patches=self.max_patches)
+        return self._by_pixels(height, width, num_frames if self.modality == "video" else self.temporal_patch)
+
+    def _by_pixels(self, height: int, width: int, num_frames: int) -> tuple[int, int]:
+        factor, least, most = self.patch * self.merge, self.min_pixels, self._max_pixels(num_frames)
         if self.rule == "pixel_budget":
-            return by_pixel_budget(height, width, factor=factor, min_pixels=self.min_pixels, max_pixels=most)
+            return by_pixel_budget(height, width, factor=factor, min_pixels=least, max_pixels=most)
         return by_volume_budget(
-            num_frames,
-            height,
-            width,
-            factor=factor,
-            temporal=self.temporal_patch,
-            min_pixels=self.min_pixels,
-            max_pixels=most,
+            num_frames, height, width, factor=factor, temporal=self.temporal_patch, min_pixels=least, max_pixels=most
         )
 
     def passage(self, height: int, width: int) -> tuple[int, int] | None:
@@ -176,15 +219,18 @@ class Preset:
     @classmethod
     def from_hf(
         cls,
-        config: Mapping[str, Any] | str | os.PathLike[str],
+        config: Mapping[str, Any] | str | os.PathLike[str] | Processor,
         *,
         modality: Literal["image", "video"] | None = None,
     ) -> Self:
         """The preset of a Hugging Face image or video processor.
 
+        An image processor's settings say what its pixels are; how many placeholder tokens they take is for some families
+        said only by the processor around it, in ``processor_config.json``: a folder has both.
+
         Args:
-            config: ``preprocessor_config.json`` or ``video_preprocessor_config.json``: as a mapping, as the file's path,
-                or the path of its folder.
+            config: ``preprocessor_config.json``, ``processor_config.json`` or ``video_preprocessor_config.json``: as a
+                mapping, as the file's path, or the path of its folder; or a processor of ``transformers``.
             modality: which of the two a folder is asked for, the image's by default; ``"video"`` also reads the video
                 settings of older checkpoints, which stand in the image processor's file.
 

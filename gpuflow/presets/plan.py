@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gpuflow.config import Resample
+from gpuflow.config import Resample, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.beside import Beside, beside_of
 from gpuflow.presets.image import Normalization, Passes, Preset, Reference
@@ -16,6 +16,7 @@ from gpuflow.presets.tokens import num_tokens
 from gpuflow.presets.view import Size, View, centred
 
 Levels = tuple[float, float, float]
+MAX_SIDE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,19 @@ class ImagePlan:
 
 
 def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, normalize: bool = True) -> ImagePlan:
-    """What a preset makes of an image of this size, its own type of pixels by default. ``normalize=False`` keeps uint8
-    levels in the preset's layout.
+    """What a preset makes of an image of this size: shapes, tokens and memory, before anything is decoded.
+
+    Args:
+        preset: a built-in one (``image_preset``) or one's own.
+        height, width: of the image as it is shown, turned by its orientation, in pixels.
+        dtype: of the pixels, ``"float32"``, ``"float16"`` or ``"bfloat16"``; the preset's own by default.
+        normalize: ``False`` keeps uint8 levels in the preset's layout, for servers that normalise themselves.
 
     Raises:
         LimitExceeded: a shape that the family refuses.
-        InvalidOptions: a preset of videos.
+        InvalidOptions: a preset of videos, or a size that no image has.
     """
+    _check_size(height, width)
     if preset.modality != "image":
         raise InvalidOptions(f"preset {preset.name!r} is of videos, and this is an image")
     views = views_of(preset, height, width)
@@ -98,6 +105,12 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, n
     )
     wanted = replace(wanted, beside=beside_of(preset.beside, wanted))
     return replace(wanted, num_tokens=num_tokens(preset, wanted))
+
+
+def _check_size(height: int, width: int) -> None:
+    for name, side in (("height", height), ("width", width)):
+        if not isinstance(side, int) or isinstance(side, bool) or not 0 < side <= MAX_SIDE:
+            raise InvalidOptions(f"{name} is a whole number of pixels, 1 .. {MAX_SIDE}; got {shown(side)}")
 
 
 def _arrangement(preset: Preset, views: tuple[View, ...]) -> tuple[tuple[int, int, int] | None, tuple[int, ...]]:

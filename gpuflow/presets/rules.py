@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import tiles
 from gpuflow.presets.image import Preset
-from gpuflow.presets.view import View, centred
+from gpuflow.presets.view import BLACK, Levels, View, centred
 
 
 def views_of(preset: Preset, height: int, width: int) -> tuple[View, ...]:
@@ -24,15 +24,31 @@ def views_of(preset: Preset, height: int, width: int) -> tuple[View, ...]:
 
 
 def _whole(preset: Preset, height: int, width: int) -> tuple[View, ...]:
-    """The image as a whole, resized, then cropped or padded about its middle."""
+    """The image as a whole, padded to a square or not, resized, then cropped or padded about its middle."""
+    box = None
+    if preset.square and height != width:
+        side = max(height, width)
+        box = (-((side - height) // 2), -((side - width) // 2), side, side)
+        height = width = side
     resized = preset.resized(height, width)
     canvas = preset.crop or resized
-    return (View(resized, canvas, centred(resized, canvas)),)
+    offset = centred(resized, canvas, reference=preset.reference)
+    return (View(resized, canvas, offset, box, beyond=_mean_levels(preset) if box else BLACK),)
+
+
+def _mean_levels(preset: Preset) -> Levels:
+    """Source: LLaVA's processor, which rounds down."""
+    red, green, blue = (max(0, min(255, int(255 * mean))) for mean in preset.mean)
+    return red, green, blue
 
 
 RULES: dict[str, Callable[[Preset, int, int], tuple[View, ...]]] = {
     "fixed": _whole,
     "shortest_edge": _whole,
+    "within_size": _whole,
     "pixel_budget": _whole,
+    "volume_budget": _whole,
+    "patch_budget": _whole,
+    "token_budget": _whole,
     **tiles.RULES,
 }

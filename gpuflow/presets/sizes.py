@@ -40,11 +40,12 @@ def by_volume_budget(
     """
     if num_frames < temporal:
         raise InvalidOptions(f"this preset needs {temporal} frames or more; there is {num_frames}")
+    given = f"{width}x{height}"
     if height < factor or width < factor:
         grow = max(factor / height, factor / width)
         height, width = int(height * grow), int(width * grow)
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise LimitExceeded(f"{width}x{height}: one side may be {MAX_ASPECT_RATIO} times the other for this preset")
+        raise LimitExceeded(f"{given}: one side may be {MAX_ASPECT_RATIO} times the other for this preset")
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     pixels = round(num_frames / temporal) * temporal * new_height * new_width
     if pixels > max_pixels:
@@ -78,3 +79,58 @@ def by_pixel_budget(height: int, width: int, *, factor: int, min_pixels: int, ma
         new_height = math.ceil(height * grow / factor) * factor
         new_width = math.ceil(width * grow / factor) * factor
     return new_height, new_width
+
+
+def by_patch_budget(height: int, width: int, *, patch: int, max_patches: int) -> tuple[int, int]:
+    """The largest scale, by bisection, at which both sides rounded up to multiples of ``patch`` hold ``max_patches``
+    patches at most. Source: SigLIP 2's NaFlex processor, its bounds and its precision."""
+
+    def scaled(scale: float) -> tuple[int, int]:
+        rows, columns = (max(1, math.ceil(side * scale / patch)) for side in (height, width))
+        return rows * patch, columns * patch
+
+    least, most = 1e-6, 100.0
+    while most - least >= 1e-5:
+        scale = (least + most) / 2
+        rows, columns = (side // patch for side in scaled(scale))
+        least, most = (scale, most) if rows * columns <= max_patches else (least, scale)
+    return scaled(least)
+
+
+def by_token_budget(height: int, width: int, *, patch: int, merge: int, max_patches: int) -> tuple[int, int]:
+    """Both sides are rounded down to multiples of ``patch * merge`` at the scale that makes ``max_patches`` patches; of a
+    strip, the short side is one multiple and the long one as many as the ratio and the budget allow.
+
+    Source: Gemma 4's processor.
+
+    Raises:
+        LimitExceeded: the budget holds no square of ``merge * merge``.
+    """
+    factor = patch * merge
+    scale = math.sqrt(max_patches * patch**2 / (height * width))
+    rows, columns = (math.floor(scale * side / factor) for side in (height, width))
+    most = max_patches // merge**2
+    if most < 1:
+        raise LimitExceeded(f"{width}x{height}: {max_patches} patches of {patch} do not hold one square of {factor}")
+    if rows == 0:
+        rows, columns = 1, min(width // height, most)
+    elif columns == 0:
+        rows, columns = min(height // width, most), 1
+    return rows * factor, columns * factor
+
+
+def within_size(height: int, width: int, *, most: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Shrunk, rounded down, to lie within ``most``, (height, width), then up to multiples of ``factor``.
+
+    Source: Pixtral's processor.
+
+    Raises:
+        LimitExceeded: so narrow that nothing of it is left.
+    """
+    shrink = max(height / most[0], width / most[1])
+    sides = (height, width)
+    if shrink > 1:
+        sides = (math.floor(height / shrink), math.floor(width / shrink))
+    if min(sides) < 1:
+        raise LimitExceeded(f"{width}x{height}: within {most[1]}x{most[0]} one side of it is less than a pixel")
+    return -(-sides[0] // factor) * factor, -(-sides[1] // factor) * factor

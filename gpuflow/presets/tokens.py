@@ -23,4 +23,19 @@ def _patches(preset: Preset, plan: ImagePlan) -> int:
     return rows * columns // preset.merge**2
 
 
-RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {"patches": _patches, **tile_tokens.RULES}
+def _rows(preset: Preset, plan: ImagePlan) -> int:
+    """One more at the end of each row: a break, or the end. Source: Pixtral's processor."""
+    rows, columns = (side // (preset.patch * preset.merge) for side in plan.views[0].canvas)
+    return rows * (columns + 1)
+
+
+def _tiles(preset: Preset, plan: ImagePlan) -> int:
+    return plan.num_tiles * preset.tile_tokens
+
+
+RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {
+    "patches": _patches,
+    "rows": _rows,
+    "tiles": _tiles,
+    **tile_tokens.RULES,
+}

@@ -49,11 +49,15 @@ class View:
         return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
-def centred(resized: Size, canvas: Size) -> Size:
+def centred(resized: Size, canvas: Size, *, reference: str = "torchvision") -> Size:
     """Where ``resized`` lies in the middle of ``canvas``; negative where it is cut off. The smaller half of an odd
-    remainder lies before it. Source: ``center_crop`` of Hugging Face's processors."""
+    remainder lies before it, or, of what Pillow's backend pads, the larger one.
+
+    Source: ``center_crop`` of Hugging Face's processors and of their ``image_transforms``.
+    """
+    more = 1 if reference == "pillow" else 0
     top, left = (
-        (there - here) // 2 if there >= here else -((here - there) // 2)
+        (there - here + more) // 2 if there >= here else -((here - there) // 2)
         for here, there in zip(resized, canvas, strict=True)
     )
     return top, left

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from safetensors.numpy import load_file
 
 from gpuflow.demo import samples
+from gpuflow.presets.families import image_preset_names
 
 
 def _run(*arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -130,6 +131,26 @@ def test_wrong_input_is_explained_in_a_line(arguments: list[str], status: int, s
 def test_presets_lists_names_that_load_takes(tmp_path: Path) -> None:
     names = _run("presets", folder=tmp_path).stdout.split()
     assert {"clip-224", "qwen2.5-vl", "whisper-80", "whisper-128", "internvl3", "sglang-qwen-vl"} <= set(names)
+
+
+def test_presets_says_what_becomes_of_an_image_before_there_is_one(tmp_path: Path) -> None:
+    lines = _run("presets", folder=tmp_path).stdout.splitlines()
+    assert "1024x768" in lines[0]
+    images = lines[1 : lines.index("videos (VideoOptions.preset):")]
+    starts = [
+        images[0].index(word) for word in ("name", "rule", "size", "filter", "layout", "pixels", "tokens", "class")
+    ]
+    rows = {}
+    for line in images[1:]:
+        words = [line[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        rows[words[0]] = words[1:]
+        assert all(words), line
+    assert set(rows) == set(image_preset_names())
+    assert rows["llava-1.5-pad"] == [
+        "shortest_edge", "336, padded, crop 336x336", "bicubic", "image", "1x3x336x336", "576", "LlavaImageProcessor",
+    ]  # fmt: skip
+    assert rows["qwen3-vl"][3:] == ["patches", "3072x1536", "768", "Qwen2VLImageProcessor"]
+    assert rows["siglip2-naflex"][1:5] == ["256 patches", "bilinear", "patches_last", "1x256x768"]
 
 
 def test_the_demo_with_ones_own_media_reads_them_in_a_second_process(tmp_path: Path) -> None:

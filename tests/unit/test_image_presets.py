@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuflow.errors import InvalidOptions, LimitExceeded
 from gpuflow.presets.families import image_preset, image_preset_names
+from gpuflow.presets.hf_whole import FAMILIES
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import plan, plan_plain
 from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
@@ -54,6 +55,12 @@ def test_a_preset_is_a_frozen_value() -> None:
         {"crop": (224, 0)},
         {"rule": "pixel_budget"},
         {"layout": "patches"},
+        {"layout": "patches_last"},
+        {"rule": "longest_edge"},
+        {"rule": "patch_budget"},
+        {"rule": "token_budget", "max_patches": 280, "patch": 0},
+        {"rule": "within_size"},
+        {"rule": "within_size", "patch": 16, "modality": "video"},
     ],
     ids=str,
 )
@@ -65,7 +72,11 @@ def test_values_that_contradict_each_other_are_refused(broken: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("name", "size", "shape", "tokens"),
     [
-        ("clip-336", (480, 640), (1, 3, 336, 336), 576),
+        ("clip-336", (480, 640), (1, 3, 336, 336), None),
+        ("llava-1.5", (480, 640), (1, 3, 336, 336), 576),
+        ("siglip2-naflex", (480, 640), (1, 256, 768), None),
+        ("gemma4", (480, 640), (1, 2_520, 768), 14 * 19),
+        ("mistral3", (480, 640), (1, 3, 504, 644), 18 * 24),
         ("clip-224", (480, 640), (1, 3, 224, 224), None),
         ("siglip-384", (37, 900), (1, 3, 384, 384), None),
         ("qwen2.5-vl", (480, 640), (34 * 46, 1_176), 17 * 23),
@@ -140,9 +151,7 @@ def test_a_plain_plan_keeps_the_size_and_the_levels() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_hugging_face_configuration_gives_the_built_in_preset(config: dict[str, Any], name: str) -> None:
-    expected = image_preset(name)
-    found = Preset.from_hf(config)
-    assert replace(found, name=name, patch=expected.patch, tokens=expected.tokens) == expected
+    assert replace(Preset.from_hf(config), name=name) == image_preset(name)
 
 
 def test_a_configuration_can_be_a_file_or_its_folder(tmp_path: Path) -> None:
@@ -153,25 +162,198 @@ def test_a_configuration_can_be_a_file_or_its_folder(tmp_path: Path) -> None:
         Preset.from_hf(tmp_path / "elsewhere")
 
 
+CLIP, SIGLIP, LLAVA, PIXTRAL = (f"{name}ImageProcessor" for name in ("CLIP", "Siglip", "Llava", "Pixtral"))
+QWEN, GLM, NAFLEX, GEMMA4 = (
+    "Qwen2VLImageProcessor",
+    "Glm4vImageProcessor",
+    "Siglip2ImageProcessor",
+    "Gemma4ImageProcessor",
+)
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("kind", "values", "says"),
     [
-        {},
-        {"image_processor_type": "LlavaNextImageProcessor"},
-        {"image_processor_type": "CLIPImageProcessor", "do_normalize": False},
-        {"image_processor_type": "CLIPImageProcessor", "resample": 1},
-        {"image_processor_type": "CLIPImageProcessor", "rescale_factor": 1.0},
-        {"image_processor_type": "CLIPImageProcessor", "size": {"longest_edge": 3}},
-        {"image_processor_type": "SiglipImageProcessor", "size": "big"},
-        {"image_processor_type": "Qwen2VLImageProcessor", "size": 224},
-        {"image_processor_type": "CLIPImageProcessor", "image_mean": ["a"]},
-        {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5]},
+        ("", {}, "image_processor_type"),
+        ("DINOv3ViTImageProcessor", {}, "DINOv3ViTImageProcessor"),  # scales before it resizes
+        (["CLIPImageProcessor"], {}, "image_processor_type"),
+        (CLIP, {"do_resize": False}, "do_resize"),
+        (CLIP, {"do_resize": 0}, "do_resize"),
+        (CLIP, {"do_rescale": False}, "do_rescale"),
+        (CLIP, {"rescale_factor": 1.0}, "rescale_factor"),
+        (CLIP, {"rescale_factor": 0.0039215}, "rescale_factor"),
+        (CLIP, {"rescale_factor": "x"}, "rescale_factor"),
+        (CLIP, {"resample": 0}, "resample"),
+        (CLIP, {"resample": 4}, "resample"),
+        (CLIP, {"resample": []}, "resample"),
+        (CLIP, {"resample": True}, "resample"),
+        (CLIP, {"do_pad": True, "pad_size": {"height": 300, "width": 300}}, "pad_size"),
+        (CLIP, {"size": {"longest_edge": 3}}, "longest_edge"),
+        (CLIP, {"size": {"shortest_edge": 3, "longest_edge": 30}}, "longest_edge"),
+        (CLIP, {"size": 3.5}, "size"),
+        (CLIP, {"size": [3, 4, 5]}, "size"),
+        (CLIP, {"size": 10**400}, "size"),
+        (CLIP, {"crop_size": {"shortest_edge": 3}}, "shortest_edge"),
+        (CLIP, {"image_mean": ["a"]}, "image_mean"),
+        (CLIP, {"image_mean": [0.5]}, "image_mean"),
+        (CLIP, {"image_mean": 5}, "image_mean"),
+        (CLIP, {"image_std": []}, "image_std"),
+        (CLIP, {"image_std": [0.5, 0.5, "0.5"]}, "image_std"),
+        (CLIP, {"image_std": [0.5, 0.5, float("nan")]}, "image_std"),
+        (CLIP, {"image_std": [0.5, 0.5, 0]}, "above 0"),
+        (SIGLIP, {"size": "big"}, "size"),
+        (SIGLIP, {"do_center_crop": True}, "crop_size"),
+        (SIGLIP, {"image_seq_length": -1}, "image_seq_length"),
+        ("Gemma3ImageProcessor", {"do_pan_and_scan": True}, "do_pan_and_scan"),
+        (QWEN, {"size": 224}, "shortest_edge"),
+        (QWEN, {"size": {"height": 224, "width": 224}}, "shortest_edge"),
+        (QWEN, {"size": {"min_pixels": 224, "max_pixels": 500}}, "min_pixels"),
+        (QWEN, {"min_pixels": 10, "max_pixels": 9}, "max_pixels"),
+        (QWEN, {"patch_size": 0}, "size"),
+        (QWEN, {"merge_size": 1 << 30}, "merge"),
+        (GLM, {"size": {"longest_edge": 9}}, "min_pixels"),
+        (NAFLEX, {"max_num_patches": 1 << 30}, "max_patches"),
+        (NAFLEX, {"patch_size": {"height": 16, "width": 14}}, "patch_size"),
+        (GEMMA4, {"max_soft_tokens": 281}, "max_soft_tokens"),
+        (GEMMA4, {"pooling_kernel_size": "3"}, "pooling_kernel_size"),
+        (PIXTRAL, {"do_center_crop": True}, "do_center_crop"),
+        (PIXTRAL, {"size": {"shortest_edge": 3}}, "shortest_edge"),
+        (PIXTRAL, {"patch_size": 1 << 20}, "patch"),
     ],
     ids=str,
 )
-def test_a_configuration_that_a_preset_cannot_express_is_refused(config: dict[str, Any]) -> None:
+def test_a_setting_that_a_preset_cannot_express_is_refused_by_name(
+    kind: Any, values: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidOptions, match=says):
+        Preset.from_hf({"image_processor_type": kind, **values})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (CLIP, {"do_convert_rgb": False, "do_pad": True, "device": "cuda", "processor_class": "X", "data_format": 3}),
+        (CLIP, {"size": None, "crop_size": None, "resample": None, "image_mean": None, "do_center_crop": None}),
+        (CLIP, {"rescale_factor": 0.0039215686275, "image_seq_length": 3}),
+        (QWEN, {"do_center_crop": True, "crop_size": 3, "do_pad": True}),  # its class looks at none of them
+    ],
+    ids=str,
+)
+def test_a_setting_that_changes_nothing_is_left_aside(kind: str, values: dict[str, Any]) -> None:
+    assert Preset.from_hf({"image_processor_type": kind, **values}) == Preset.from_hf({"image_processor_type": kind})
+
+
+@pytest.mark.parametrize("suffix", ["", "Fast"])
+@pytest.mark.parametrize("kind", [CLIP, QWEN, NAFLEX])
+def test_all_names_of_a_class_are_read_and_pillows_is_marked(kind: str, suffix: str) -> None:
+    plain, pillow = (Preset.from_hf({"image_processor_type": f"{kind}{end}"}) for end in (suffix, "Pil"))
+    assert plain.processor == pillow.processor == kind
+    assert (plain.reference, plain.passes) == ("torchvision", "horizontal_first")
+    assert replace(plain, reference="pillow", passes="pillow", normalization="two_steps") == pillow
+
+
+def test_tokens_are_those_of_the_processor_around_the_image_processor() -> None:
+    own = {"image_processor_type": CLIP, "size": 336, "crop_size": 336}
+    llava = {"image_processor": own, "patch_size": 14, "vision_feature_select_strategy": "default"}
+    assert Preset.from_hf(own).tokens == ""
+    assert plan(Preset.from_hf(llava | {"num_additional_image_tokens": 1}), 9, 9).num_tokens == 576
+    assert plan(Preset.from_hf(llava), 9, 9).num_tokens == 575  # as LLaVA's processor counts without that setting
+    assert plan(Preset.from_hf(llava | {"vision_feature_select_strategy": "full"}), 9, 9).num_tokens == 576
+    siglip = {"image_processor": {"image_processor_type": SIGLIP, "image_seq_length": 64}, "image_seq_length": 256}
+    assert plan(Preset.from_hf(siglip), 9, 9).num_tokens == 256
+    for wrong in ({"patch_size": "14"}, {"num_additional_image_tokens": "1"}, {"num_additional_image_tokens": -600}):
+        with pytest.raises(InvalidOptions):
+            Preset.from_hf(llava | wrong)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["height", "width", "shortest_edge", "longest_edge", "min_pixels", "max_pixels"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=4,
+)
+KEYS = (
+    "size", "crop_size", "do_center_crop", "do_pad", "pad_size", "resample", "rescale_factor", "do_rescale", "do_resize",
+    "do_normalize", "image_mean", "image_std", "patch_size", "merge_size", "temporal_patch_size", "min_pixels",
+    "max_pixels", "max_num_patches", "max_soft_tokens", "pooling_kernel_size", "image_seq_length", "use_square_size",
+    "default_to_square", "do_pan_and_scan", "image_processor", "processor", "vision_feature_select_strategy",
+    "num_additional_image_tokens", "spatial_merge_size",
+)  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.sampled_from(sorted(FAMILIES)),
+    st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=4),
+    st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=3),
+)
+def test_any_file_gives_a_preset_or_invalid_options(kind: str, own: dict[str, Any], outer: dict[str, Any]) -> None:
+    for config in (
+        {**own, "image_processor_type": kind},
+        {**outer, "image_processor": {**own, "image_processor_type": kind}},
+    ):
+        try:
+            wanted = plan(Preset.from_hf(config), 48, 64)
+        except (InvalidOptions, LimitExceeded):
+            continue
+        assert all(min(shape) > 0 for _, _, shape in wanted.outputs)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b'{"size": 1e999}', b"null"], ids=repr
+)
+def test_a_file_that_is_no_configuration_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_bytes(content)
+    for path in (tmp_path, tmp_path / "preprocessor_config.json", str(tmp_path)):
+        with pytest.raises(InvalidOptions):
+            Preset.from_hf(path)
     with pytest.raises(InvalidOptions):
-        Preset.from_hf(config)
+        Preset.from_hf(3)  # type: ignore[arg-type]
+
+
+def test_of_two_files_the_nested_one_comes_first_as_in_transformers(tmp_path: Path) -> None:
+    flat, nested = ({"image_processor_type": CLIP, "size": size} for size in (100, 200))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(flat))
+    assert Preset.from_hf(tmp_path).size == (100, 100)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    assert Preset.from_hf(tmp_path).size == (100, 100)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
+    assert Preset.from_hf(tmp_path).size == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("qwen2-vl", (1, 201)), ("glm4v", (28, 5_601)), ("glm4v", (1, 300)), ("pixtral", (1, 1_025)),
+        ("mistral3", (3_081, 2)),
+    ],
+)  # fmt: skip
+def test_a_shape_that_the_family_refuses_is_named(name: str, size: tuple[int, int]) -> None:
+    with pytest.raises(LimitExceeded, match=f"{size[1]}x{size[0]}"):
+        plan(image_preset(name), *size)
+
+
+@pytest.mark.parametrize("name", ["siglip2-naflex", "gemma4", "clip-224", "llava-1.5-pad"])
+def test_other_families_take_any_shape(name: str) -> None:
+    for size in ((1, 1), (1, 16_384), (16_384, 1)):
+        assert plan(image_preset(name), *size).pixels[2]
+
+
+def test_patches_that_hold_no_token_are_refused() -> None:
+    with pytest.raises(LimitExceeded, match="64x48"):
+        plan(replace(image_preset("gemma4"), max_patches=8), 48, 64)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5, 2.0), ("5", 5), (True, 5), (5, 1 << 40), (5, None)], ids=str)
+def test_a_size_that_no_image_has_is_refused(size: tuple[Any, Any]) -> None:
+    with pytest.raises(InvalidOptions, match="whole number of pixels"):
+        plan(image_preset("clip-224"), *size)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +371,3 @@ def test_a_configuration_that_a_preset_cannot_express_is_refused(config: dict[st
 def test_a_preset_of_wrong_types_is_refused_when_it_is_made(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):
         Preset(**{"name": "x", "rule": "fixed", "size": (8, 8)} | values)
-
-
-@pytest.mark.parametrize(
-    "values", [{"resample": []}, {"rescale_factor": "x"}, {"size": 3.5}, {"image_mean": 5}], ids=str
-)
-def test_a_configuration_with_wrong_types_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOptions):
-        Preset.from_hf({"image_processor_type": "CLIPImageProcessor"} | values)
