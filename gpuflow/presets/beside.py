@@ -43,12 +43,6 @@ def values_of(beside: Beside, plan: ImagePlan) -> Any:
 
 _KINDS: dict[str, tuple[Callable[[ImagePlan], Beside], Callable[[ImagePlan], Any]]] = {
     "grid": (lambda plan: Beside("image_grid_thw", "grid", "int64", (1, 3)), lambda plan: [plan.grid]),
-    "num_crops": (lambda plan: Beside("num_crops", "num_crops", "int64", (1,)), lambda plan: [plan.num_tiles - 1]),
-    "patch_mask": (lambda plan: _of_patches("pixel_attention_mask", "patch_mask", "int32", plan), patches.mask),
-    "patch_places": (lambda plan: _of_patches("image_position_ids", "patch_places", "int64", plan, 2), patches.places),
-    "patch_shape": (lambda plan: Beside("spatial_shapes", "patch_shape", "int64", (1, 2)), patches.shape),
-    "resized_size": (lambda plan: Beside("image_sizes", "resized_size", "int64", (1, 2)), patches.canvas),
-    "soft_tokens": (lambda plan: Beside("num_soft_tokens_per_image", "soft_tokens", "int64", (1,)), patches.merged),
     "image_size": (lambda plan: Beside("image_sizes", "image_size", "int64", (1, 2)), lambda plan: [plan.size]),
     "canvas_size": (
         lambda plan: Beside("image_sizes", "canvas_size", "int64", (1, 2)),
@@ -77,6 +71,12 @@ _KINDS: dict[str, tuple[Callable[[ImagePlan], Beside], Callable[[ImagePlan], Any
         lambda plan: Beside("pixel_attention_mask", "pixel_mask", "int64", (1, plan.num_tiles, *plan.pixels[2][-2:])),
         lambda plan: 1,
     ),
+    "num_crops": (lambda plan: Beside("num_crops", "num_crops", "int64", (1,)), lambda plan: [plan.num_tiles - 1]),
+    "patch_mask": (lambda plan: _of_patches("pixel_attention_mask", "patch_mask", "int32", plan), patches.mask),
+    "patch_places": (lambda plan: _of_patches("image_position_ids", "patch_places", "int64", plan, 2), patches.places),
+    "patch_shape": (lambda plan: Beside("spatial_shapes", "patch_shape", "int64", (1, 2)), patches.shape),
+    "resized_size": (lambda plan: Beside("image_sizes", "resized_size", "int64", (1, 2)), patches.canvas),
+    "soft_tokens": (lambda plan: Beside("num_soft_tokens_per_image", "soft_tokens", "int64", (1,)), patches.merged),
 }
 
 

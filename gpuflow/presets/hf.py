@@ -20,6 +20,7 @@ JOINT_CONFIG_FILE = "processor_config.json"
 _IMAGE_FAMILIES = {**hf_whole.FAMILIES, **hf_tiled.FAMILIES}
 _STEPS = ("do_resize", "do_rescale")
 _BY_PILLOW = {"reference": "pillow", "passes": "pillow"}
+_IN_TWO_STEPS = {"normalization": "two_steps"}
 
 
 class Processor(Protocol):
@@ -48,7 +49,7 @@ def preset_fields(
     if name == "video_processor_type":
         _check_video(values, kind)
         return read(values)
-    fields = {"processor": kind, **read(values)}
+    fields = {"processor": kind, **(_IN_TWO_STEPS if by_pillow else {}), **read(values)}
     return fields | _BY_PILLOW if by_pillow or fields.get("resample") == "lanczos" else fields
 
 

@@ -1,7 +1,8 @@
 """Hugging Face's image processors of families that cut an image into tiles, read into the fields of a ``Preset``.
 
-How many tokens a tile takes stands in the files of the model, not of its image processor: it is known of the sizes that
-checkpoints have, and of others there is no number of tokens.
+What a configuration leaves out is the class's own default. How many tokens a tile takes stands in the settings of the
+processor around the image processor; without them it is known of the sizes that checkpoints have, and of other sizes
+there is no number of tokens.
 """
 
 from __future__ import annotations
@@ -9,42 +10,59 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
-from gpuflow.presets.hf_values import CLIP_MEAN, CLIP_STD, LANCZOS, Config, filter_name, pair, statistics, whole_number
+from gpuflow.presets import hf_whole
+from gpuflow.presets.hf_values import (
+    CLIP_MEAN,
+    CLIP_STD,
+    LANCZOS,
+    Config,
+    around,
+    filter_name,
+    image_tokens,
+    pair,
+    patch_size,
+    refuse,
+    statistics,
+    whole_number,
+)
 from gpuflow.presets.tiles import MAX_TILES
 
 _HALF = [0.5] * 3
-_CLIP_PATCH = 14
-_TILE_TOKENS = {
-    "internvl": {448: 256, 364: 169},
-    "gemma3": {896: 256},
-    "llama4": {336: 144},
-    "idefics3": {364: 169, 384: 81, 512: 64},
-}
+_INTERNVL_TOKENS = {448: 256, 364: 169}
+_IDEFICS3_TOKENS = {364: 169, 384: 81, 512: 64}
+_NEXT_GRID = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+_ONEVISION_GRID = [[384 * down, 384 * across] for down in range(1, 7) for across in range(1, 7)]
 
 
 def _llava_next(values: Config) -> dict[str, Any]:
     size = _square(values.get("size", {"shortest_edge": 224}))
-    crop = values.get("crop_size", size[0])
-    if values.get("do_center_crop", True) and crop is not None and pair(crop) != size:
-        raise InvalidOptions(
-            f"crop_size differs from size: tiles would be cropped, which is not supported; got {crop!r}"
-        )
-    default = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-    return _pinpoints("llava-next", values, size, default) | {
+    crop = values.get("crop_size", 224)
+    if pair(crop) != size:  # it is the side of the tiles, whether they are cropped or not
+        raise InvalidOptions(f"crop_size differs from size: cropped tiles are not supported; got {shown(crop)}")
+    outer = around(values)
+    patch = patch_size(outer, 14)
+    strategy = outer.get("vision_feature_select_strategy", "default")
+    more = outer.get("num_additional_image_tokens", 1) - (strategy == "default")
+    return _pinpoints("llava-next", values, size, _NEXT_GRID) | {
         "beside": ("image_size",),
-        "tokens": "llava_next" if size[0] % _CLIP_PATCH == 0 else "",
+        "patch": patch,
+        "tokens": "" if more or patch > size[0] else "llava_next",
     }
 
 
 def _llava_onevision(values: Config) -> dict[str, Any]:
+    refuse(values, "do_center_crop", "crop_size")
     size = _square(values.get("size", {"height": 384, "width": 384}))
-    if values.get("do_center_crop") or values.get("crop_size"):
-        raise InvalidOptions("do_center_crop is not supported for this processor")
-    default = [[384 * down, 384 * across] for down in range(1, 7) for across in range(1, 7)]
-    return _pinpoints("llava-onevision", values, size, default) | {
+    outer, own = around(values), (size[0] // 14) ** 2
+    known = (
+        outer.get("num_image_tokens", own) == own and outer.get("vision_aspect_ratio", "anyres_max_9") == "anyres_max_9"
+    )
+    return _pinpoints("llava-onevision", values, size, _ONEVISION_GRID) | {
         "beside": ("image_size", "num_images"),
-        "tokens": "llava_onevision" if size[0] >= _CLIP_PATCH else "",
+        "patch": 14,
+        "tokens": "llava_onevision" if known and own else "",
     }
 
 
@@ -56,7 +74,6 @@ def _pinpoints(name: str, values: Config, size: tuple[int, int], default: list[l
         "grid": _grid(values.get("image_grid_pinpoints", default), size[0]),
         "tiled": True,
         "thumbnail": "first",
-        "patch": _CLIP_PATCH,
         "resample": filter_name(values, 3),
         **statistics(values, CLIP_MEAN, CLIP_STD),
     }
@@ -64,11 +81,11 @@ def _pinpoints(name: str, values: Config, size: tuple[int, int], default: list[l
 
 def _grid(pinpoints: Any, side: int) -> tuple[tuple[int, int], ...]:
     if not isinstance(pinpoints, (list, tuple)) or not 0 < len(pinpoints) <= MAX_TILES:
-        raise InvalidOptions(f"image_grid_pinpoints is a list of 1 .. {MAX_TILES} sizes")
+        raise InvalidOptions(f"image_grid_pinpoints is a list of 1 .. {MAX_TILES} sizes; got {shown(pinpoints)}")
     grid = []
     for pinpoint in pinpoints:
         if not isinstance(pinpoint, (list, tuple)) or len(pinpoint) != 2:
-            raise InvalidOptions(f"image_grid_pinpoints holds pairs of height and width; got {str(pinpoint)[:40]}")
+            raise InvalidOptions(f"image_grid_pinpoints holds pairs of height and width; got {shown(pinpoint)}")
         height, width = (whole_number(length, "image_grid_pinpoints") for length in pinpoint)
         if height % side or width % side:
             raise InvalidOptions(f"image_grid_pinpoints are whole tiles of {side} here; got {height}x{width}")
@@ -79,7 +96,8 @@ def _grid(pinpoints: Any, side: int) -> tuple[tuple[int, int], ...]:
 def _got_ocr2(values: Config) -> dict[str, Any]:
     """Of InternVL and Aya Vision, whose processors always ask for tiles, and of GOT-OCR2, which does where it says so."""
     size = pair(values.get("size", {"height": 384, "width": 384}))
-    splits = values.get("processor_class") != "GotOcr2Processor" or bool(values.get("crop_to_patches"))
+    kind = around(values).get("processor_class", values.get("processor_class"))
+    splits = kind != "GotOcr2Processor" or bool(values.get("crop_to_patches"))
     return {
         "name": f"internvl-{size[0]}",
         "rule": "closest_ratio",
@@ -88,29 +106,22 @@ def _got_ocr2(values: Config) -> dict[str, Any]:
         "max_tiles": _tiles(values, "max_patches", 12) if splits else 1,
         "thumbnail": "last",
         "beside": ("num_patches",),
-        **_tokens("internvl", size[0]),
+        **image_tokens(values, _INTERNVL_TOKENS.get(size[0], 0)),
         "resample": filter_name(values, 3),
         **statistics(values, CLIP_MEAN, CLIP_STD),
     }
 
 
 def _gemma3(values: Config) -> dict[str, Any]:
-    """Without pan and scan it has no crops, and says so."""
-    size = pair(values.get("size", {"height": 224, "width": 224}))
-    fields = {
-        "name": f"gemma3-{size[0]}",
-        "rule": "fixed",
-        "size": size,
-        "beside": ("num_crops",),
-        **_tokens("gemma3", size[0]),
-        "resample": filter_name(values, 2),
-        **statistics(values, _HALF, _HALF),
-    }
+    """With pan and scan or without."""
+    fields = hf_whole.FAMILIES["Gemma3ImageProcessor"]({**values, "do_pan_and_scan": False})
     if not values.get("do_pan_and_scan"):
         return fields
     ratio = values.get("pan_and_scan_min_ratio_to_activate")
     if not isinstance(ratio, (int, float)) or isinstance(ratio, bool):
-        raise InvalidOptions(f"pan_and_scan_min_ratio_to_activate is a number; got {ratio!r}")
+        raise InvalidOptions(f"do_pan_and_scan needs pan_and_scan_min_ratio_to_activate, a number; got {shown(ratio)}")
+    if fields["rule"] != "fixed":
+        raise InvalidOptions("size holds height and width where do_pan_and_scan is true")
     return fields | {
         "rule": "pan_and_scan",
         "max_tiles": _tiles(values, "pan_and_scan_max_num_crops", 0),
@@ -121,9 +132,11 @@ def _gemma3(values: Config) -> dict[str, Any]:
 
 
 def _llama4(values: Config) -> dict[str, Any]:
-    if values.get("resize_to_max_canvas"):
-        raise InvalidOptions("resize_to_max_canvas=true is not supported: an image is not enlarged beyond one tile")
-    size = _square(values.get("size", {"height": 336, "width": 336}))
+    refuse(values, "resize_to_max_canvas")
+    size, outer = _square(values.get("size", {"height": 336, "width": 336})), around(values)
+    ratio = outer.get("pixel_shuffle_ratio", 0.5)
+    if not isinstance(ratio, (int, float)) or not 0.01 <= ratio <= 1:
+        raise InvalidOptions(f"pixel_shuffle_ratio lies in 0.01 .. 1; got {shown(ratio)}")
     return {
         "name": f"llama4-{size[0]}",
         "rule": "best_fit",
@@ -131,7 +144,7 @@ def _llama4(values: Config) -> dict[str, Any]:
         "max_tiles": _tiles(values, "max_patches", 16),
         "thumbnail": "last",
         "beside": ("aspect_ratios",),
-        **_tokens("llama4", size[0]),
+        **image_tokens({}, (size[0] // patch_size(outer, 14)) ** 2 // round(1 / ratio**2)),
         "normalization": "bfloat16",
         "resample": filter_name(values, 2),
         **statistics(values, _HALF, _HALF),
@@ -140,10 +153,9 @@ def _llama4(values: Config) -> dict[str, Any]:
 
 def _phi4(values: Config) -> dict[str, Any]:
     """Its ``resample`` is that of the overview; tiles are always bilinear."""
-    if values.get("resample", 3) != 3:
-        raise InvalidOptions(f"resample is 3 (bicubic) for this processor; got {values['resample']!r}")
-    size = _square(values.get("size", {"height": 448, "width": 448}))
-    patch = whole_number(values.get("patch_size", 14), "patch_size")
+    if filter_name(values, 3) != "bicubic":
+        raise InvalidOptions(f"resample is 3 (bicubic) for this processor; got {shown(values['resample'])}")
+    size, patch = _square(values.get("size", {"height": 448, "width": 448})), patch_size(values, 14)
     if size[0] % patch:
         raise InvalidOptions(f"patch_size divides size; got {patch} and {size[0]}")
     return {
@@ -164,23 +176,22 @@ def _phi4(values: Config) -> dict[str, Any]:
 
 def _idefics3(values: Config) -> dict[str, Any]:
     """As transformers chooses where torchvision has no Lanczos filter: the Pillow-backed one."""
-    if values.get("resample", LANCZOS) != LANCZOS:
-        raise InvalidOptions(f"resample is 1 (Lanczos) for this processor; got {values['resample']!r}")
-    edge = _longest_edge(values, "size", 4 * 364)
-    side = _longest_edge(values, "max_image_size", 364)
-    splits = values.get("do_image_splitting", True) is not False
+    if filter_name(values, LANCZOS) != "lanczos":
+        raise InvalidOptions(f"resample is 1 (Lanczos) for this processor; got {shown(values['resample'])}")
+    if not values.get("do_normalize", True):
+        raise InvalidOptions("do_normalize=false is not supported for this processor")
+    edge, side = _longest_edge(values, "size", 4 * 364), _longest_edge(values, "max_image_size", 364)
+    tokens = around(values).get("image_seq_len", _IDEFICS3_TOKENS.get(side, 0))
     return {
         "name": f"idefics3-{side}",
         "rule": "splitting",
         "edge": edge,
         "size": (side, side),
-        "max_tiles": (-(-edge // side)) ** 2 if splits else 1,
+        "max_tiles": (-(-edge // side)) ** 2 if values.get("do_image_splitting", True) else 1,
         "tiled": True,
         "thumbnail": "last",
         "beside": ("pixel_mask",) if values.get("do_pad", True) else (),
-        **_tokens("idefics3", side),
-        "reference": "pillow",
-        "passes": "pillow",
+        **image_tokens({}, tokens),
         "normalization": "two_steps",
         "resample": "lanczos",
         **statistics(values, _HALF, _HALF),
@@ -190,13 +201,14 @@ def _idefics3(values: Config) -> dict[str, Any]:
 def _longest_edge(values: Config, name: str, default: int) -> int:
     size = values.get(name, {"longest_edge": default})
     if not isinstance(size, Mapping) or set(size) != {"longest_edge"}:
-        raise InvalidOptions(f"{name} holds longest_edge for this processor; got {str(size)[:40]}")
+        raise InvalidOptions(f"{name} holds longest_edge for this processor; got {shown(size)}")
     return whole_number(size["longest_edge"], name)
 
 
 def _square(size: Any) -> tuple[int, int]:
-    edge = size["shortest_edge"] if isinstance(size, Mapping) and set(size) == {"shortest_edge"} else size
-    height, width = pair(edge)
+    height, width = pair(
+        size["shortest_edge"] if isinstance(size, Mapping) and set(size) == {"shortest_edge"} else size
+    )
     if height != width:
         raise InvalidOptions(f"tiles are square for this processor; size is {height}x{width}")
     return height, width
@@ -209,21 +221,13 @@ def _tiles(values: Config, name: str, default: int) -> int:
     return number
 
 
-def _tokens(family: str, side: int) -> dict[str, Any]:
-    known = _TILE_TOKENS[family].get(side, 0)
-    return {"tokens": "each_tile" if known else "", "tile_tokens": known}
-
-
 FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {
+    "Gemma3ImageProcessor": _gemma3,
+    "GotOcr2ImageProcessor": _got_ocr2,
+    "Idefics3ImageProcessor": _idefics3,
+    "Llama4ImageProcessor": _llama4,
     "LlavaNextImageProcessor": _llava_next,
     "LlavaOnevisionImageProcessor": _llava_onevision,
-    "GotOcr2ImageProcessor": _got_ocr2,
-    "Gemma3ImageProcessor": _gemma3,
-    "Llama4ImageProcessor": _llama4,
     "Phi4MultimodalImageProcessor": _phi4,
-    "Idefics3ImageProcessor": _idefics3,
     "SmolVLMImageProcessor": _idefics3,
 }
-PADDING_OF_BATCHES = frozenset(
-    {"LlavaNextImageProcessor", "LlavaOnevisionImageProcessor", "Idefics3ImageProcessor", "SmolVLMImageProcessor"}
-)

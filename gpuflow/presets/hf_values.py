@@ -73,7 +73,7 @@ def patch_size(values: Config, default: int) -> int:
 def image_tokens(values: Config, default: int = 0) -> dict[str, Any]:
     """The rule of tokens where each image takes as many, which the image processor or the one around it says."""
     count = around(values).get("image_seq_length") or values.get("image_seq_length") or default
-    return {"tokens": "each_tile", "tile_tokens": whole_number(count, "image_seq_length")} if count else {}
+    return {"tokens": "tiles", "tile_tokens": whole_number(count, "image_seq_length")} if count else {}
 
 
 def around(values: Config) -> Config:

@@ -27,9 +27,21 @@ Reference = Literal["torchvision", "pillow"]
 Passes = Literal["horizontal_first", "vertical_first", "pillow"]
 Normalization = Literal["fused", "scale", "two_steps", "bfloat16"]
 Rule = Literal[
-    "fixed", "shortest_edge", "longest_edge", "within_size", "pixel_budget", "volume_budget", "patch_budget", "token_budget",
-    "pinpoints", "square", "closest_ratio", "pan_and_scan", "best_fit", "covering", "splitting",
-]  # fmt: skip
+    "fixed",
+    "shortest_edge",
+    "longest_edge",
+    "within_size",
+    "pixel_budget",
+    "volume_budget",
+    "patch_budget",
+    "token_budget",
+    "pinpoints",
+    "closest_ratio",
+    "pan_and_scan",
+    "best_fit",
+    "covering",
+    "splitting",
+]
 VIDEO_RULES = ("longest_edge",)
 IMAGE_RULES = ("within_size", "patch_budget", "token_budget", *TILE_RULES)
 PIXEL_RULES = ("pixel_budget", "volume_budget")
@@ -69,13 +81,13 @@ class Preset:
     ``pixels``: the name of the pixels. ``beside``: kinds of the small tensors beside them (``gpuflow.presets.beside``).
     ``tokens``: the rule of the number of placeholder tokens (``gpuflow.presets.tokens``), ``""`` where the processor does
     not decide it; ``tile_tokens``: of one tile. ``square``: padded to a square with the mean colour first.
+    ``processor``: the class of ``transformers`` that this is, for the reader; it takes no part in comparisons.
 
     Families that cut images into tiles have rules of their own (``gpuflow.presets.tiles``); their tiles are of ``size``.
     ``tiled``: tiles have an axis of their own. ``grid``: canvases to choose from, of ``"pinpoints"``. ``min_tiles``,
     ``max_tiles``: bounds of the grid that is chosen, of ``"pan_and_scan"`` of the crops, which are made of images of
     ``min_ratio`` or more and are ``min_crop`` pixels or more; 1 keeps ``"splitting"`` from splitting. ``thumbnail``:
-    where the whole image is shown beside its tiles. ``processor``: the class of ``transformers`` that this is, for the
-    reader; it takes no part in comparisons.
+    where the whole image is shown beside its tiles.
 
     ``modality="video"``: the tensors are ``pixel_values_videos``, ``(1, T, 3, H, W)`` or rows of patches, whose last frame
     is repeated until ``temporal_patch`` divides their number, and ``video_grid_thw``. ``token_cap``: a further bound on

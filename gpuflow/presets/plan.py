@@ -80,7 +80,7 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, n
     Args:
         preset: a built-in one (``image_preset``) or one's own.
         height, width: of the image as it is shown, turned by its orientation, in pixels.
-        dtype: of the pixels, ``"float32"``, ``"float16"`` or ``"bfloat16"``; what the family's processor gives by default.
+        dtype: of the pixels, ``"float32"``, ``"float16"`` or ``"bfloat16"``; the preset's own by default.
         normalize: ``False`` keeps uint8 levels in the preset's layout, for servers that normalise themselves.
 
     Raises:

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 ONEVISION_MAX_TILES = 9  # "anyres_max_9", the setting of its checkpoints
 
 
-def _each_tile(preset: Preset, plan: ImagePlan) -> int:
-    return preset.tile_tokens * plan.num_tiles
-
-
 def _llava_next(preset: Preset, plan: ImagePlan) -> int:
     """Source: ``_get_number_of_features`` of LLaVA-NeXT's processor; the class token and its removal cancel out."""
     rows, columns = _unpadded(preset, plan)
@@ -92,7 +88,6 @@ def _halved(length: int, side: int) -> int:
 
 
 RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {
-    "each_tile": _each_tile,
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "phi4": _phi4,

@@ -19,6 +19,7 @@ _ONEVISION = Preset(
     beside=("image_size", "num_images"),
     patch=14,
     tokens="llava_onevision",
+    processor="LlavaOnevisionImageProcessor",
 )
 _INTERNVL = Preset(
     "internvl3",
@@ -29,8 +30,9 @@ _INTERNVL = Preset(
     max_tiles=12,
     thumbnail="last",
     beside=("num_patches",),
-    tokens="each_tile",
+    tokens="tiles",
     tile_tokens=256,
+    processor="GotOcr2ImageProcessor",
 )
 _IDEFICS3 = Preset(
     "idefics3",
@@ -45,8 +47,9 @@ _IDEFICS3 = Preset(
     tiled=True,
     thumbnail="last",
     beside=("pixel_mask",),
-    tokens="each_tile",
+    tokens="tiles",
     tile_tokens=169,
+    processor="Idefics3ImageProcessor",
 )
 PRESETS: tuple[Preset, ...] = (
     Preset(
@@ -61,9 +64,10 @@ PRESETS: tuple[Preset, ...] = (
         beside=("image_size",),
         patch=14,
         tokens="llava_next",
+        processor="LlavaNextImageProcessor",
     ),
     _ONEVISION,
-    replace(_ONEVISION, name="llava-onevision-multi", rule="square", grid=(), thumbnail=""),
+    replace(_ONEVISION, name="llava-onevision-multi", rule="fixed", square=True, grid=(), thumbnail=""),
     _INTERNVL,
     replace(_INTERNVL, name="aya-vision", mean=CLIP_MEAN, std=CLIP_STD, size=(364, 364), tile_tokens=169),
     Preset(
@@ -76,8 +80,9 @@ PRESETS: tuple[Preset, ...] = (
         min_ratio=1.2,
         thumbnail="first",
         beside=("num_crops",),
-        tokens="each_tile",
+        tokens="tiles",
         tile_tokens=256,
+        processor="Gemma3ImageProcessor",
     ),
     Preset(
         "llama4",
@@ -88,8 +93,9 @@ PRESETS: tuple[Preset, ...] = (
         max_tiles=16,
         thumbnail="last",
         beside=("aspect_ratios",),
-        tokens="each_tile",
+        tokens="tiles",
         tile_tokens=144,
+        processor="Llama4ImageProcessor",
     ),
     Preset(
         "phi-4-multimodal",
@@ -103,8 +109,13 @@ PRESETS: tuple[Preset, ...] = (
         beside=("canvas_size", "attention_mask", "num_img_tokens"),
         patch=14,
         tokens="phi4",
+        processor="Phi4MultimodalImageProcessor",
     ),
     _IDEFICS3,
-    replace(_IDEFICS3, name="smolvlm", edge=4 * 384, size=(384, 384), tile_tokens=81),
-    replace(_IDEFICS3, name="smolvlm-512", edge=4 * 512, size=(512, 512), tile_tokens=64),
+    replace(
+        _IDEFICS3, name="smolvlm", edge=4 * 384, size=(384, 384), tile_tokens=81, processor="SmolVLMImageProcessor"
+    ),
+    replace(
+        _IDEFICS3, name="smolvlm-512", edge=4 * 512, size=(512, 512), tile_tokens=64, processor="SmolVLMImageProcessor"
+    ),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gpuflow.errors import InvalidOptions, LimitExceeded
 from gpuflow.presets import grids
 from gpuflow.presets.sizes import by_longest_edge
+from gpuflow.presets.tile_tokens import RULES as TOKEN_RULES
 from gpuflow.presets.view import Levels, Size, View, centred
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def check_tiles(preset: Preset) -> None:
         raise InvalidOptions(f"preset: a grid holds 1 .. {MAX_TILES} sizes, each of at most {MAX_TILES} whole tiles")
     if preset.rule == "pan_and_scan" and preset.min_crop < preset.max_tiles:
         raise InvalidOptions(f"preset: min_crop is max_tiles or more; got {preset.min_crop}")
+    if preset.tokens in TOKEN_RULES and not 0 < preset.patch <= min(preset.size):
+        raise InvalidOptions(f"preset: patch lies in 1 .. size where it decides the tokens; got {preset.patch}")
     if preset.rule == "splitting":
         if not 0 < preset.edge <= 4_096 or preset.size[0] != preset.size[1]:
             raise InvalidOptions(f"preset: edge lies in 1 .. 4096, and tiles are square; got {preset.edge}")
@@ -55,14 +58,6 @@ def _pinpoints(preset: Preset, height: int, width: int) -> tuple[View, ...]:
     canvas = grids.best_pinpoint(height, width, preset.grid)
     resized = grids.fitted_up(height, width, canvas)
     return _with_whole(preset, View(resized, canvas, centred(resized, canvas), tile=preset.size))
-
-
-def _square(preset: Preset, height: int, width: int) -> tuple[View, ...]:
-    """LLaVA-OneVision, one of several images: padded to a square with the mean colour, then resized."""
-    side = max(height, width)
-    box = (-((side - height) // 2), -((side - width) // 2), side, side)
-    red, green, blue = (int(255 * mean) for mean in preset.mean)
-    return (View(preset.size, preset.size, box=box, beyond=(red, green, blue)),)
 
 
 def _closest_ratio(preset: Preset, height: int, width: int) -> tuple[View, ...]:
@@ -141,7 +136,6 @@ def _canvas(preset: Preset, grid: Size) -> Size:
 
 RULES: dict[str, Callable[[Preset, int, int], tuple[View, ...]]] = {
     "pinpoints": _pinpoints,
-    "square": _square,
     "closest_ratio": _closest_ratio,
     "pan_and_scan": _pan_and_scan,
     "best_fit": _best_fit,

@@ -29,8 +29,13 @@ def _rows(preset: Preset, plan: ImagePlan) -> int:
     return rows * (columns + 1)
 
 
+def _tiles(preset: Preset, plan: ImagePlan) -> int:
+    return plan.num_tiles * preset.tile_tokens
+
+
 RULES: dict[str, Callable[[Preset, ImagePlan], int]] = {
     "patches": _patches,
     "rows": _rows,
+    "tiles": _tiles,
     **tile_tokens.RULES,
 }

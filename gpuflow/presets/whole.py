@@ -26,11 +26,11 @@ _LLAVA = replace(
     name="llava-1.5",
     size=(336, 336),
     crop=(336, 336),
-    tokens="each_tile",
+    tokens="tiles",
     tile_tokens=24 * 24,
     processor="LlavaImageProcessor",
 )
-_PALIGEMMA = replace(_SIGLIP, name="paligemma-224", tokens="each_tile", tile_tokens=16 * 16)
+_PALIGEMMA = replace(_SIGLIP, name="paligemma-224", tokens="tiles", tile_tokens=16 * 16)
 _QWEN = Preset(
     "qwen2-vl",
     "pixel_budget",
@@ -60,7 +60,7 @@ _GEMMA3 = Preset(
     "bilinear",
     size=(896, 896),
     beside=("num_crops",),
-    tokens="each_tile",
+    tokens="tiles",
     tile_tokens=256,
     processor="Gemma3ImageProcessor",
 )
@@ -116,7 +116,7 @@ PRESETS = (
         std=(1.0, 1.0, 1.0),
         size=(768, 768),
         normalization="scale",
-        tokens="each_tile",
+        tokens="tiles",
         tile_tokens=256,
         processor="SiglipImageProcessor",
     ),

@@ -114,16 +114,35 @@ def test_dali_is_within_its_tolerance(name: str, context: LoadContext) -> None:
         assert levels.mean() <= allowed.max_mean
 
 
-@pytest.mark.parametrize("suffix", ["", "Fast", "Pil"])
+@pytest.mark.parametrize("suffix", ["", "Fast"])
 @pytest.mark.parametrize("name", [name for name in PROCESSORS if name != "llava-onevision-multi"])
 def test_a_preset_read_from_the_processors_own_settings_is_the_built_in_one(name: str, suffix: str) -> None:
     config = processor(name).to_dict()
-    config["image_processor_type"] = config["image_processor_type"].removesuffix("Pil") + suffix
+    config["image_processor_type"] += suffix
+    assert Preset.from_hf(processor(name)) == Preset.from_hf(config)
     assert replace(Preset.from_hf(config), name=name) == image_preset(name)
 
 
-def test_the_table_is_the_table() -> None:
+def test_every_preset_of_the_table_has_its_processor_here() -> None:
     assert [preset.name for preset in PRESETS] == list(PROCESSORS)
+    for preset in PRESETS:
+        assert type(processor(preset.name)).__name__.removesuffix("Pil") == preset.processor
+
+
+@pytest.mark.parametrize("name", ["llava-next", "llava-onevision", "internvl3", "gemma3-pan-and-scan"])
+def test_the_processors_on_pillow_are_equalled_too(name: str, context: LoadContext) -> None:
+    import transformers
+
+    torchvisions = processor(name)
+    kind = f"{type(torchvisions).__name__}Pil"
+    settings = {key: value for key, value in torchvisions.to_dict().items() if key != "image_processor_type"}
+    pillows = getattr(transformers, kind)(**settings)
+    preset = Preset.from_hf(pillows)
+    assert preset == Preset.from_hf({**pillows.to_dict(), "image_processor_type": kind})
+    for size in ((37, 900), (333, 517), (29, 31)):
+        picture = Picture.fromarray(_scene(*size))
+        with _load(_scene(*size), preset, context) as features:
+            _assert_equal(features, pillows(images=picture, return_tensors="pt"))
 
 
 def test_settings_of_another_checkpoint_equal_the_processor_of_them(context: LoadContext) -> None:
@@ -180,13 +199,25 @@ def test_a_batch_is_what_the_processor_returns_for_a_list(name: str, context: Lo
 
 
 def test_a_batch_of_patches_and_of_whole_images_is_the_processors_too(context: LoadContext) -> None:
-    from transformers import CLIPImageProcessor, Qwen2VLImageProcessor
+    from transformers import (
+        CLIPImageProcessor,
+        Gemma4ImageProcessor,
+        PixtralImageProcessor,
+        Qwen2VLImageProcessor,
+        Siglip2ImageProcessor,
+    )
 
-    qwen = Qwen2VLImageProcessor(size={"shortest_edge": 3_136, "longest_edge": 12_845_056})
     pictures = [_scene(333, 517), _scene(60, 90)]
-    for name, other in (("qwen2.5-vl", qwen), ("clip-224", CLIPImageProcessor())):
+    for other in (
+        Qwen2VLImageProcessor(size={"shortest_edge": 3_136, "longest_edge": 12_845_056}),
+        CLIPImageProcessor(),
+        PixtralImageProcessor(),
+        Siglip2ImageProcessor(),
+        Gemma4ImageProcessor(),
+    ):
+        preset = Preset.from_hf(other)
         with ExitStack() as stack:
-            parts = [stack.enter_context(_load(picture, name, context)) for picture in pictures]
+            parts = [stack.enter_context(_load(picture, preset, context)) for picture in pictures]
             _assert_equal(gpuflow.collate(parts), other(images=pictures, return_tensors="pt"))
 
 

@@ -249,7 +249,7 @@ def test_all_names_of_a_class_are_read_and_pillows_is_marked(kind: str, suffix: 
     plain, pillow = (Preset.from_hf({"image_processor_type": f"{kind}{end}"}) for end in (suffix, "Pil"))
     assert plain.processor == pillow.processor == kind
     assert (plain.reference, plain.passes) == ("torchvision", "horizontal_first")
-    assert replace(plain, reference="pillow", passes="pillow") == pillow
+    assert replace(plain, reference="pillow", passes="pillow", normalization="two_steps") == pillow
 
 
 def test_tokens_are_those_of_the_processor_around_the_image_processor() -> None:

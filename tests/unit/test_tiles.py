@@ -236,6 +236,20 @@ def test_only_known_sizes_have_a_number_of_tokens() -> None:
     )
 
 
+def test_the_tokens_of_a_tile_are_what_the_processor_around_it_says() -> None:
+    for name, outer, tokens in (
+        ("internvl3", {"image_seq_length": 64}, 64 * 3),
+        ("llama4", {"patch_size": 28, "pixel_shuffle_ratio": 1.0}, 144 * 3),
+        ("idefics3", {"image_seq_len": 70}, 70 * 9),
+        ("llava-next", {"patch_size": 28}, 12 * 12 + 12 * 24 + 12),
+        ("llava-next", {"vision_feature_select_strategy": "full"}, None),
+        ("llava-onevision", {"vision_aspect_ratio": "anyres_max_4"}, None),
+        ("llava-onevision", {"num_image_tokens": 700}, None),
+    ):
+        preset = Preset.from_hf({**outer, "image_processor": processor(name).to_dict()})
+        assert plan(preset, 300, 600).num_tokens == tokens, name
+
+
 def test_got_ocr_2_is_not_cut_unless_it_says_so() -> None:
     config = {"image_processor_type": "GotOcr2ImageProcessor", "processor_class": "GotOcr2Processor"}
     assert plan(Preset.from_hf(config), 300, 900).num_tiles == 1
@@ -262,11 +276,13 @@ def test_gemma_3_has_no_crops_unless_it_says_so() -> None:
         ("LlavaNext", {"crop_size": {"height": 112, "width": 112}}, "crop_size"),
         ("LlavaNext", {"size": {"height": 224, "width": 336}}, "square"),
         ("LlavaOnevision", {"do_center_crop": True}, "do_center_crop"),
-        ("LlavaOnevision", {"size": [384, 384]}, "size"),
+        ("LlavaOnevision", {"size": [384, 300]}, "square"),
         ("GotOcr2", {"max_patches": 65}, "max_patches"),
         ("GotOcr2", {"max_patches": 10**6}, "max_patches"),
         ("GotOcr2", {"min_patches": "1"}, "min_patches"),
         ("GotOcr2", {"size": {"shortest_edge": 448}}, "height and width"),
+        ("GotOcr2", {"image_seq_length": "9"}, "image_seq_length"),
+        ("LlavaNext", {"do_center_crop": False, "size": {"shortest_edge": 336}}, "crop_size"),
         ("Gemma3", {"do_pan_and_scan": True}, "ratio_to_activate"),
         ("Gemma3", {"do_pan_and_scan": True, "pan_and_scan_min_ratio_to_activate": 1.2}, "max_num_crops"),
         ("Llama4", {"resize_to_max_canvas": True}, "resize_to_max_canvas"),
@@ -316,6 +332,7 @@ def test_a_value_of_a_wrong_type_is_refused_or_plans_few_tiles(name: str, value:
         ("idefics3", {"edge": 5_000}),
         ("idefics3", {"max_tiles": 2}),
         ("idefics3", {"size": (364, 300)}),
+        ("llava-next", {"patch": 0}),
     ],
     ids=str,
 )
