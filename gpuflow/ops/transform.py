@@ -11,6 +11,7 @@ from gpuflow.memory import Lease
 from gpuflow.ops.transform_dali import DaliTransform
 from gpuflow.ops.transform_exact import ExactTransform
 from gpuflow.presets.plan import ImagePlan
+from gpuflow.presets.view import Levels
 
 
 class Transform(Protocol):
@@ -26,10 +27,18 @@ class Transform(Protocol):
         """What runs on that device, for the result's ``backend``."""
         ...
 
-    def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        """Write the result of ``(H, W, 3)`` uint8 pixels, numpy or CuPy, to ``specs`` of the lease.
+    def apply(
+        self,
+        pixels: Any,
+        plan: ImagePlan,
+        lease: Lease,
+        specs: tuple[TensorSpec, ...],
+        *,
+        background: Levels | None = None,
+    ) -> None:
+        """Write the result of ``(H, W, 3)`` or ``(H, W, 4)`` uint8 pixels, numpy or CuPy, to ``specs`` of the lease.
 
-        Pixels on the host are uploaded where the lease lies on a GPU. The work is queued there and noted on the lease.
+        ``background``: what four channels lie over; ``None`` shows the hidden colours. Pixels on the host are uploaded where the lease lies on a GPU. The work is queued there and noted on the lease.
         """
         ...
 

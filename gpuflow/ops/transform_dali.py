@@ -16,6 +16,7 @@ from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_view
 from gpuflow.ops.beside import write_beside, write_overview, zero_rest
+from gpuflow.ops.composite import flattened
 from gpuflow.presets.plan import ImagePlan
 from gpuflow.presets.view import Levels, Size, View
 
@@ -41,8 +42,17 @@ class DaliTransform:
         """``"dali"`` on every device."""
         return self.name
 
-    def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        """See ``Transform``."""
+    def apply(
+        self,
+        pixels: Any,
+        plan: ImagePlan,
+        lease: Lease,
+        specs: tuple[TensorSpec, ...],
+        *,
+        background: Levels | None = None,
+    ) -> None:
+        """See ``Transform``; what has four channels lies on the host."""
+        pixels = flattened(pixels, background)
         if isinstance(pixels, np.ndarray):
             pixels = np.ascontiguousarray(pixels)
         if lease.device == "cpu":
