@@ -93,8 +93,9 @@ def plan_of(
         shape = (max(view.first + view.num_tiles for view in views), 3, height, width)
     elif layout != "HWC":
         shape = (rows * columns, 3 * times * patch**2)
+    grid = (1, rows, columns) if "patch" in options else None
     unit = _UNIT if dtype != "uint8" else {}
-    return ImagePlan((0, 0), views, ("pixels", dtype, shape), layout, resample, **(unit | options))
+    return ImagePlan((0, 0), views, ("pixels", dtype, shape), layout, resample, grid=grid, **(unit | options))
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:

@@ -5,8 +5,7 @@ The pixels are real, what is between them and a GPU is wiring only.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ from gpuflow.flow.video import Placing, frames_shape
 from gpuflow.flow.video_features import FeaturePlacing, plan_features, preset_of
 from gpuflow.media import lay_out
 from gpuflow.memory import Slab
-from gpuflow.ops import kernels, picture, tables
+from gpuflow.ops import picture, tables
 from gpuflow.ops.clip_exact import place_frame
 from gpuflow.ops.color import nv12_to_rgb
 from gpuflow.ops.form import Form
@@ -34,8 +33,7 @@ from gpuflow.ops.picture import place_picture
 from tests.flow.clips import make_clip
 from tests.flow.elementary import Kept
 from tests.flow.test_load_video import open_source
-from tests.kernels_host.conftest import Run
-from tests.kernels_host.cupy_wiring_only import Lease, module
+from tests.kernels_host.cupy_wiring_only import Lease
 from tests.kernels_host.pictures import Drawn, draw, exact_rgb, nearest, resized, rounded_rgb
 from tests.parity.tolerances import TOLERANCES
 
@@ -56,18 +54,6 @@ def smooth(number: int, width: int, height: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width]
     parts = [128 + 60 * np.sin((x + 4 * number) / 90.0), 128 + 60 * np.cos(y / 80.0), 100 + 0.3 * x + 0.2 * y]
     return np.stack(parts, -1).clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch, run_on_host: Run) -> Iterator[Any]:
-    fake: Any = module(run_on_host)
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(kernels, "kernel", fake.kernel)
-    for one_a_gpu in (picture.picture_kernel, tables.device_tables):
-        one_a_gpu.cache_clear()
-    yield fake
-    for one_a_gpu in (picture.picture_kernel, tables.device_tables):
-        one_a_gpu.cache_clear()
 
 
 def _clip(name: str) -> tuple[Any, str]:
