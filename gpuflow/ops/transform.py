@@ -38,7 +38,8 @@ class Transform(Protocol):
     ) -> None:
         """Write the result of ``(H, W, 3)`` or ``(H, W, 4)`` uint8 pixels, numpy or CuPy, to ``specs`` of the lease.
 
-        ``background``: what four channels lie over; ``None`` shows the hidden colours. Pixels on the host are uploaded where the lease lies on a GPU. The work is queued there and noted on the lease.
+        ``background``: what four channels lie over; ``None`` shows the hidden colours. Pixels on the host are uploaded
+        where the lease lies on a GPU. The work is queued there and noted on the lease.
         """
         ...
 
@@ -53,7 +54,7 @@ def capabilities() -> dict[str, Capability]:
 
 
 def transform(engine: Literal["auto", "exact", "dali"] = "auto") -> Transform:
-    """The engine of that name; ``"auto"`` is ``"exact"``, which equals Hugging Face's processors on the CPU.
+    """The engine of that name; ``"auto"`` is ``"exact"``, which equals Hugging Face's processors.
 
     Raises:
         BackendUnavailable: it is not installed.

@@ -1,6 +1,7 @@
 """The ``exact`` engine: the antialiased resize of uint8 of the library that the plan refers to, on a GPU by its tables.
 
-Its result equals Hugging Face's processors bit for bit, on every device.
+Its result equals Hugging Face's processors bit for bit. That the GPU's kernel equals the CPU's route is shown by running it
+on the host (``tests/kernels_host/test_views.py``).
 """
 
 from __future__ import annotations

@@ -35,21 +35,13 @@ class ViewsKernel:
         """
         import cupy
 
-        kept: list[Any] = []  # freed when this returns, to whoever allocates on this stream after what is queued
-
-        def upload(array: NDArray[np.uint8]) -> int:
-            kept.append(cupy.asarray(array))
-            return int(kept[-1].data.ptr)
-
-        def scratch(nbytes: int) -> int:
-            kept.append(cupy.empty(nbytes, cupy.uint8))
-            return int(kept[-1].data.ptr)
-
+        memory = _Memory()
         with self._device, stream:
             here = [_on_gpu(job, stream) for job in jobs]
             uploaded = stream.record()
             self._tables.queue(
-                lambda tables: launches(here, tables=tables, upload=upload, scratch=scratch), stream=stream
+                lambda tables: launches(here, tables=tables, upload=memory.upload, scratch=memory.scratch),
+                stream=stream,
             )
             for address, nbytes in map(unfilled, jobs):
                 if nbytes:
@@ -62,6 +54,25 @@ class ViewsKernel:
 def views_kernel(device_index: int) -> ViewsKernel:
     """The one of that GPU."""
     return ViewsKernel(device_index)
+
+
+class _Memory:
+    """Of one batch. It is freed as soon as all is queued: CuPy gives it to what is queued on the same stream later."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def upload(self, array: NDArray[np.uint8]) -> int:
+        import cupy
+
+        self._kept.append(cupy.asarray(array))
+        return int(self._kept[-1].data.ptr)
+
+    def scratch(self, nbytes: int) -> int:
+        import cupy
+
+        self._kept.append(cupy.empty(nbytes, cupy.uint8))
+        return int(self._kept[-1].data.ptr)
 
 
 def _on_gpu(job: Job, stream: Any) -> Job:
