@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpuflow.codecs.base import BatchDecoder, Encoded, ImageInfo
@@ -19,7 +19,8 @@ from gpuflow.errors import Closed, GpuflowError
 from gpuflow.flow.image import Region, cropped
 from gpuflow.memory import Lease
 from gpuflow.observe import Counters, log
-from gpuflow.ops.jobs import TransformJob, transform_many
+from gpuflow.ops.transform import Transform
+from gpuflow.ops.work import Work
 
 _THREADS = 2  # one batch is decoded while another is transformed
 _MAX_IMAGES = 64
@@ -29,14 +30,15 @@ _MAX_PIXELS = 32 << 20  # so that no image waits for a second of others
 @dataclass(slots=True, eq=False)
 class ImageJob:
     """One image. ``pixels``: where it is decoded to, ``(H, W, 3)`` uint8 as stored; without ``data``, what was decoded
-    elsewhere, as it is shown. ``region``: what is taken of it, as shown. ``transform``: what becomes of it, its ``pixels`` to be filled in; ``None``: it stays as
+    elsewhere, as it is shown. ``region``: what is taken of it, as shown. ``finish``: what becomes of it as it is shown, by ``engine``; ``None``: it stays as
     decoded. ``leases``: blocks that the job reads and writes; it keeps them while it is at work."""
 
     info: ImageInfo
     pixels: Any
     data: bytes | None = None
     region: Region | None = None
-    transform: TransformJob | None = None
+    engine: Transform | None = None
+    finish: Callable[[Any], Work] | None = None
     leases: tuple[Lease, ...] = ()
     done: Future[None] = field(default_factory=Future)
     error: BaseException | None = None
@@ -116,7 +118,7 @@ class ImageBatches:
         self._counters.add("gpuflow_image_batches_total")
         self._counters.add("gpuflow_image_batch_images_total", len(batch))
         self._decode([job for job in batch if job.data is not None])
-        _transform([job for job in batch if job.transform is not None and job.error is None])
+        _transform([job for job in batch if job.engine is not None and job.error is None])
 
     def _decode(self, jobs: Sequence[ImageJob]) -> None:
         if not jobs:
@@ -135,25 +137,25 @@ def _begins(job: ImageJob) -> bool:
 
 
 def _transform(jobs: Sequence[ImageJob]) -> None:
-    """All together; where that fails, one after another, which shows whose it is."""
-    try:
-        transform_many([_filled(job) for job in jobs])
-    except Exception:  # noqa: BLE001 - any
-        for job in jobs:
-            job.error = _error_of(job)
+    """By each engine, all of its jobs together; where that fails, one after another, which shows whose it is."""
+    for engine in {job.engine for job in jobs}:
+        of_engine = [job for job in jobs if job.engine is engine]
+        if (error := _error_of(engine, of_engine)) is not None:
+            for job in of_engine:
+                job.error = error if len(of_engine) == 1 else _error_of(engine, [job])
 
 
-def _error_of(job: ImageJob) -> BaseException | None:
+def _error_of(engine: Transform | None, jobs: Sequence[ImageJob]) -> BaseException | None:
+    works = [job.finish(job.pixels) for job in jobs if job.finish is not None]
+    if engine is None:
+        return None
     try:
-        transform_many([_filled(job)])
-    except Exception as error:  # noqa: BLE001 - it is the job's
+        engine.apply_batch(works)
+        for work in works:
+            work.lease.synchronize()
+    except Exception as error:  # noqa: BLE001 - it is the jobs'
         return error
     return None
-
-
-def _filled(job: ImageJob) -> TransformJob:
-    assert job.transform is not None
-    return replace(job.transform, pixels=job.pixels)
 
 
 def _fail(batch: Sequence[ImageJob], error: BaseException) -> None:
@@ -173,7 +175,7 @@ def _end(job: ImageJob) -> None:
 
 
 def _let_go(job: ImageJob) -> None:
-    job.pixels = job.transform = None
+    job.pixels = job.finish = None
     for lease in job.leases:
         lease.release()
     job.leases = ()

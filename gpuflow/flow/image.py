@@ -16,8 +16,9 @@ from gpuflow.flow.context import LoadContext, check_resize
 from gpuflow.isolation.decoding import Decoder, Pixels
 from gpuflow.media import Blob, FeatureMetadata, Features, Image, ImageMetadata, TensorSpec, lay_out
 from gpuflow.memory import Lease
-from gpuflow.ops.jobs import TransformJob, transform_one
 from gpuflow.ops.transform import transform
+from gpuflow.ops.views import Picture
+from gpuflow.ops.work import Work
 from gpuflow.presets.families import image_preset
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan, plan_plain
@@ -40,6 +41,11 @@ class Wanted:
         """Whether nothing is to become of it but its pixels."""
         view = self.plan.views[0]
         return self.preset is None and self.plan.mean is None and view.resized == self.plan.size
+
+    def work(self, pixels: Any, lease: Lease, options: ImageOptions) -> Work:
+        """What an engine is to do with the pixels as they are shown."""
+        background = options.background if options.alpha == "composite" else None
+        return Work(Picture(pixels, background), self.plan, lease, self.specs)
 
     def media(self, lease: Lease, blob: Blob, *, backend: str, fallback: str | None = None) -> Image | Features:
         """What lies in the sealed lease."""
@@ -70,10 +76,7 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
             context.placing(wanted.specs, adopt) as lease,
         ):
             if adopt is None:
-                job = TransformJob(
-                    engine, wanted.plan, lease, wanted.specs, pixels.array, options.alpha, options.background
-                )
-                transform_one(job)
+                engine.apply_batch([wanted.work(pixels.array, lease, options)])
     label = "" if wanted.as_decoded else f"+{engine.label(context.device.name)}"
     return wanted.media(lease, blob, backend=f"{pixels.backend}{label}")
 

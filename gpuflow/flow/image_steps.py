@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future
+from dataclasses import replace
 
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.images import GPU_FORMATS
@@ -14,7 +15,6 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import Wanted, decoded, prepare
 from gpuflow.media import Blob, Features, Image, block_bytes, lay_out
 from gpuflow.memory import Lease
-from gpuflow.ops.jobs import TransformJob
 from gpuflow.ops.transform import transform
 
 Steps = Generator[Future[None], None, Image | Features]
@@ -32,7 +32,14 @@ def image_steps(
     engine = transform("exact" if wanted.as_decoded else options.engine)
     backend, fallback = batches.decoder.name, None
     with context.placing(wanted.specs) as lease:
-        job = TransformJob(engine, wanted.plan, lease, wanted.specs, alpha=options.alpha, background=options.background)
+        job = ImageJob(
+            wanted.info,
+            None,
+            region=wanted.metadata.region,
+            engine=engine,
+            finish=lambda pixels: wanted.work(pixels, lease, options),
+            leases=(lease,),
+        )
         obstacle = batches.decoder.obstacle(wanted.info) if wanted.info.format in GPU_FORMATS else ""
         if obstacle is None:
             try:
@@ -50,21 +57,21 @@ def image_steps(
 
 
 def _on_device(
-    blob: Blob, wanted: Wanted, job: TransformJob, context: LoadContext, batches: ImageBatches
+    blob: Blob, wanted: Wanted, job: ImageJob, context: LoadContext, batches: ImageBatches
 ) -> Generator[Future[None], None, None]:
     """Decode and transform there; straight into the result where that is the image as it is decoded."""
-    info, lease = wanted.info, job.lease
+    info, (lease,) = wanted.info, job.leases
     with context.stage("batch"):
         whole = wanted.metadata.region is None and info.orientation == 1
         if wanted.as_decoded and whole and wanted.plan.layout == "HWC":
-            yield from _submitted(batches, ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,)))
+            straight = ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,))
+            yield from _submitted(batches, straight)
             return
         stored = (info.width, info.height, 3) if info.orientation > 4 else (info.height, info.width, 3)
         specs = lay_out({"pixels": ("uint8", stored)})
         with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
             pixels, leases = scratch.array(specs[0]), (lease, scratch)
-            region = wanted.metadata.region
-            yield from _submitted(batches, ImageJob(info, pixels, blob.data, region, transform=job, leases=leases))
+            yield from _submitted(batches, replace(job, pixels=pixels, data=blob.data, leases=leases, done=Future()))
 
 
 def _by_way_of_the_cpu(
@@ -72,15 +79,16 @@ def _by_way_of_the_cpu(
     kind: MediaType,
     wanted: Wanted,
     options: ImageOptions,
-    job: TransformJob,
+    job: ImageJob,
     context: LoadContext,
     batches: ImageBatches,
 ) -> Generator[Future[None], None, str]:
     """Decode on this thread, or in a worker, and have the device transform it; who decoded."""
     with context.decoder(blob, kind, "image") as decoder, decoded(decoder, wanted, options, context) as pixels:
-        leases: tuple[Lease, ...] = (job.lease, pixels.lease) if pixels.lease else (job.lease,)
+        leases: tuple[Lease, ...] = (*job.leases, pixels.lease) if pixels.lease else job.leases
         with context.stage("transform"):
-            yield from _submitted(batches, ImageJob(wanted.info, pixels.array, transform=job, leases=leases))
+            done: Future[None] = Future()
+            yield from _submitted(batches, replace(job, pixels=pixels.array, region=None, leases=leases, done=done))
         return pixels.backend
 
 

@@ -24,7 +24,7 @@ from gpuflow.ops.clip_exact import label
 from gpuflow.ops.color import nv12_to_rgb
 from gpuflow.ops.form import Form, Layout
 from gpuflow.ops.frames import close_gaps, finish, scratch, store
-from gpuflow.ops.picture import can_resize, place_picture
+from gpuflow.ops.picture import place_picture
 from gpuflow.ops.resize import resize_rgb
 from gpuflow.presets.image import Preset
 from gpuflow.sampling import choose_indices
@@ -275,10 +275,8 @@ class Placing:
             self._frames[place] = self._frames[first]
 
 
-def _form(size: tuple[int, int], options: VideoOptions, dtype: str) -> Form | None:
-    """What the kernel makes of each picture; ``None`` where it does not have the interpolation."""
-    if not can_resize(options.resample):
-        return None
+def _form(size: tuple[int, int], options: VideoOptions, dtype: str) -> Form:
+    """What the kernel makes of each picture."""
     unit = (None, None) if dtype == "uint8" else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     layout: Layout = "CHW" if options.layout == "TCHW" else "HWC"
     return Form(size, resample=options.resample, layout=layout, dtype=dtype, mean=unit[0], std=unit[1])

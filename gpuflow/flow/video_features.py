@@ -15,7 +15,7 @@ from gpuflow.memory import Lease
 from gpuflow.ops.clip_exact import place_frame, write_beside
 from gpuflow.ops.form import Form
 from gpuflow.ops.frames import scratch
-from gpuflow.ops.picture import can_resize, place_picture
+from gpuflow.ops.picture import place_picture
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan_video
 from gpuflow.presets.video import video_preset
@@ -115,7 +115,7 @@ class FeaturePlacing:
 
 def _form(plan: ImagePlan) -> Form | None:
     """What the kernel makes of each picture; ``None`` where that is another way."""
-    if plan.views[0].via or plan.layout == "patches_last" or not can_resize(plan.resample):
+    if plan.views[0].via or plan.layout == "patches_last":
         return None
     return Form(
         plan.views[0].resized,

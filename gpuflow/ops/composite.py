@@ -27,6 +27,13 @@ def flatten_alpha(
     return _blend(colors, opacity, np.array(background, np.uint16))
 
 
+def flattened(pixels: Any, background: tuple[int, int, int] | None) -> Any:
+    """``flatten_alpha`` over a background, or, of ``None``, dropped."""
+    if background is None:
+        return flatten_alpha(pixels, alpha="drop")
+    return flatten_alpha(pixels, background=background)
+
+
 def _blend(colors: NDArray[np.uint8], opacity: NDArray[np.uint8], background: NDArray[np.uint16]) -> NDArray[np.uint8]:
     weight = opacity.astype(np.uint16)
     mixed = colors * weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gpuflow.errors import BackendUnavailable
 
 _PACKAGED = Path(__file__).parents[1] / "_kernels"
 _CHECKOUT = Path(__file__).parents[2] / "kernels"
+_INCLUDE = re.compile(r'^#include "([\w/.]+)"$', re.M)
 
 Defines = tuple[tuple[str, str], ...]
 """Pairs for ``-D``: ``(("SAMPLE", "unsigned short"),)``."""
@@ -46,16 +48,21 @@ def folder() -> Path:
 
 @functools.cache
 def source(name: str) -> str:
-    """The CUDA source of ``"video/picture"`` and the like.
+    """The CUDA source of ``"video/picture"`` and the like, with what it includes put in its place: one text for every
+    compiler.
 
     Raises:
         BackendUnavailable: no such kernel; the package is broken.
     """
+    return _INCLUDE.sub(lambda included: _text(included[1], name), _text(f"{name}.cu", name))
+
+
+def _text(path: str, kernel_name: str) -> str:
     try:
-        return (folder() / f"{name}.cu").read_text(encoding="utf-8")
+        return (folder() / path).read_text(encoding="utf-8")
     except OSError as error:
         raise BackendUnavailable(
-            f"the source of kernel {name!r} is not in {folder()}: install gpuflow again"
+            f"the source of kernel {kernel_name!r} is not in {folder()}: install gpuflow again"
         ) from error
 
 

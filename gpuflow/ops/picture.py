@@ -6,46 +6,32 @@
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gpuflow.config import Resample
 from gpuflow.errors import InvalidOptions
 from gpuflow.memory import Lease
 from gpuflow.ops.color import yuv_to_rgb
 from gpuflow.ops.form import Form, offsets
 from gpuflow.ops.kernels import Launch
-from gpuflow.ops.taps import Taps, has_taps, taps
+from gpuflow.ops.tables import Tables, device_tables
+from gpuflow.ops.taps import axis_table
+from gpuflow.ops.tiling import BLOCK, arguments, shared_bytes, tile_for
 from gpuflow.planes import Plane, Planes
+from gpuflow.presets.view import centred
 
-Tables = Callable[[Hashable, Callable[[], Any]], int]
-"""``(key, make)`` to the address of the array that ``make`` returns, where the kernel can read it."""
-
-BLOCK = (32, 8)
-STAGE = (32, 128)
-"""Rows and columns of source that lie in shared memory at a time; 45.3 KB with the largest tile."""
-_TILE_COLUMNS = 32
-_TILE_ROWS = (32, 16, 8)
-_ENOUGH_BLOCKS = 256  # two for each multiprocessor of a large GPU; smaller tiles read more margin. Not measured
 _MAX_GRID_ROWS = 65_535
-_MAX_TABLE_BYTES = 64 << 20
 _PITCH_BYTES = 256
-
-
-def can_resize(resample: Resample) -> bool:
-    """Whether the kernel has this interpolation."""
-    return has_taps(resample)
 
 
 def launch(picture: Planes, form: Form, address: int, strides: tuple[int, ...], tables: Tables) -> Launch:
     """The launch that writes ``picture`` to the place of that address and strides in bytes (``Form.place``).
 
     Raises:
-        InvalidOptions: no such matrix or interpolation, planes too small for the picture.
+        InvalidOptions: no such matrix, a side that no table has, planes too small for the picture.
     """
     _check(picture)
     rows, columns, plane = offsets(form, strides)
@@ -60,16 +46,11 @@ def launch(picture: Planes, form: Form, address: int, strides: tuple[int, ...], 
     if form.size == form.canvas == picture.displayed_size:
         grid = (-(-len(columns) // BLOCK[0]), min(-(-len(rows) // BLOCK[1]), _MAX_GRID_ROWS))
         return Launch("video/picture", (sample, ("RESIZE", "0")), grid, BLOCK, (*_source(picture), *destination))
-    tile = _tile(form.canvas)
+    tile = tile_for([form.canvas])
     grid = (-(-len(columns) // tile[1]), min(-(-len(rows) // tile[0]), _MAX_GRID_ROWS))
-    resize = (*_axis(0, picture, form, tables), *_axis(1, picture, form, tables), *map(np.int32, (*tile, *STAGE)))
-    arguments = (*_source(picture), *destination, *resize)
-    return Launch("video/picture", (sample, ("RESIZE", "1")), grid, BLOCK, arguments, shared_bytes(tile))
-
-
-def shared_bytes(tile: tuple[int, int], stage: tuple[int, int] = STAGE) -> int:
-    """What a block needs; see the kernel's header."""
-    return 4 * (stage[0] * ((stage[1] | 1) + (tile[1] | 1)) + 3 * tile[1] * (stage[0] + tile[0]))
+    axes = [np.uint64(_axis(axis, picture, form, tables)) for axis in (0, 1)]
+    given: tuple[np.generic, ...] = (*_source(picture), *destination, *axes, *arguments(tile))
+    return Launch("video/picture", (sample, ("RESIZE", "1")), grid, BLOCK, given, shared_bytes(tile))
 
 
 class PictureKernel:
@@ -79,9 +60,7 @@ class PictureKernel:
         import cupy
 
         self._device = cupy.cuda.Device(device_index)
-        self._tables: dict[Hashable, Any] = {}
-        self.table_bytes = 0
-        self._lock = threading.Lock()
+        self._tables = device_tables(device_index)
 
     def write(self, picture: Planes, form: Form, out: Any, *, stream: Any) -> None:
         """Queue the conversion of one picture, on the host or on this GPU, into its place on a CuPy ``stream``.
@@ -99,27 +78,10 @@ class PictureKernel:
             )
         with self._device, stream:
             here = upload(picture, stream) if picture.on_host else picture
-            with self._lock:
-                self._make_room()
-                launch(here, form, int(out.data.ptr), out.strides, self._table).queue()
+            address, strides = int(out.data.ptr), out.strides
+            self._tables.queue(lambda tables: [launch(here, form, address, strides, tables)], stream=stream)
             if picture.on_host:
                 stream.synchronize()  # what was uploaded may be used again
-
-    def _table(self, key: Hashable, make: Callable[[], Any]) -> int:
-        import cupy
-
-        if key not in self._tables:
-            self._tables[key] = cupy.asarray(make())
-            self.table_bytes += self._tables[key].nbytes
-            cupy.cuda.get_current_stream().synchronize()  # kernels on other streams read it from now on
-        return int(self._tables[key].data.ptr)
-
-    def _make_room(self) -> None:
-        """Before a launch has addresses of tables, and with nothing queued that reads them: sizes come from outside."""
-        if self.table_bytes > _MAX_TABLE_BYTES:
-            self._device.synchronize()
-            self._tables.clear()
-            self.table_bytes = 0
 
 
 def place_picture(picture: Planes, form: Form, numbers: Sequence[int], tensor: Any, lease: Lease) -> None:
@@ -194,20 +156,13 @@ def _source(picture: Planes) -> tuple[np.generic, ...]:
     )  # fmt: skip
 
 
-def _axis(axis: int, picture: Planes, form: Form, tables: Tables) -> tuple[np.generic, ...]:
+def _axis(axis: int, picture: Planes, form: Form, tables: Tables) -> int:
     source, target, canvas = picture.displayed_size[axis], form.size[axis], form.canvas[axis]
-    table: Taps = taps(source, target, form.resample)
-    key = (source, target, form.resample, canvas)
-    spans = tables(("spans", *key), lambda: table.shown(canvas, source).spans)
-    weights = tables(("weights", *key), lambda: table.shown(canvas, source).weights)
-    return np.uint64(spans), np.uint64(weights), np.int32(table.weights.shape[1]), np.int32(table.precision)
-
-
-def _tile(canvas: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the result that a block makes: the largest that gives a large GPU enough blocks."""
-    across = -(-canvas[1] // _TILE_COLUMNS)
-    rows = next((rows for rows in _TILE_ROWS if -(-canvas[0] // rows) * across >= _ENOUGH_BLOCKS), _TILE_ROWS[-1])
-    return rows, _TILE_COLUMNS
+    offset = centred(form.size, form.canvas)[axis]
+    return tables(
+        ("axis", source, target, form.resample, "torchvision", canvas, offset),
+        lambda: axis_table(source, target, form.resample, canvas=canvas, offset=offset),
+    )
 
 
 def _check(picture: Planes) -> None:

@@ -7,6 +7,7 @@ are always ours, never DALI's modes, whose rounding puts a crop one pixel off.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,6 +17,8 @@ from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_view
 from gpuflow.ops.beside import write_beside, write_overview, zero_rest
+from gpuflow.ops.composite import flattened
+from gpuflow.ops.work import Work
 from gpuflow.presets.plan import ImagePlan
 from gpuflow.presets.view import Levels, Size, View
 
@@ -41,8 +44,17 @@ class DaliTransform:
         """``"dali"`` on every device."""
         return self.name
 
-    def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        """See ``Transform``."""
+    def apply(
+        self,
+        pixels: Any,
+        plan: ImagePlan,
+        lease: Lease,
+        specs: tuple[TensorSpec, ...],
+        *,
+        background: Levels | None = None,
+    ) -> None:
+        """See ``Transform``; what has four channels lies on the host."""
+        pixels = flattened(pixels, background)
         if isinstance(pixels, np.ndarray):
             pixels = np.ascontiguousarray(pixels)
         if lease.device == "cpu":
@@ -55,8 +67,15 @@ class DaliTransform:
         device = torch.device(lease.device)
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device)
+            if not isinstance(pixels, np.ndarray):
+                pixels = cupy.ascontiguousarray(pixels)  # a turned or cropped picture is a view
             self._apply(pixels, plan, lease, specs, ndd.EvalContext(device_id=device.index, cuda_stream=stream))
             lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
+
+    def apply_batch(self, works: Sequence[Work]) -> None:
+        """One after another: DALI's batches are of one plan."""
+        for work in works:
+            self.apply(work.picture.pixels, work.plan, work.lease, work.specs, background=work.picture.background)
 
     def _apply(
         self,

@@ -1,10 +1,12 @@
-"""The ``exact`` engine on the CPU: the antialiased resize of uint8 of the library that the plan refers to.
+"""The ``exact`` engine: the antialiased resize of uint8 of the library that the plan refers to, on a GPU by its tables.
 
-Its result equals Hugging Face's processors bit for bit.
+Its result equals Hugging Face's processors bit for bit. That the GPU's kernel equals the CPU's route is shown by running it
+on the host (``tests/kernels_host/test_views.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,18 @@ from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_view
 from gpuflow.ops.beside import write_beside, write_overview, zero_rest
+from gpuflow.ops.composite import flattened
 from gpuflow.ops.resize import resize_planar
+from gpuflow.ops.views import Job, Picture
+from gpuflow.ops.views_kernel import views_kernel
+from gpuflow.ops.work import Work
 from gpuflow.presets.plan import ImagePlan
 from gpuflow.presets.view import Levels, Size, View
 from gpuflow.workers import calm_torch
 
 
 class ExactTransform:
-    """``Transform`` on torch and torchvision."""
+    """``Transform`` on torch, torchvision and Pillow; on a GPU by one kernel."""
 
     name = "exact"
 
@@ -29,31 +35,59 @@ class ExactTransform:
         return None
 
     def label(self, device: str) -> str:
-        """``"exact"``, and what it is on a GPU."""
-        return self.name if device == "cpu" else "torch-float32"
+        """``"exact"`` on every device."""
+        return self.name
 
-    def apply(self, pixels: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
+    def apply(
+        self,
+        pixels: Any,
+        plan: ImagePlan,
+        lease: Lease,
+        specs: tuple[TensorSpec, ...],
+        *,
+        background: Levels | None = None,
+    ) -> None:
         """See ``Transform``."""
-        if lease.device == "cpu":
-            calm_torch()
-            self._apply(to_planar(pixels, "cpu"), plan, lease, specs)
+        self.apply_batch([Work(Picture(pixels, background), plan, lease, specs)])
+
+    def apply_batch(self, works: Sequence[Work]) -> None:
+        """``apply`` for many pictures, all of whose leases lie on one device: on a GPU in one sequence of launches."""
+        if works and works[0].lease.device != "cpu":
+            _apply_on_gpu(works)
             return
-        import cupy
-        import torch
+        calm_torch()
+        for work in works:
+            _apply(work)
 
-        device = torch.device(lease.device)
-        with torch.cuda.device(device):
-            self._apply(to_planar(pixels, lease.device), plan, lease, specs)
-            lease.record_stream(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream))
 
-    def _apply(self, planar: Any, plan: ImagePlan, lease: Lease, specs: tuple[TensorSpec, ...]) -> None:
-        out = lease.tensor(specs[0])
-        zero_rest(plan, out)
-        passed: dict[Any, Any] = {}
-        for view in plan.views:
-            write_view(seen(planar, plan, view, passed), plan, view, out)
-        write_overview(plan, out)
-        write_beside(plan, lease, specs)
+def _apply(work: Work) -> None:
+    plan = work.plan
+    planar = to_planar(flattened(work.picture.pixels, work.picture.background), "cpu")
+    out = work.lease.tensor(work.specs[0])
+    zero_rest(plan, out)
+    passed: dict[Any, Any] = {}
+    for view in plan.views:
+        write_view(seen(planar, plan, view, passed), plan, view, out)
+    write_overview(plan, out)
+    write_beside(plan, work.lease, work.specs)
+
+
+def _apply_on_gpu(works: Sequence[Work]) -> None:
+    """Queued on torch's current stream, behind what CuPy's current one holds, and noted on the leases."""
+    import cupy
+    import torch
+
+    device = torch.device(works[0].lease.device)
+    with torch.cuda.device(device):
+        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream)
+        stream.wait_event(cupy.cuda.get_current_stream().record())  # where the pictures come from
+        jobs = [Job(work.picture, work.plan, work.lease.address + work.specs[0].offset) for work in works]
+        views_kernel(device.index).write(jobs, stream=stream)
+        for work in works:
+            if work.plan.overview is not None:
+                write_overview(work.plan, work.lease.tensor(work.specs[0]))
+            write_beside(work.plan, work.lease, work.specs)
+            work.lease.record_stream(stream)
 
 
 def seen(planar: Any, plan: ImagePlan, view: View, passed: dict[Any, Any] | None = None) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 
 from gpuflow.ops.form import Form
 from gpuflow.ops.kernels import Launch
-from gpuflow.ops.picture import launch, shared_bytes
+from gpuflow.ops.picture import launch
+from gpuflow.ops.tiling import shared_bytes
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.pictures import KINDS, Drawn, arranged, draw, resized, rounded_rgb
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpuflow.ops import kernels, picture, tables, views_kernel
 from gpuflow.ops.kernels import Launch, source
 from tests.kernels_host.building import HostKernel, Schedule, build_for_host
 
@@ -27,3 +30,19 @@ def run_on_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
         built[key].run(launch, Schedule(block=(1, 1)))
 
     return run
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch, run_on_host: Run) -> Iterator[Any]:
+    """What stands in for CuPy where only wiring is tested."""
+    from tests.kernels_host.cupy_wiring_only import module  # which needs Run from here
+
+    fake: Any = module(run_on_host)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(kernels, "kernel", fake.kernel)
+    kept = (picture.picture_kernel, views_kernel.views_kernel, tables.device_tables)
+    for one_a_gpu in kept:
+        one_a_gpu.cache_clear()
+    yield fake
+    for one_a_gpu in kept:
+        one_a_gpu.cache_clear()

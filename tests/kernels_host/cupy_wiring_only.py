@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import AbstractContextManager
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,16 @@ class Array(np.ndarray[Any, Any]):
     def device(self) -> Any:
         return Device(0)
 
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        return self.__array_interface__
+
+    def set(self, array: Any, stream: Any) -> None:
+        assert array.flags.c_contiguous
+        assert array.shape == self.shape
+        stream.queued += 1
+        self[...] = array
+
 
 class Device(AbstractContextManager[None]):
     def __init__(self, index: int) -> None:
@@ -37,14 +47,36 @@ class Device(AbstractContextManager[None]):
         """Nothing to set back."""
 
 
+class Event:
+    """``after``: how many copies were queued before it."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.synchronized = False
+
+    def synchronize(self) -> None:
+        self.synchronized = True
+
+
 class Stream(AbstractContextManager["Stream"]):
     ptr = 2
+    ptds: ClassVar[Stream]
 
-    def __init__(self) -> None:
+    def __init__(self, non_blocking: bool = False) -> None:
         self.synchronized = 0
+        self.queued = 0
+        self.recorded: list[Event] = []
+        self.awaited: list[Event] = []
 
     def synchronize(self) -> None:
         self.synchronized += 1
+
+    def record(self) -> Event:
+        self.recorded.append(Event(self.queued))
+        return self.recorded[-1]
+
+    def wait_event(self, event: Event) -> None:
+        self.awaited.append(event)
 
     def __exit__(self, *exc: object) -> None:
         """Nothing to set back."""
@@ -71,19 +103,31 @@ def module(run: Run) -> ModuleType:
     """To stand in for ``cupy``; kernels run on the host."""
     fake: Any = ModuleType("cupy")
     stream = Stream()
+    Stream.ptds = stream
     fake.uint8 = np.uint8
     fake.empty = lambda shape, dtype: np.full(shape, 0xAA, dtype).view(Array)
     fake.asarray = lambda array: np.array(array).view(Array)
     fake.cuda = SimpleNamespace(
         Device=Device,
-        Stream=SimpleNamespace(ptds=stream),
+        Stream=Stream,
         get_current_stream=lambda: stream,
-        runtime=SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyHostToDevice=1),
+        runtime=SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyHostToDevice=1, memsetAsync=_fill),
     )
+    fake.launched = []
+
+    def launch(launch: Launch) -> None:
+        fake.launched.append(launch)
+        run(launch)
+
     fake.kernel = lambda name, defines: (
-        lambda grid, block, arguments, shared_mem: run(Launch(name, defines, grid, block, arguments, shared_mem))
+        lambda grid, block, arguments, shared_mem: launch(Launch(name, defines, grid, block, arguments, shared_mem))
     )
     return fake  # type: ignore[no-any-return]
+
+
+def _fill(address: int, value: int, nbytes: int, stream: int) -> None:
+    assert stream == Stream.ptr
+    ctypes.memset(address, value, nbytes)
 
 
 def _copy_rows(

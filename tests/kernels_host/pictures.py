@@ -103,8 +103,8 @@ def nearest(chroma: NDArray[Any], halved: tuple[int, int], size: tuple[int, int]
 def resized(rgb: NDArray[np.uint8], form: Form) -> NDArray[np.uint8]:
     """``(H, W, 3)`` to ``(*form.canvas, 3)``: along rows, then along columns, by the tables."""
     down, across = (taps(rgb.shape[axis], form.size[axis], form.resample) for axis in (0, 1))
-    lines = _gathered(rgb.swapaxes(0, 1), across).swapaxes(0, 1)
-    return _centred(_gathered(lines, down), form.canvas)
+    lines = gathered(rgb.swapaxes(0, 1), across).swapaxes(0, 1)
+    return _centred(gathered(lines, down), form.canvas)
 
 
 def arranged(levels: NDArray[np.uint8], form: Form) -> NDArray[Any]:
@@ -133,7 +133,7 @@ def _laid(samples: NDArray[Any], gap: int) -> tuple[Plane, NDArray[np.uint8]]:
     return Plane(int(memory.ctypes.data), pitch, rows, row_bytes), memory
 
 
-def _gathered(levels: NDArray[np.uint8], table: Taps) -> NDArray[np.uint8]:
+def gathered(levels: NDArray[np.uint8], table: Taps) -> NDArray[np.uint8]:
     """Along the first axis."""
     sums = [
         np.tensordot(table.weights[i, :count].astype(np.int64), levels[first : first + count].astype(np.int64), 1)

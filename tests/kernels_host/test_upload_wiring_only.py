@@ -5,8 +5,7 @@ The pixels are real, what is between them and a GPU is wiring only.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ from gpuflow.flow.video import Placing, frames_shape
 from gpuflow.flow.video_features import FeaturePlacing, plan_features, preset_of
 from gpuflow.media import lay_out
 from gpuflow.memory import Slab
-from gpuflow.ops import kernels, picture
+from gpuflow.ops import picture, tables
 from gpuflow.ops.clip_exact import place_frame
 from gpuflow.ops.color import nv12_to_rgb
 from gpuflow.ops.form import Form
@@ -34,8 +33,7 @@ from gpuflow.ops.picture import place_picture
 from tests.flow.clips import make_clip
 from tests.flow.elementary import Kept
 from tests.flow.test_load_video import open_source
-from tests.kernels_host.conftest import Run
-from tests.kernels_host.cupy_wiring_only import Lease, module
+from tests.kernels_host.cupy_wiring_only import Lease
 from tests.kernels_host.pictures import Drawn, draw, exact_rgb, nearest, resized, rounded_rgb
 from tests.parity.tolerances import TOLERANCES
 
@@ -56,16 +54,6 @@ def smooth(number: int, width: int, height: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width]
     parts = [128 + 60 * np.sin((x + 4 * number) / 90.0), 128 + 60 * np.cos(y / 80.0), 100 + 0.3 * x + 0.2 * y]
     return np.stack(parts, -1).clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch, run_on_host: Run) -> Iterator[Any]:
-    fake: Any = module(run_on_host)
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(kernels, "kernel", fake.kernel)
-    picture.picture_kernel.cache_clear()
-    yield fake
-    picture.picture_kernel.cache_clear()
 
 
 def _clip(name: str) -> tuple[Any, str]:
@@ -180,14 +168,14 @@ def test_size_layout_and_type_are_those_of_the_cpus_route_wiring_only(layout: An
 
 
 def test_tables_of_many_sizes_do_not_pile_up_wiring_only(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "_MAX_TABLE_BYTES", 10_000)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 10_000)
     kernel, drawn = picture.PictureKernel(0), draw("nv12", (9, 60))
     for width in range(200, 240):
         form = Form((5, width))
         out = cupy.empty(form.place_shape, np.uint8)
         kernel.write(drawn.planes, form, out, stream=cupy.cuda.Stream.ptds)
         np.testing.assert_array_equal(out, resized(rounded_rgb(drawn), form))
-        assert kernel.table_bytes < 20_000
+        assert tables.device_tables(0).nbytes < 20_000
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 4), (3, 8, 8), (9, 8, 3)])
@@ -199,15 +187,15 @@ def test_a_place_of_another_shape_is_refused_wiring_only(shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize("resample", ["nearest", "lanczos"])
-def test_an_interpolation_that_is_no_table_goes_the_other_way_wiring_only(resample: Any, cupy: Any) -> None:
+def test_interpolations_that_torchvision_does_otherwise_are_those_of_the_cpus_route_wiring_only(
+    resample: Any, cupy: Any
+) -> None:
+    from gpuflow.ops.resize import resize_rgb
+
     source, _ = _clip("8 bit")
-    (spec,) = lay_out({"frames": ("uint8", (1, 20, 30, 3))})
-    lease: Any = Lease(spec.nbytes)
-    sink = Placing(source.info, VideoOptions(size=(20, 30), resample=resample), [0], lease, spec, on_host=True)
-    taken: list[int] = []
-    sink.take = lambda index, rgb: taken.append(index)  # type: ignore[method-assign]
-    _decode(source, [0], sink)
-    assert taken == [0]
+    plain, _ = _through_the_kernel(source, [0], VideoOptions())
+    frames, _ = _through_the_kernel(source, [0], VideoOptions(size=(45, 70), resample=resample))
+    np.testing.assert_array_equal(frames[0], resize_rgb(plain[0], (45, 70), resample))
 
 
 @pytest.mark.parametrize("preset", ["qwen2.5-vl", "qwen3-vl", "llava-onevision"])

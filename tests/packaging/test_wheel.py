@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+from gpuflow.ops.kernels import source
 from tests.packaging.conftest import own_environment
 
 ROOT = Path(__file__).parents[2]
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_wheel_holds_every_kernel_and_nothing_of_the_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    kernels = {path.relative_to(ROOT / "kernels").as_posix() for path in (ROOT / "kernels").rglob("*.cu")}
+    kernels = {path.relative_to(ROOT / "kernels").as_posix() for path in (ROOT / "kernels").rglob("*.cu*")}
     assert kernels
     assert {f"gpuflow/_kernels/{name}" for name in kernels} <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"gpuflow"}
@@ -35,7 +36,7 @@ def test_the_installed_package_finds_its_kernels_and_not_the_checkouts(installed
     )
     lines = _run(installed, tmp_path, "-c", code).splitlines()
     assert str(ROOT) not in lines[0]
-    assert int(lines[1]) == len((ROOT / "kernels" / "video" / "picture.cu").read_text())
+    assert int(lines[1]) == len(source("video/picture"))
 
 
 def test_the_installed_package_has_every_public_name(installed: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,19 @@ from gpuflow.ops.kernels import Launch, kernel, source
 def test_a_kernel_without_a_source_is_ours_to_say() -> None:
     with pytest.raises(BackendUnavailable, match=r"'video/nothing'.*install gpuflow again"):
         source("video/nothing")
+
+
+def test_what_a_kernel_includes_stands_in_its_source() -> None:
+    for name in ("video/picture", "image/views"):
+        assert "#include" not in source(name)
+        assert source(name).count("void resize_tile(") == 1
+
+
+def test_an_included_file_that_is_missing_is_ours_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.cu").write_text('#include "gone.cuh"\n')
+    monkeypatch.setattr(kernels, "folder", lambda: tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"'broken'.*install gpuflow again"):
+        source("broken")
 
 
 @pytest.mark.skipif(bool(device.driver().count), reason="there is a GPU here")
