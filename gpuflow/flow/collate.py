@@ -54,5 +54,4 @@ def _check(items: tuple[Features, ...]) -> None:
 
 
 def _kind(item: Features) -> tuple[object, ...]:
-    preset = getattr(item.metadata, "preset", None)
-    return preset, item.device, tuple((spec.name, spec.dtype, len(spec.shape)) for spec in item.specs)
+    return item.metadata.preset, item.device, tuple((spec.name, spec.dtype, len(spec.shape)) for spec in item.specs)

@@ -123,6 +123,7 @@ def _gemma3(values: Config) -> dict[str, Any]:
     if fields["rule"] != "fixed":
         raise InvalidOptions("size holds height and width where do_pan_and_scan is true")
     return fields | {
+        "name": f"{fields['name']}-pan-and-scan",
         "rule": "pan_and_scan",
         "max_tiles": _tiles(values, "pan_and_scan_max_num_crops", 0),
         "min_crop": whole_number(values.get("pan_and_scan_min_crop_size"), "pan_and_scan_min_crop_size"),

@@ -146,7 +146,12 @@ def test_the_processors_on_pillow_are_equalled_too(name: str, context: LoadConte
 
 
 def test_settings_of_another_checkpoint_equal_the_processor_of_them(context: LoadContext) -> None:
-    from transformers import GotOcr2ImageProcessor, Idefics3ImageProcessorPil, Llama4ImageProcessor
+    from transformers import (
+        GotOcr2ImageProcessor,
+        Idefics3ImageProcessorPil,
+        Llama4ImageProcessor,
+        Phi4MultimodalImageProcessor,
+    )
 
     picture = _scene(333, 517)
     for other, settings in (
@@ -155,6 +160,7 @@ def test_settings_of_another_checkpoint_equal_the_processor_of_them(context: Loa
             {"crop_to_patches": True},
         ),
         (Llama4ImageProcessor(size={"height": 112, "width": 112}, max_patches=5, image_std=[0.3, 0.4, 0.5]), {}),
+        (Phi4MultimodalImageProcessor(size={"height": 112, "width": 112}, patch_size=16, dynamic_hd=9), {}),
         (Idefics3ImageProcessorPil(do_image_splitting=False, do_pad=False), {}),
         (Idefics3ImageProcessorPil(size={"longest_edge": 333}, max_image_size={"longest_edge": 100}), {}),
     ):
