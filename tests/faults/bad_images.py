@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from tests.faults.bombs import BOMBS, chunk, riff, webp
+from tests.faults.bomb_parts import chunk, riff, webp
+from tests.faults.bombs import BOMBS
 from tests.unit.image_files import animation, encoded, png, scene, with_alpha
 from tests.unit.tiff_files import page, tiff
 

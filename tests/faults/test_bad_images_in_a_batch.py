@@ -18,7 +18,8 @@ import pytest
 from gpuflow.config import Limits
 from gpuflow.errors import GpuflowError
 from gpuflow.flow.flow import Flow
-from gpuflow.media import Outcome
+from gpuflow.flow.sync import SyncFlow
+from gpuflow.media import ImageMetadata, Outcome
 from tests.faults.bad_images import GOOD, STILL, bad, uri
 from tests.tally import Tally
 from tests.unit.image_files import Pixels, by_pillow
@@ -121,10 +122,10 @@ def test_a_type_that_lies_changes_nothing(kind: str) -> None:
 
 
 def test_a_name_that_lies_changes_nothing(tmp_path: Path) -> None:
-    import gpuflow
-
-    for name, ending in (("jpeg", "png"), ("tiff", "jpg"), ("gif", "webp")):
-        file = tmp_path / f"picture.{ending}"
-        file.write_bytes(GOOD[name])
-        with gpuflow.load(str(file), device="cpu") as image:
-            assert image.metadata.format == name  # type: ignore[union-attr]
+    with SyncFlow(device="cpu", slab_bytes="64MiB") as flow:
+        for name, ending in (("jpeg", "png"), ("tiff", "jpg"), ("gif", "webp")):
+            file = tmp_path / f"picture.{ending}"
+            file.write_bytes(GOOD[name])
+            with flow.load(file) as image:
+                assert isinstance(image.metadata, ImageMetadata)
+                assert image.metadata.format == name

@@ -16,7 +16,8 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.flow.video import load_video
 from gpuflow.media import Blob, Media
-from tests.faults.bombs import BOMBS, Bomb
+from tests.faults.bomb_parts import Bomb
+from tests.faults.bombs import BOMBS
 from tests.tally import Tally
 
 LIMITS = Limits()

@@ -26,6 +26,7 @@ from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.media import Features, Image, ImageMetadata
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
+from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import blob, encoded, scene, turned, with_alpha
 from tests.waiting import LONGEST_SECONDS, wait_until
 
@@ -282,3 +283,30 @@ def test_a_flow_that_closes_ends_its_batches() -> None:
 
     assert asyncio.run(run()).statistics().live_leases == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpuflow-images")]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"preset": "clip-224"}, {"preset": "llava-next"}], ids=str)
+def test_on_a_gpu_many_at_once_come_out_as_on_the_cpu(options: dict[str, Any]) -> None:
+    bad = encoded(scene(240, 320), "JPEG")[:3000]
+    images = [*PHOTOS * 4, *(turned("JPEG", number) for number in range(1, 9)), encoded(with_alpha(), "PNG"), CMYK]
+    images.insert(7, bad)
+    levels = TOLERANCES["image/nvjpeg"].max_abs
+
+    async def run(device: str) -> list[Any]:
+        async with Flow(device=device) as flow:
+            return [
+                outcome.error or outcome.media
+                async for outcome in flow.stream(images, options=options, max_in_flight=64, ordered=True)
+            ]
+
+    for number, (there, here) in enumerate(zip(asyncio.run(run("auto")), asyncio.run(run("cpu")), strict=True)):
+        if number == 7:
+            assert isinstance(there, CorruptMedia)
+            assert isinstance(here, CorruptMedia)
+            continue
+        with there, here:
+            assert there.device.startswith("cuda")
+            for spec in here.specs:
+                off = np.abs(there._lease.array(spec).get().astype(float) - here._lease.array(spec).astype(float))
+                assert off.max() <= (levels if spec.dtype == "uint8" else levels / 255 / 0.26)

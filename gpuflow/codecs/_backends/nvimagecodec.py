@@ -174,8 +174,13 @@ class NvImageCodecDecoder:
 def _new_decoder(device_index: int | None) -> Any:
     from nvidia import nvimgcodec
 
-    if device_index is not None:
-        return nvimgcodec.Decoder(device_id=device_index)
+    if device_index is not None:  # never its CPU backend: what the GPU cannot decode falls back visibly
+        kinds = (
+            nvimgcodec.BackendKind.HW_GPU_ONLY,
+            nvimgcodec.BackendKind.GPU_ONLY,
+            nvimgcodec.BackendKind.HYBRID_CPU_GPU,
+        )
+        return nvimgcodec.Decoder(device_id=device_index, backends=[nvimgcodec.Backend(kind) for kind in kinds])
     cpu = nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)
     return nvimgcodec.Decoder(device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, backends=[cpu], max_num_cpu_threads=1)
 
