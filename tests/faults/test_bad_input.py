@@ -219,6 +219,7 @@ def _code(outcome: Outcome) -> str | None:
 @pytest.fixture
 def nothing_is_left() -> Iterator[None]:
     """Threads, file descriptors and temporary files are as they were."""
+    gc.collect()  # what earlier tests left to the collector is not this one's
     before = _held()
     yield
     gc.collect()  # views in the tracebacks of errors keep the mapping of a closed slab, and its file
