@@ -54,8 +54,9 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A frozen value whose fields are checked however it was made."""
 
     def __post_init__(self) -> None:
-        for name, kind in _fields(type(self)):
-            _check(self, name, kind)
+        for name, kind, default in _fields(type(self)):
+            if getattr(self, name) is not default:  # which is what it may be: options are made for each request
+                _check(self, name, kind)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -77,8 +78,8 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 @functools.cache
-def _fields(kind: type[_Value]) -> tuple[tuple[str, Any], ...]:
-    return tuple((field.name, field.type) for field in msgspec.structs.fields(kind))
+def _fields(kind: type[_Value]) -> tuple[tuple[str, Any, Any], ...]:
+    return tuple((field.name, field.type, field.default) for field in msgspec.structs.fields(kind))
 
 
 def _check(values: _Value, name: str, kind: Any) -> None:
@@ -168,7 +169,7 @@ class Limits(_Value, frozen=True, kw_only=True):
     max_pending_bytes: int = 2_048 * MIB
 
     def _check_together(self) -> None:
-        for name, _ in _fields(type(self)):
+        for name, *_ in _fields(type(self)):
             if not getattr(self, name) > 0:
                 raise InvalidOptions(f"{name} must be above 0; got {getattr(self, name)!r}")
 
@@ -234,7 +235,7 @@ class FetchPolicy(_Value, frozen=True, kw_only=True):
     range_bytes: int | None = None
 
     def _check_together(self) -> None:
-        for name, value in ((name, getattr(self, name)) for name, _ in _fields(type(self))):
+        for name, value in ((name, getattr(self, name)) for name, *_ in _fields(type(self))):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 least = 0 if name in ("max_redirects", "min_bytes_per_second") else 1e-6
                 if value < least:

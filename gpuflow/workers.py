@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,12 @@ def calm_torch() -> None:
     restoring.start()
     restoring.join()
     _thread.calm = True
+
+
+def is_calm() -> bool:
+    """Whether torch, where it is loaded, would use this thread alone."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.get_num_threads() == 1
 
 
 async def result_of(future: Future[_T]) -> _T:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
 from gpuflow.codecs.images import batch_decoder
+from gpuflow.codecs.probe import sniff
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
@@ -44,7 +45,7 @@ from gpuflow.media import (
 )
 from gpuflow.memory import Slab, SlabStatistics
 from gpuflow.observe import Counters, Values, log, merged
-from gpuflow.workers import worker_pool
+from gpuflow.workers import is_calm, worker_pool
 
 _MAX_STREAMS = 64  # of frames: a thread each, which holds no decode worker while it waits
 Isolation = Literal["none", "process"]
@@ -169,7 +170,8 @@ class Flow:
         limits: Mapping[str, Any] | None = None,
     ) -> Media | None:
         """``load`` for a thread that waits, without the event loop: of bytes that are here, while a worker is free and no
-        device has a part in it; ``None`` elsewhere. Two changes of threads instead of four.
+        device has a part in it; ``None`` elsewhere. A thread on which torch has no others loads an image itself; elsewhere
+        there are two changes of threads instead of four.
 
         Raises:
             GpuflowError: as ``load``.
@@ -186,7 +188,8 @@ class Flow:
             fetched = Stage("fetch", started, time.perf_counter() - started)
             context = self._context(bounds)
             begin = partial(load_blob, blob, known, wanted, context)
-            media = self._workers.work_here(begin, partial(self._run, context), bounds.deadline)
+            itself = is_calm() and sniff(blob.data).modality == "image"  # whose decoding is short, by the limits
+            media = self._workers.work_here(begin, partial(self._run, context), bounds.deadline, itself=itself)
         return None if media is None else self._finished(media, fetched)
 
     async def load_messages(
