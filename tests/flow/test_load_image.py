@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from PIL import ImageOps
 
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import ImageOptions, Limits
-from gpuflow.errors import InvalidOptions, LimitExceeded, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, UnsupportedFormat
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
+from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import FeatureMetadata, Features, Image
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import animation, blob, by_pillow, encoded, png, scene, turned, with_alpha
@@ -355,3 +357,22 @@ def test_a_video_is_no_image(context: LoadContext) -> None:
     data = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41"
     with pytest.raises(UnsupportedFormat, match="mp4"):
         _load(data, context)
+
+
+@pytest.mark.parametrize("torch_threads", [1, 2])
+def test_a_thread_on_which_torch_has_no_others_loads_an_image_itself(torch_threads: int) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(torch_threads)
+    try:
+        with SyncFlow(device="cpu", workers=1) as flow:
+            for options in ({}, {"preset": "clip-224"}):
+                with flow.load(encoded(scene(), "JPEG"), options=options) as media:
+                    assert media.backend.startswith("simplejpeg")
+            workers = [thread for thread in threading.enumerate() if thread.name.startswith("gpuflow-decode")]
+            assert len(workers) == (0 if torch_threads == 1 else 1)
+            assert flow.flow.counters.snapshot()['gpuflow_media_total{kind="image"}'] == 1
+            with pytest.raises(CorruptMedia):
+                flow.load(encoded(scene(240, 320), "JPEG")[:2000])
+            assert flow.slab.statistics().live_leases == 0
+    finally:
+        torch.set_num_threads(usual)
