@@ -150,7 +150,7 @@ def _error_of(engine: Transform | None, jobs: Sequence[ImageJob]) -> BaseExcepti
     if engine is None:
         return None
     try:
-        engine.apply_batch(works)
+        engine.apply(works)
         for work in works:
             work.lease.synchronize()
     except Exception as error:  # noqa: BLE001 - it is the jobs'

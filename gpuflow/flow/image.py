@@ -76,7 +76,7 @@ def load_image(blob: Blob, kind: MediaType, options: ImageOptions, context: Load
             context.placing(wanted.specs, adopt) as lease,
         ):
             if adopt is None:
-                engine.apply_batch([wanted.work(pixels.array, lease, options)])
+                engine.apply([wanted.work(pixels.array, lease, options)])
     label = "" if wanted.as_decoded else f"+{engine.label(context.device.name)}"
     return wanted.media(lease, blob, backend=f"{pixels.backend}{label}")
 

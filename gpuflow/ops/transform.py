@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from gpuflow.device import Capability
 from gpuflow.errors import BackendUnavailable
-from gpuflow.media import TensorSpec
-from gpuflow.memory import Lease
 from gpuflow.ops.transform_dali import DaliTransform
 from gpuflow.ops.transform_exact import ExactTransform
 from gpuflow.ops.work import Work
-from gpuflow.presets.plan import ImagePlan
-from gpuflow.presets.view import Levels
 
 
 class Transform(Protocol):
@@ -29,24 +25,11 @@ class Transform(Protocol):
         """What runs on that device, for the result's ``backend``."""
         ...
 
-    def apply(
-        self,
-        pixels: Any,
-        plan: ImagePlan,
-        lease: Lease,
-        specs: tuple[TensorSpec, ...],
-        *,
-        background: Levels | None = None,
-    ) -> None:
-        """Write the result of ``(H, W, 3)`` or ``(H, W, 4)`` uint8 pixels, numpy or CuPy, to ``specs`` of the lease.
+    def apply(self, works: Sequence[Work]) -> None:
+        """Write the results of pictures to their leases, which all lie on one device.
 
-        ``background``: what four channels lie over; ``None`` shows the hidden colours. Pixels on the host are uploaded
-        where the lease lies on a GPU. The work is queued there and noted on the lease.
+        Pixels on the host are uploaded where the leases lie on a GPU. The work is queued there and noted on the leases.
         """
-        ...
-
-    def apply_batch(self, works: Sequence[Work]) -> None:
-        """``apply`` for many pictures, all of whose leases lie on one device."""
         ...
 
 

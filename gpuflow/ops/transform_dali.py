@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.media import TensorSpec
-from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_view
 from gpuflow.ops.beside import write_beside, write_overview, zero_rest
 from gpuflow.ops.composite import flattened
@@ -44,54 +42,39 @@ class DaliTransform:
         """``"dali"`` on every device."""
         return self.name
 
-    def apply(
-        self,
-        pixels: Any,
-        plan: ImagePlan,
-        lease: Lease,
-        specs: tuple[TensorSpec, ...],
-        *,
-        background: Levels | None = None,
-    ) -> None:
-        """See ``Transform``; what has four channels lies on the host."""
-        pixels = flattened(pixels, background)
-        if isinstance(pixels, np.ndarray):
-            pixels = np.ascontiguousarray(pixels)
-        if lease.device == "cpu":
-            self._apply(pixels, plan, lease, specs, nullcontext())
-            return
-        import cupy
-        import nvidia.dali.experimental.dynamic as ndd
-        import torch
-
-        device = torch.device(lease.device)
-        with torch.cuda.device(device):
-            stream = torch.cuda.current_stream(device)
-            if not isinstance(pixels, np.ndarray):
-                pixels = cupy.ascontiguousarray(pixels)  # a turned or cropped picture is a view
-            self._apply(pixels, plan, lease, specs, ndd.EvalContext(device_id=device.index, cuda_stream=stream))
-            lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
-
-    def apply_batch(self, works: Sequence[Work]) -> None:
-        """One after another: DALI's batches are of one plan."""
+    def apply(self, works: Sequence[Work]) -> None:
+        """See ``Transform``; one after another, for DALI's batches are of one plan. Four channels lie on the host."""
         for work in works:
-            self.apply(work.picture.pixels, work.plan, work.lease, work.specs, background=work.picture.background)
+            pixels = flattened(work.picture.pixels, work.picture.background)
+            if work.lease.device == "cpu":
+                _write(np.ascontiguousarray(pixels), work, nullcontext())
+            else:
+                _write_on_gpu(pixels, work)
 
-    def _apply(
-        self,
-        pixels: Any,
-        plan: ImagePlan,
-        lease: Lease,
-        specs: tuple[TensorSpec, ...],
-        surroundings: AbstractContextManager[Any],
-    ) -> None:
-        with surroundings:
-            out = lease.tensor(specs[0])
-            zero_rest(plan, out)
-            for view in plan.views:
-                write_view(_levels(pixels, plan, view, "cpu" if lease.device == "cpu" else "gpu"), plan, view, out)
-            write_overview(plan, out)
-        write_beside(plan, lease, specs)
+
+def _write_on_gpu(pixels: Any, work: Work) -> None:
+    import cupy
+    import nvidia.dali.experimental.dynamic as ndd
+    import torch
+
+    device = torch.device(work.lease.device)
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device)
+        contiguous = np.ascontiguousarray if isinstance(pixels, np.ndarray) else cupy.ascontiguousarray
+        surroundings = ndd.EvalContext(device_id=device.index, cuda_stream=stream)
+        _write(contiguous(pixels), work, surroundings)  # a turned or cropped picture is a view
+        work.lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
+
+
+def _write(pixels: Any, work: Work, surroundings: AbstractContextManager[Any]) -> None:
+    plan, out = work.plan, work.lease.tensor(work.specs[0])
+    with surroundings:
+        zero_rest(plan, out)
+        for view in plan.views:
+            levels = _levels(pixels, plan, view, "cpu" if work.lease.device == "cpu" else "gpu")
+            write_view(levels, plan, view, out)
+        write_overview(plan, out)
+    write_beside(plan, work.lease, work.specs)
 
 
 def _levels(pixels: Any, plan: ImagePlan, view: View, device: str) -> Any:

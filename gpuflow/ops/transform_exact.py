@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.media import TensorSpec
-from gpuflow.memory import Lease
 from gpuflow.ops.arrange import write_view
 from gpuflow.ops.beside import write_beside, write_overview, zero_rest
 from gpuflow.ops.composite import flattened
 from gpuflow.ops.resize import resize_planar
-from gpuflow.ops.views import Job, Picture
+from gpuflow.ops.views import Job
 from gpuflow.ops.views_kernel import views_kernel
 from gpuflow.ops.work import Work
 from gpuflow.presets.plan import ImagePlan
@@ -38,20 +36,8 @@ class ExactTransform:
         """``"exact"`` on every device."""
         return self.name
 
-    def apply(
-        self,
-        pixels: Any,
-        plan: ImagePlan,
-        lease: Lease,
-        specs: tuple[TensorSpec, ...],
-        *,
-        background: Levels | None = None,
-    ) -> None:
-        """See ``Transform``."""
-        self.apply_batch([Work(Picture(pixels, background), plan, lease, specs)])
-
-    def apply_batch(self, works: Sequence[Work]) -> None:
-        """``apply`` for many pictures, all of whose leases lie on one device: on a GPU in one sequence of launches."""
+    def apply(self, works: Sequence[Work]) -> None:
+        """See ``Transform``; on a GPU in one sequence of launches."""
         if works and works[0].lease.device != "cpu":
             _apply_on_gpu(works)
             return

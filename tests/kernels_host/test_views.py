@@ -54,7 +54,7 @@ def by_the_exact_engine(slab: Slab, cases: list[Case]) -> list[NDArray[Any]]:
     for picture, wanted in cases:
         specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
         with slab.allocate(specs[-1].offset + specs[-1].nbytes) as lease:
-            engine.apply_batch([Work(picture, wanted, lease, specs)])
+            engine.apply([Work(picture, wanted, lease, specs)])
             found.append(lease.array(specs[0]).copy())
     return found
 
@@ -202,7 +202,7 @@ def test_on_a_gpu_the_exact_engine_equals_itself_on_the_cpu(where: str, slab: Sl
             specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
             here = Picture(cupy.asarray(picture.pixels), picture.background) if where == "device" else picture
             works.append(Work(here, wanted, gpu.allocate(specs[-1].offset + specs[-1].nbytes), specs))
-        ExactTransform().apply_batch(works)
+        ExactTransform().apply(works)
         found = []
         for work in works:
             work.lease.synchronize()

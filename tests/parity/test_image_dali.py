@@ -12,6 +12,8 @@ import torch
 from gpuflow.flow.context import LoadContext
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.ops.transform import transform
+from gpuflow.ops.views import Picture
+from gpuflow.ops.work import Work
 from gpuflow.presets.families import image_preset
 from gpuflow.presets.image import Preset
 from gpuflow.presets.plan import ImagePlan, plan_plain
@@ -50,7 +52,7 @@ def by_engine(engine: Any, pixels: Pixels, wanted: ImagePlan, context: LoadConte
     specs = lay_out({name: (dtype, shape) for name, dtype, shape in wanted.outputs})
     with context.slab.allocate(block_bytes(specs)) as lease:
         lease.tensor(specs[0]).fill_(77)
-        transform(engine).apply(pixels, wanted, lease, specs)
+        transform(engine).apply([Work(Picture(pixels), wanted, lease, specs)])
         written: torch.Tensor = lease.tensor(specs[0]).clone()
         return written
 

@@ -33,23 +33,7 @@ def _info(data: bytes, items: Items, limits: Limits) -> ImageInfo:
         raise UnsupportedFormat(f"an AVIF whose picture is {items.kind!r} is not read: only AV1, and grids of it")
     width, height = size or items.size(items.primary)
     items.check_grid(limits)
-    orientation, has_alpha = items.orientation(), items.has_alpha()
-    if orientation > 4:
-        width, height = height, width
-    bits, color, chroma = _stored(items)
-    return ImageInfo(
-        "avif",
-        width,
-        height,
-        channels=(1 if color == "gray" else 3) + has_alpha,
-        bit_depth=bits,
-        orientation=orientation,
-        has_alpha=has_alpha,
-        num_frames=frames,
-        color=color,
-        chroma=chroma,
-        icc=items.has_icc(),
-    )
+    return items.facts("avif", (width, height), _stored(items), num_frames=frames)
 
 
 def _stored(items: Items) -> tuple[int, Color, str]:

@@ -32,22 +32,7 @@ def _info(items: Items, limits: Limits) -> ImageInfo:
     items.check_grid(limits)
     _check_streams(items, limits)
     width, height = _shown(items, limits)
-    orientation, has_alpha = items.orientation(), items.has_alpha()
-    if orientation > 4:
-        width, height = height, width
-    bits, color, chroma = _stored(items)
-    return ImageInfo(
-        "heic",
-        width,
-        height,
-        channels=(1 if color == "gray" else 3) + has_alpha,
-        bit_depth=bits,
-        orientation=orientation,
-        has_alpha=has_alpha,
-        color=color,
-        chroma=chroma,
-        icc=items.has_icc(),
-    )
+    return items.facts("heic", (width, height), _stored(items))
 
 
 def _shown(items: Items, limits: Limits) -> tuple[int, int]:

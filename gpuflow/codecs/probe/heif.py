@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.claims import check_count, check_room
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError
@@ -102,6 +103,28 @@ class Items:
     def has_icc(self) -> bool:
         """Whether a colour profile is there."""
         return any(body[:4] in (b"prof", b"rICC") for body in self.bodies(self.primary, b"colr"))
+
+    def facts(
+        self, name: str, size: tuple[int, int], stored: tuple[int, Color, str], *, num_frames: int = 1
+    ) -> ImageInfo:
+        """Of a picture of this (width, height) as it is stored, with so many bits, these colours and that chroma."""
+        (width, height), (bits, color, chroma) = size, stored
+        orientation, has_alpha = self.orientation(), self.has_alpha()
+        if orientation > 4:
+            width, height = height, width
+        return ImageInfo(
+            name,
+            width,
+            height,
+            channels=(1 if color == "gray" else 3) + has_alpha,
+            bit_depth=bits,
+            orientation=orientation,
+            has_alpha=has_alpha,
+            num_frames=num_frames,
+            color=color,
+            chroma=chroma,
+            icc=self.has_icc(),
+        )
 
     def check_grid(self, limits: Limits) -> None:
         """Of a picture put together from others: as many as it has places, and neither it nor they too large together."""
