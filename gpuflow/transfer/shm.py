@@ -15,6 +15,7 @@ import os
 import secrets
 import selectors
 import socket
+import struct
 import threading
 import time
 import uuid
@@ -176,6 +177,17 @@ class ShmServer:
                 self._drop(connection)
 
 
+def _connect(connection: socket.socket, address: bytes, timeout_seconds: float) -> None:
+    """Connect, waiting while others stand in the listener's queue: with a timeout of its own Python does not wait for
+    that, but is told at once that it would have to."""
+    seconds, fraction = divmod(max(timeout_seconds, 1e-3), 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(1e6 * fraction)))
+    try:
+        connection.connect(address)
+    except BlockingIOError as error:
+        raise TimeoutError("the listener's queue is full") from error
+
+
 class ShmConnection:
     """One publisher's host slabs, mapped read-only. Thread-safe.
 
@@ -188,8 +200,8 @@ class ShmConnection:
         self._socket = socket.socket(socket.AF_UNIX, _SEQUENCED)
         self._closed = False
         try:
+            _connect(self._socket, b"\0" + name, timeout_seconds)
             self._socket.settimeout(timeout_seconds)
-            self._socket.connect(b"\0" + name)
             self._socket.send(secret)
             answer, files, _, _ = socket.recv_fds(self._socket, 4096, 2 * MAX_SLABS)
             self._socket.setblocking(False)

@@ -361,14 +361,15 @@ def test_a_video_is_no_image(context: LoadContext) -> None:
 
 @pytest.mark.parametrize("torch_threads", [1, 2])
 def test_a_thread_on_which_torch_has_no_others_loads_an_image_itself(torch_threads: int) -> None:
-    usual = torch.get_num_threads()
+    usual, before = torch.get_num_threads(), set(threading.enumerate())
     torch.set_num_threads(torch_threads)
     try:
         with SyncFlow(device="cpu", workers=1) as flow:
             for options in ({}, {"preset": "clip-224"}):
                 with flow.load(encoded(scene(), "JPEG"), options=options) as media:
                     assert media.backend.startswith("simplejpeg")
-            workers = [thread for thread in threading.enumerate() if thread.name.startswith("gpuflow-decode")]
+            begun = set(threading.enumerate()) - before
+            workers = [thread for thread in begun if thread.name.startswith("gpuflow-decode")]
             assert len(workers) == (0 if torch_threads == 1 else 1)
             assert flow.flow.counters.snapshot()['gpuflow_media_total{kind="image"}'] == 1
             with pytest.raises(CorruptMedia):

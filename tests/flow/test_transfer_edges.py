@@ -11,19 +11,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gpuflow.demo.digest import digests
-from gpuflow.errors import LeaseExpired, PeerUnavailable, SlabExhausted, StaleDescriptor
+from gpuflow.errors import LeaseExpired, PeerUnavailable, SlabExhausted, StaleDescriptor, TransferTimeout
 from gpuflow.memory import Lease, Slab, TieredMemory
 from gpuflow.memory.copying import copy_in
 from gpuflow.transfer import FilePublisher, Peer, Publisher, Reader
 from gpuflow.transfer.board import acknowledgement
 from gpuflow.transfer.files import LEFT_SECONDS, Directory
-from gpuflow.transfer.shm import MAX_STRANGERS
+from gpuflow.transfer.shm import MAX_STRANGERS, ShmConnection
 from tests.patterns import image_of
 from tests.waiting import wait_until
 
@@ -207,6 +208,29 @@ def test_silent_strangers_do_not_keep_readers_out(slab: Slab, publisher: Publish
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_queue_that_is_full_is_waited_for(served: bool) -> None:
+    name = b"gpuflow-00000000000000fe"
+    listener, first = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    with listener, first:
+        listener.bind(b"\0" + name)
+        listener.listen(0)  # which has room for one
+        first.connect(b"\0" + name)
+
+        def serve() -> None:
+            listener.accept()[0].close()
+            connection = listener.accept()[0]  # who waited
+            with connection:
+                assert connection.recv(64) == b"secret"
+
+        with ThreadPoolExecutor(1) as pool:
+            serving = pool.submit(serve) if served else None
+            with pytest.raises(PeerUnavailable if served else TransferTimeout):  # who serves it hangs up
+                ShmConnection(name, b"secret", timeout_seconds=10.0 if served else 0.1)
+            if serving is not None:
+                serving.result()
 
 
 FORGED_REGIONS = {
