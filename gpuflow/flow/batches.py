@@ -6,6 +6,7 @@ batch to fill.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from gpuflow.observe import Counters, log
 from gpuflow.ops.transform import Transform
 from gpuflow.ops.work import Work
 
-_THREADS = 2  # one batch is decoded while another is transformed
+_THREADS = 2  # one batch is decoded while another is transformed; none of these numbers is measured on a GPU yet
 _MAX_IMAGES = 64
 _MAX_PIXELS = 32 << 20  # so that no image waits for a second of others
 
@@ -146,14 +147,18 @@ def _transform(jobs: Sequence[ImageJob]) -> None:
 
 
 def _error_of(engine: Transform | None, jobs: Sequence[ImageJob]) -> BaseException | None:
-    works = [job.finish(job.pixels) for job in jobs if job.finish is not None]
-    if engine is None:
-        return None
+    """What went wrong, if anything; nothing is under way on the jobs' blocks when it returns."""
+    works: list[Work] = []
     try:
-        engine.apply(works)
+        works += [job.finish(job.pixels) for job in jobs if job.finish is not None]
+        if engine is not None:
+            engine.apply(works)
         for work in works:
             work.lease.synchronize()
     except Exception as error:  # noqa: BLE001 - it is the jobs'
+        for work in works:
+            with contextlib.suppress(Exception):  # a device that is lost works on nothing
+                work.lease.synchronize()
         return error
     return None
 

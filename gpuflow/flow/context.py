@@ -122,10 +122,7 @@ class LoadContext:
             SlabExhausted: no room before the deadline.
         """
         nbytes = block_bytes(specs)
-        if nbytes > self.limits.max_output_bytes:
-            raise LimitExceeded(
-                f"the result would take {nbytes} bytes; Limits.max_output_bytes is {self.limits.max_output_bytes}"
-            )
+        self.require_room(nbytes)
         if adopt is not None:
             lease = adopt.retain()
         else:
@@ -138,6 +135,19 @@ class LoadContext:
         except BaseException:
             lease.release()
             raise
+
+    def require_room(self, nbytes: int) -> None:
+        """Refuse a result that no wait will make room for.
+
+        Raises:
+            LimitExceeded: it is larger than ``Limits.max_output_bytes``, or than the slab.
+        """
+        if nbytes > self.limits.max_output_bytes:
+            raise LimitExceeded(
+                f"the result would take {nbytes} bytes; Limits.max_output_bytes is {self.limits.max_output_bytes}"
+            )
+        if nbytes > self.slab.nbytes:
+            raise LimitExceeded(f"the result would take {nbytes} bytes; all of the slab has {self.slab.nbytes}")
 
     def adoptable(self, lease: Lease | None) -> Lease | None:
         """The block that a worker wrote, where it may become the result as it is."""

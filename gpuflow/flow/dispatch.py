@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.base import ImageInfo, MediaType
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions, ImageOptions, Options, made_of
 from gpuflow.errors import TooLarge, UnsupportedFormat
@@ -26,8 +26,10 @@ def load_blob(
     options: Options | Mapping[str, Any] | None,
     context: LoadContext,
     batches: ImageBatches | None = None,
+    info: ImageInfo | None = None,
 ) -> Media | Suspended[Image | Features]:
-    """Decode, transform and place one blob; blocking, but for images where a device takes them in ``batches``.
+    """Decode, transform and place one blob; blocking, but for images where a device takes them in ``batches``. ``info``:
+    facts of an image, where they were read before.
 
     Raises:
         UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
@@ -44,7 +46,7 @@ def load_blob(
     if isinstance(wanted, ImageOptions) and batches is not None:
         return advance(image_steps(blob, kind, wanted, context, batches))
     if isinstance(wanted, ImageOptions):
-        return load_image(blob, kind, wanted, context)
+        return load_image(blob, kind, wanted, context, info)
     if isinstance(wanted, AudioOptions):
         return load_audio(blob, kind, wanted, context)
     if wanted.preset is not None:

@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
 from gpuflow.codecs.images import batch_decoder
-from gpuflow.codecs.probe import sniff
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
@@ -27,6 +26,7 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.decode_workers import DecodeWorkers, Found
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
+from gpuflow.flow.image import quick_info
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
 from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes
@@ -170,8 +170,8 @@ class Flow:
         limits: Mapping[str, Any] | None = None,
     ) -> Media | None:
         """``load`` for a thread that waits, without the event loop: of bytes that are here, while a worker is free and no
-        device has a part in it; ``None`` elsewhere. A thread on which torch has no others loads an image itself; elsewhere
-        there are two changes of threads instead of four.
+        device has a part in it; ``None`` elsewhere. A thread on which torch has no others loads a small image itself;
+        elsewhere there are two changes of threads instead of four.
 
         Raises:
             GpuflowError: as ``load``.
@@ -187,9 +187,11 @@ class Flow:
             blob = self._fetcher.of_bytes(origin.value, limit=lowered.max_bytes(known))
             fetched = Stage("fetch", started, time.perf_counter() - started)
             context = self._context(bounds)
-            begin = partial(load_blob, blob, known, wanted, context)
-            itself = is_calm() and sniff(blob.data).modality == "image"  # whose decoding is short, by the limits
-            media = self._workers.work_here(begin, partial(self._run, context), bounds.deadline, itself=itself)
+            info = quick_info(blob, wanted, lowered) if is_calm() else None
+            begin = partial(load_blob, blob, known, wanted, context, info=info)
+            media = self._workers.work_here(
+                begin, partial(self._run, context), bounds.deadline, itself=info is not None
+            )
         return None if media is None else self._finished(media, fetched)
 
     async def load_messages(
@@ -241,7 +243,10 @@ class Flow:
                 self._canary.require_alive()
             yield
         except GpuflowError as error:
-            self.counters.add("gpuflow_errors_total", code=error.code)
+            ended = isinstance(error, DeadlineExceeded) and self._closed  # by ``aclose``: no medium was slow
+            self.counters.add("gpuflow_errors_total", code=Closed.code if ended else error.code)
+            if ended:
+                raise Closed("the flow was closed while this was loaded") from error
             raise
         finally:
             self._deadlines.discard(deadline)

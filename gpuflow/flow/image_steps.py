@@ -48,9 +48,8 @@ def image_steps(
                 obstacle = str(error)
         if obstacle is not None:
             backend = yield from _by_way_of_the_cpu(blob, kind, wanted, options, job, context, batches)
-        if (
-            obstacle
-        ):  # after the CPU's verdict: what it cannot read either is the sender's fault, never a missing backend
+        # After the CPU's verdict: what it cannot read either is the sender's fault, never a missing backend
+        if obstacle:
             fallback = context.fall_back(obstacle, modality="image")
     label = "" if wanted.as_decoded else f"+{engine.label(context.device.name)}"
     return wanted.media(lease, blob, backend=f"{backend}{label}", fallback=fallback)

@@ -67,22 +67,23 @@ def _write_on_gpu(pixels: Any, work: Work) -> None:
 
 
 def _write(pixels: Any, work: Work, surroundings: AbstractContextManager[Any]) -> None:
+    import nvidia.dali.experimental.dynamic as ndd
+
     plan, out = work.plan, work.lease.tensor(work.specs[0])
     with surroundings:
+        picture = ndd.as_tensor(pixels, layout="HWC", device="cpu" if work.lease.device == "cpu" else "gpu")
         zero_rest(plan, out)
         for view in plan.views:
-            levels = _levels(pixels, plan, view, "cpu" if work.lease.device == "cpu" else "gpu")
-            write_view(levels, plan, view, out)
+            write_view(_levels(picture, plan, view), plan, view, out)
         write_overview(plan, out)
     write_beside(plan, work.lease, work.specs)
 
 
-def _levels(pixels: Any, plan: ImagePlan, view: View, device: str) -> Any:
+def _levels(picture: Any, plan: ImagePlan, view: View) -> Any:
     """A view's canvas as a ``(3, H, W)`` uint8 torch tensor in DALI's memory."""
     import nvidia.dali.experimental.dynamic as ndd
     from nvidia.dali import types
 
-    picture = ndd.as_tensor(pixels, layout="HWC", device=device)
     if view.box is not None:
         top, left, height, width = view.box
         picture = _placed(picture, (height, width), (-top, -left), view.beyond)

@@ -68,12 +68,15 @@ def _apply_on_gpu(works: Sequence[Work]) -> None:
         stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream)
         stream.wait_event(cupy.cuda.get_current_stream().record())  # where the pictures come from
         jobs = [Job(work.picture, work.plan, work.lease.address + work.specs[0].offset) for work in works]
-        views_kernel(device.index).write(jobs, stream=stream)
-        for work in works:
-            if work.plan.overview is not None:
-                write_overview(work.plan, work.lease.tensor(work.specs[0]))
-            write_beside(work.plan, work.lease, work.specs)
-            work.lease.record_stream(stream)
+        try:
+            views_kernel(device.index).write(jobs, stream=stream)
+            for work in works:
+                if work.plan.overview is not None:
+                    write_overview(work.plan, work.lease.tensor(work.specs[0]))
+                write_beside(work.plan, work.lease, work.specs)
+        finally:  # also of what was queued before an error
+            for work in works:
+                work.lease.record_stream(stream)
 
 
 def seen(planar: Any, plan: ImagePlan, view: View, passed: dict[Any, Any] | None = None) -> Any:

@@ -32,12 +32,13 @@ from gpuflow.errors import (
     InvalidSource,
     LimitExceeded,
     Overloaded,
+    SlabClosed,
     SlabExhausted,
     UnsupportedFormat,
 )
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
-from gpuflow.media import Features, Frames, Image, Outcome, Source, Waveform
+from gpuflow.media import Features, Frames, Image, Media, Outcome, Source, Waveform
 from gpuflow.memory import Slab
 
 PNG = samples.picture("PNG", width=64, height=48)
@@ -373,6 +374,23 @@ def test_media_outlive_their_flow() -> None:
         image = flow.load(PNG)
     assert np.array_equal(image.numpy(), PIXELS)
     image.release()
+
+
+def test_who_loads_while_a_flow_closes_is_told_of_that_and_not_of_a_slow_medium() -> None:
+    async def run() -> list[object]:
+        flow = Flow(device="cpu", workers=1)
+        loads = [asyncio.ensure_future(flow.load(PNG)) for _ in range(60)]
+        (await loads[0]).release()
+        await flow.aclose()
+        return await asyncio.gather(*loads[1:], return_exceptions=True)
+
+    found = asyncio.run(run())
+    refused = [one for one in found if isinstance(one, Exception)]
+    for one in found:
+        if isinstance(one, Media):
+            one.release()
+    assert refused
+    assert {type(one) for one in refused} <= {Closed, SlabClosed}
 
 
 def test_a_closed_flow_refuses_work_and_closes_again() -> None:

@@ -26,6 +26,7 @@ from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.media import Features, Image, ImageMetadata
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
+from gpuflow.ops.transform import transform
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import blob, encoded, scene, turned, with_alpha
 from tests.waiting import LONGEST_SECONDS, wait_until
@@ -199,6 +200,26 @@ def test_a_decoder_that_fails_as_a_whole_is_told_to_all_of_its_batch(context: Lo
             _finished(found)
     batches.close()
     assert context.slab.statistics().live_leases == 0
+
+
+def test_a_transform_that_fails_is_its_own_jobs_error(context: LoadContext, gated: tuple[Gated, ImageBatches]) -> None:
+    decoder, batches = gated
+    begun = [_begun(data, context, batches, preset="clip-224") for data in PHOTOS]
+    lease = context.slab.allocate(64)
+
+    def fail(pixels: Any) -> Any:
+        raise ValueError("for the test")
+
+    wrong = batches.submit(
+        ImageJob(
+            ImageInfo("png", 8, 8), np.zeros((8, 8, 3), np.uint8), engine=transform(), finish=fail, leases=(lease,)
+        )
+    )
+    decoder.gate.set()
+    assert isinstance(wrong.exception(LONGEST_SECONDS), ValueError)
+    for data, found in zip(PHOTOS, begun, strict=True):
+        _assert_same(_finished(found), data, context, preset="clip-224")
+    lease.release()
 
 
 def test_closed_batches_do_what_waits_and_take_nothing_more(context: LoadContext, counters: Counters) -> None:

@@ -374,6 +374,16 @@ def test_a_thread_on_which_torch_has_no_others_loads_an_image_itself(torch_threa
             assert flow.flow.counters.snapshot()['gpuflow_media_total{kind="image"}'] == 1
             with pytest.raises(CorruptMedia):
                 flow.load(encoded(scene(240, 320), "JPEG")[:2000])
+            flow.load(encoded(scene(), "JPEG", progressive=True)).release()  # which may take long: a worker's
+            workers = [thread for thread in threading.enumerate() if thread.name.startswith("gpuflow-decode")]
+            assert set(workers) - before
             assert flow.slab.statistics().live_leases == 0
     finally:
         torch.set_num_threads(usual)
+
+
+def test_an_image_that_never_fits_the_slab_is_no_matter_of_waiting() -> None:
+    with SyncFlow(device="cpu", slab_bytes="64KiB") as flow:
+        for options in ({}, {"preset": "clip-224"}, {"size": 300}):
+            with pytest.raises(LimitExceeded, match="all of the slab has 65536"):
+                flow.load(encoded(scene(240, 320), "JPEG"), options=options)

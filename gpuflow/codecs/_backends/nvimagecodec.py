@@ -19,6 +19,7 @@ from gpuflow.codecs.orientation import oriented
 from gpuflow.device import driver
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
+_FANCY = ":fancy_upsampling=1"  # chroma as libjpeg interpolates it; the library's default, said aloud
 _PIP = "pip install 'gpuflow[cu13]'"
 
 
@@ -103,10 +104,11 @@ class NvImageCodecDecoder:
         with cupy.cuda.Device(self._index), cupy.cuda.Stream.ptds as stream:
             with self._guard():
                 stream.synchronize()
-            found = self._decode_batch(jobs, stream.ptr)
-            with self._guard():
-                stream.synchronize()
-        return found
+            try:
+                return self._decode_batch(jobs, stream.ptr)
+            finally:  # also after an error: nothing may write to the places any more
+                with self._guard():
+                    stream.synchronize()
 
     def _decode_batch(self, jobs: Sequence[Encoded], stream: int) -> list[GpuflowError | None]:
         found: list[GpuflowError | None] = [_header_error(job) for job in jobs]
@@ -180,9 +182,12 @@ def _new_decoder(device_index: int | None) -> Any:
             nvimgcodec.BackendKind.GPU_ONLY,
             nvimgcodec.BackendKind.HYBRID_CPU_GPU,
         )
-        return nvimgcodec.Decoder(device_id=device_index, backends=[nvimgcodec.Backend(kind) for kind in kinds])
+        backends = [nvimgcodec.Backend(kind) for kind in kinds]
+        return nvimgcodec.Decoder(device_id=device_index, backends=backends, options=_FANCY)
     cpu = nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)
-    return nvimgcodec.Decoder(device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, backends=[cpu], max_num_cpu_threads=1)
+    return nvimgcodec.Decoder(
+        device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, backends=[cpu], max_num_cpu_threads=1, options=_FANCY
+    )
 
 
 @functools.cache
