@@ -21,8 +21,10 @@ _PIP = "pip install 'gpuflow[cu13]'"
 _PACKAGES = {  # distribution -> (module, what it is for, what installs it)
     "numpy": ("numpy", "arrays", "pip install numpy"),
     "torch": ("torch", "tensors", "pip install torch"),
-    "torchvision": ("torchvision", "JPEG, PNG and WebP on the CPU; resize", "pip install torchvision"),
+    "torchvision": ("torchvision", "PNG and WebP on the CPU; resize", "pip install torchvision"),
+    "simplejpeg": ("simplejpeg", "JPEG on the CPU", "pip install simplejpeg"),
     "pillow": ("PIL", "GIF and the rest of the images", "pip install pillow"),
+    "pillow-heif": ("pillow_heif", "HEIC", "pip install 'gpuflow[heif]'"),
     "av": ("av", "containers, video and audio on the CPU", "pip install av"),
     "soundfile": ("soundfile", "WAV, FLAC, MP3 and Ogg", "pip install soundfile"),
     "soxr": ("soxr", "resampling", "pip install soxr"),
