@@ -114,13 +114,14 @@ def _demo(wanted: argparse.Namespace) -> int:
 
 
 def _load(wanted: argparse.Namespace) -> int:
+    from gpuflow.config import shown
     from gpuflow.demo.save import save_all
     from gpuflow.errors import GpuflowError
 
     options = dict(wanted.options or {})
     for name in ("preset", "sampler"):
         if (value := getattr(wanted, name)) is not None and options.setdefault(name, value) != value:
-            return _complain(f"--{name} and --options name two: {value!r} and {options[name]!r}", status=2)
+            return _complain(f"--{name} and --options name two: {shown(value)} and {shown(options[name])}", status=2)
     try:
         wanted.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -168,6 +169,11 @@ def _mapping(text: str) -> dict[str, Any]:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        from gpuflow.config import shown
+
+        wrong = "it is nested too deeply, or a number has too many digits"
+        raise argparse.ArgumentTypeError(f"JSON that cannot be read: {wrong}; got {shown(text)}") from error
     if not isinstance(values, dict):
         raise argparse.ArgumentTypeError("a JSON object is needed, like '{\"num_frames\": 16}'")
     return values

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, Self, get_type_hints
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -20,6 +22,7 @@ MIB = 1 << 20
 MIN_RANGE_BYTES = 4_096
 MAX_NVDEC_SESSIONS = 64
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
+MAX_SHOWN = 80
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -28,12 +31,23 @@ Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 def shown(value: object) -> str:
-    """A value for a message, cut short: what a request sends may be of any length."""
+    """A value for a message, cut short, and never an error: what a request sends may be of any length and depth."""
     try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return "a number of more digits than can be written"
-    return text if len(text) <= 80 else f"{text[:80]}..."
+        text = _SHORT.repr(value)
+    except Exception:  # noqa: BLE001 - whatever the repr of a caller's object raises
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Python writes no integer of more digits than it is told to, 4,300 by default and 640 at least."""
+        return "a number of more digits than are shown" if x.bit_length() > 2_000 else repr(x)
+
+
+_SHORT = _Short()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = MAX_SHOWN
+_SHORT.maxstring = _SHORT.maxother = 4 * MAX_SHOWN  # so that what is cut is the end, never the middle
 
 
 def parse_bytes(size: int | str) -> int:
@@ -46,7 +60,7 @@ def parse_bytes(size: int | str) -> int:
         return size
     match = _SIZE.match(size) if isinstance(size, str) else None
     if match is None:
-        raise InvalidOptions(f"a size is a number of bytes or text like '64MiB'; got {size!r}")
+        raise InvalidOptions(f"a size is a number of bytes or text like '64MiB'; got {shown(size)}")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -71,15 +85,24 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         try:
             return msgspec.convert(dict(values or {}), cls, strict=True)
-        except (msgspec.ValidationError, TypeError, ValueError) as error:
+        except (msgspec.ValidationError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error.__cause__, InvalidOptions):
                 raise error.__cause__ from None
+            _check_each(cls, values)
             raise InvalidOptions(f"{cls.__name__}: {str(error)[:200]}") from error
 
 
 @functools.cache
 def _fields(kind: type[_Value]) -> tuple[tuple[str, Any, Any], ...]:
     return tuple((field.name, field.type, field.default) for field in msgspec.structs.fields(kind))
+
+
+def _check_each(kind: type[_Value], values: object) -> None:
+    """Raise ``InvalidOptions`` for the first value that is none of its field's, with what the field takes."""
+    if isinstance(values, Mapping):
+        for name, expected, _ in _fields(kind):
+            if name in values:
+                check_value(name, values[name], expected)
 
 
 def _check(values: _Value, name: str, kind: Any) -> None:
@@ -97,12 +120,24 @@ def check_value(name: str, value: object, kind: Any) -> Any:
     """
     try:
         converted = msgspec.convert(value, kind, strict=True)
-    except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        raise InvalidOptions(f"{name}: {str(error)[:200]}; got {shown(value)}") from error
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:
+        choices = ", ".join(map(repr, _choices(kind)))
+        raise InvalidOptions(
+            f"{name}: {f'one of {choices}' if choices else str(error)[:200]}; got {shown(value)}"
+        ) from error
     for number in converted if isinstance(converted, tuple) else (converted,):
         if isinstance(number, (int, float)) and not -MAX_NUMBER < number < MAX_NUMBER:
             raise InvalidOptions(f"{name}: a finite number within +-2^53 is needed; got {shown(number)}")
     return converted
+
+
+def _choices(kind: Any) -> Iterator[object]:
+    """What a ``Literal`` allows, in a union or a tuple too."""
+    for part in get_args(kind):
+        if get_origin(kind) is Literal:
+            yield part
+        else:
+            yield from _choices(part)
 
 
 def check_fields(values: Any) -> None:
@@ -296,6 +331,7 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
 
     def _check_together(self) -> None:
         _check_size(self.size)
+        _check_named("preset", self.preset, "Preset")
         if self.region is not None:
             left, top, right, bottom = self.region
             if not (0 <= left < right and 0 <= top < bottom):
@@ -351,6 +387,7 @@ class VideoOptions(_Value, frozen=True, kw_only=True):
 
     def _check_together(self) -> None:
         _check_size(self.size)
+        _check_named("preset", self.preset, "Preset")
         ways = ("num_frames", "fps", "indices", "timestamps_seconds")
         given = [way for way in ways if getattr(self, way) is not None]
         if len(given) > 1:
@@ -399,6 +436,7 @@ class AudioOptions(_Value, frozen=True, kw_only=True):
             raise InvalidOptions(f"start_seconds is 0 or more; got {self.start_seconds}")
         if self.duration_seconds is not None and not self.duration_seconds > 0:
             raise InvalidOptions(f"duration_seconds must be above 0; got {self.duration_seconds}")
+        _check_named("features", self.features, "MelSpec")
         if self.features is not None and not self.mono:
             raise InvalidOptions("features are computed from one channel: mono=False contradicts features")
 
@@ -429,6 +467,12 @@ def _check_size(size: int | tuple[int, int] | None) -> None:
     sides = (size,) if isinstance(size, int) else size or ()
     if any(side <= 0 for side in sides):
         raise InvalidOptions(f"a size is above 0 pixels; got {size!r}")
+
+
+def _check_named(name: str, value: object, kind: str) -> None:
+    """Presets and mel specs are dataclasses, which this module does not know; what JSON holds is none of them."""
+    if not (value is None or isinstance(value, str) or (is_dataclass(value) and not isinstance(value, type))):
+        raise InvalidOptions(f"{name} is a name or a {kind}; got {shown(value)}")
 
 
 def _check_range(start: float | None, end: float | None) -> None:

@@ -8,15 +8,18 @@ from typing import Any
 
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.probe import check_image, image_info, sniff
-from gpuflow.config import ImageOptions, Limits, made_of
-from gpuflow.errors import InvalidOptions
+from gpuflow.config import ImageOptions, Limits, made_of, shown
+from gpuflow.errors import InvalidOptions, InvalidSource
 from gpuflow.fetch.local import read_trusted
 from gpuflow.flow.image import plan_of
-from gpuflow.presets.plan import ImagePlan
+from gpuflow.presets.plan import ImagePlan, check_size
 
 
 def probe_image(
-    source: bytes | str | os.PathLike[str], *, limits: Limits | Mapping[str, Any] | None = None, frame: int = 0
+    source: bytes | bytearray | memoryview | str | os.PathLike[str],
+    *,
+    limits: Limits | Mapping[str, Any] | None = None,
+    frame: int = 0,
 ) -> ImageInfo:
     """An image's size as shown, colours, frames and the like, from its header alone, held to the limits.
 
@@ -26,16 +29,30 @@ def probe_image(
         frame: whose size it is, where pages differ.
 
     Raises:
+        InvalidSource: neither bytes nor a path.
+        InvalidOptions: a frame that is no number, or that the image does not have.
         UnsupportedFormat: no image, or one that is not read here.
         CorruptMedia: the header is damaged.
         LimitExceeded: larger than allowed.
         SourceNotFound, SourceUnreadable, TooLarge: of a path.
     """
     allowed = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
-    data = source if isinstance(source, bytes) else read_trusted(os.fspath(source), allowed.max_image_bytes)
+    if not isinstance(frame, int) or isinstance(frame, bool) or frame < 0:
+        raise InvalidOptions(f"frame is a whole number, 0 or more; got {shown(frame)}")
+    data = _bytes_of(source, allowed)
     info = image_info(data, sniff(data), allowed, frame=frame)
     check_image(info, allowed)
+    if frame >= info.num_frames:
+        raise InvalidOptions(f"frame {shown(frame)} was asked for; the {info.format} has {info.num_frames}")
     return info
+
+
+def _bytes_of(source: object, allowed: Limits) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)  # of bytes no copy
+    if not isinstance(source, (str, os.PathLike)):
+        raise InvalidSource(f"an image is given by its bytes or its path; got {shown(source)}")
+    return read_trusted(os.fspath(source), allowed.max_image_bytes)
 
 
 def plan_image(
@@ -60,5 +77,14 @@ def plan_image(
     if not isinstance(wanted, ImageOptions):
         raise InvalidOptions(f"the options of an image are ImageOptions; got {type(options).__name__}")
     allowed = limits if isinstance(limits, Limits) else Limits.from_mapping(limits)
-    info = image if isinstance(image, ImageInfo) else ImageInfo("", image[1], image[0])
-    return plan_of(wanted, info, allowed)
+    return plan_of(wanted, image if isinstance(image, ImageInfo) else _sized(image), allowed)
+
+
+def _sized(image: object) -> ImageInfo:
+    if not isinstance(image, (tuple, list)) or len(image) != 2:
+        raise InvalidOptions(
+            f"an image is planned by what probe_image found or its (height, width); got {shown(image)}"
+        )
+    height, width = image
+    check_size(height, width)
+    return ImageInfo("", width, height)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gpuflow.errors import InvalidOptions
@@ -30,7 +30,7 @@ def collate(features: Sequence[Features]) -> dict[str, torch.Tensor]:
         InvalidOptions: no features, not of images, or of different presets, types or devices.
         LeaseExpired: a block was released.
     """
-    items = tuple(features)
+    items = tuple(features) if isinstance(features, Iterable) else ()
     _check(items)
     tensors = {name: [item[name] for item in items] for name in items[0]}
     axis = 1 if "pixel_attention_mask" in tensors and items[0]["pixel_values"].ndim == 5 else 0

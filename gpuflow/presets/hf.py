@@ -35,6 +35,8 @@ def preset_fields(
     config: Config | str | os.PathLike[str] | Processor, modality: Literal["image", "video"] | None = None
 ) -> dict[str, Any]:
     """See ``Preset.from_hf``."""
+    if modality not in (None, "image", "video"):
+        raise InvalidOptions(f"modality is 'image' or 'video'; got {shown(modality)}")
     whole = _settings(config, modality)
     part = whole.get(f"{modality or 'image'}_processor")  # newer checkpoints have all of them in one file
     own = part if isinstance(part, Mapping) else whole
@@ -57,6 +59,8 @@ def _check_steps(values: Config) -> None:
     for step in _STEPS:
         if not values.get(step, True):
             raise InvalidOptions(f"{step}=false is not supported: a preset resizes and rescales")
+    if values.get("data_format", "channels_first") != "channels_first":
+        raise InvalidOptions(f"data_format is channels_first here; got {shown(values['data_format'])}")
     factor = values.get("rescale_factor", 1 / 255)
     # So near that a float32 is the same
     if not isinstance(factor, (int, float)) or not math.isclose(factor, 1 / 255, rel_tol=1e-8):
@@ -75,12 +79,19 @@ def _check_video(values: Config, kind: str) -> None:
 def _kind(values: Config, modality: str | None) -> tuple[str, str, bool]:
     """The key of the processor's class, the class by the name that all its backends share, whether it is Pillow's."""
     if modality != "image" and (kind := values.get("video_processor_type")):
-        return "video_processor_type", str(kind), False
-    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "").removesuffix("Fast")
+        return "video_processor_type", _name(kind), False
+    kind = _name(values.get("image_processor_type") or values.get("feature_extractor_type")).removesuffix("Fast")
     shared = kind.removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if modality == "video":
         return "video_processor_type", shared.replace("ImageProcessor", "VideoProcessor"), False
     return "image_processor_type", shared, kind.endswith("Pil")
+
+
+def _name(value: object) -> str:
+    """A class's name; what is no name is none, shown as what it is."""
+    if isinstance(value, str):
+        return value
+    return shown(value) if value else ""
 
 
 def _settings(config: Config | str | os.PathLike[str] | Processor, modality: str | None) -> Config:
@@ -98,18 +109,23 @@ def _marked(values: dict[str, Any]) -> dict[str, Any]:
     """With the name of Pillow's backend again, which ``to_dict`` leaves out."""
     if isinstance(part := values.get("image_processor"), Mapping):
         return values | {"image_processor": _marked(dict(part))}
-    return values | {"image_processor_type": f"{values.get('image_processor_type')}Pil"}
+    return values | {"image_processor_type": f"{_name(values.get('image_processor_type'))}Pil"}
 
 
 def _read(path: Path, modality: str | None) -> Config:
     """A file's settings, or those of a folder: of its two kinds of files, as ``transformers`` ranks them."""
-    if not path.is_dir():
+    if not os.path.exists(path):  # unlike Path.exists it raises nothing, whatever the text
+        raise InvalidOptions(
+            f"from_hf takes the path of a folder or of its {CONFIG_FILE}, no name of a checkpoint on a hub: download it first; "
+            f"there is nothing at {shown(str(path))}"
+        )
+    if not os.path.isdir(path):
         return _json(path)
-    joint = _json(path / JOINT_CONFIG_FILE) if (path / JOINT_CONFIG_FILE).is_file() else {}
+    joint = _json(path / JOINT_CONFIG_FILE) if os.path.isfile(path / JOINT_CONFIG_FILE) else {}
     if isinstance(joint.get(f"{modality or 'image'}_processor"), Mapping):
         return joint
     video = path / VIDEO_CONFIG_FILE
-    own = _json(video if modality == "video" and video.is_file() else path / CONFIG_FILE)
+    own = _json(video if modality == "video" and os.path.isfile(video) else path / CONFIG_FILE)
     return {**own, AROUND: joint}
 
 
@@ -117,7 +133,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidOptions(f"no readable {CONFIG_FILE} at the path that was given") from error
+        raise InvalidOptions(f"{file.name} at the path that was given cannot be read, or is no JSON") from error
     if not isinstance(values, dict):
         raise InvalidOptions(f"{file.name} holds no object; got {type(values).__name__}")
     return values

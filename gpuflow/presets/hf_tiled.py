@@ -39,7 +39,7 @@ _ONEVISION_GRID = [[384 * down, 384 * across] for down in range(1, 7) for across
 def _llava_next(values: Config) -> dict[str, Any]:
     size = _square(values.get("size", {"shortest_edge": 224}))
     crop = values.get("crop_size", 224)
-    if pair(crop) != size:  # it is the side of the tiles, whether they are cropped or not
+    if pair(crop, "crop_size") != size:  # it is the side of the tiles, whether they are cropped or not
         raise InvalidOptions(f"crop_size differs from size: cropped tiles are not supported; got {shown(crop)}")
     outer = around(values)
     patch = patch_size(outer, 14)
@@ -125,7 +125,7 @@ def _gemma3(values: Config) -> dict[str, Any]:
     return fields | {
         "name": f"{fields['name']}-pan-and-scan",
         "rule": "pan_and_scan",
-        "max_tiles": _tiles(values, "pan_and_scan_max_num_crops", 0),
+        "max_tiles": _tiles(values, "pan_and_scan_max_num_crops", None),
         "min_crop": whole_number(values.get("pan_and_scan_min_crop_size"), "pan_and_scan_min_crop_size"),
         "min_ratio": float(ratio),
         "thumbnail": "first",
@@ -215,7 +215,7 @@ def _square(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def _tiles(values: Config, name: str, default: int) -> int:
+def _tiles(values: Config, name: str, default: int | None) -> int:
     number = whole_number(values.get(name, default), name)
     if number > MAX_TILES:
         raise InvalidOptions(f"{name} is at most {MAX_TILES} here; got {number}")

@@ -27,23 +27,25 @@ def size_rule(size: Any, *, shortest: bool) -> tuple[str, tuple[int, int]]:
     return "shortest_edge" if shortest else "fixed", pair(size)
 
 
-def pair(size: Any) -> tuple[int, int]:
+def pair(size: Any, name: str = "size") -> tuple[int, int]:
     """``(height, width)`` of a mapping or a list, or of one number for both."""
     if isinstance(size, (list, tuple)) and len(size) == 2:
-        return whole_number(size[0], "height"), whole_number(size[1], "width")
+        return whole_number(size[0], f"{name}: height"), whole_number(size[1], f"{name}: width")
     if isinstance(size, Mapping):
         if set(size) != {"height", "width"}:
             raise InvalidOptions(
-                f"a size holds height and width, or shortest_edge; got {shown(sorted(map(str, size)))}"
+                f"{name} holds height and width, or of some processors shortest_edge; got {shown(list(size))}"
             )
-        return whole_number(size["height"], "height"), whole_number(size["width"], "width")
-    return whole_number(size, "size"), whole_number(size, "size")
+        return whole_number(size["height"], f"{name}: height"), whole_number(size["width"], f"{name}: width")
+    side = whole_number(size, name)
+    return side, side
 
 
 def whole_number(value: Any, name: str) -> int:
     """``value``, where it is a whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST:
-        raise InvalidOptions(f"{name} is a whole number above 0; got {shown(value)}")
+        got = "it is left out" if value is None else f"got {shown(value)}"
+        raise InvalidOptions(f"{name} is a whole number above 0; {got}")
     return value
 
 
@@ -64,7 +66,7 @@ def statistics(values: Config, mean: list[float], std: list[float]) -> dict[str,
 
 def patch_size(values: Config, default: int) -> int:
     """The side of a patch, which some files give as height and width."""
-    height, width = pair(values.get("patch_size", default))
+    height, width = pair(values.get("patch_size", default), "patch_size")
     if height != width:
         raise InvalidOptions(f"patch_size is a square here; got {shown(values['patch_size'])}")
     return height

@@ -61,7 +61,7 @@ def _llava_video(values: Config) -> dict[str, Any]:
         "modality": "video",
         "rule": rule,
         "size": sides,
-        "crop": pair(values.get("crop_size") or sides[0]) if crops else None,
+        "crop": pair(values.get("crop_size") or sides[0], "crop_size") if crops else None,
         "resample": filter_name(values, 3),
         **statistics(values, CLIP_MEAN, CLIP_STD),
     }
@@ -76,14 +76,15 @@ def _smolvlm_video(values: Config) -> dict[str, Any]:
     sampling = values.get("video_sampling") or {}
     size = values.get("size") or sampling.get("video_size") or {"longest_edge": 4 * 364}
     square = values.get("max_image_size") or {"longest_edge": 364}
+    side = whole_number(square["longest_edge"], "max_image_size")
     # the torchvision that transformers finds here has no Lanczos filter: it takes the bicubic one instead
     chosen = 3 if values.get("resample", LANCZOS) == LANCZOS else values["resample"]
     return {
-        "name": f"smolvlm-video-{square['longest_edge']}",
+        "name": f"smolvlm-video-{side}",
         "modality": "video",
         "rule": "longest_edge",
         "edge": min(4_096, whole_number(size["longest_edge"], "longest_edge")),
-        "size": pair(square["longest_edge"]),
+        "size": (side, side),
         "mask": bool(values.get("do_pad", True)),
         "resample": filter_name({"resample": chosen}, 3),
         **statistics(values, [0.5] * 3, [0.5] * 3),

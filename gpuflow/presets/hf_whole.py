@@ -66,7 +66,7 @@ def _plain(name: str, values: Config, *, resample: int, mean: list[float], std: 
     shortest = not values.get("default_to_square", True)
     rule, sides = size_rule(values.get("size", {"height": 224, "width": 224}), shortest=shortest)
     crops = bool(values.get("do_center_crop"))
-    crop = pair(values["crop_size"]) if crops and "crop_size" in values else None
+    crop = pair(values["crop_size"], "crop_size") if crops and "crop_size" in values else None
     if crops and crop is None:
         raise InvalidOptions("do_center_crop=true needs a crop_size")
     return {
@@ -84,7 +84,7 @@ def _llava_tokens(values: Config) -> dict[str, Any]:
     outer = around(values)
     if "vision_feature_select_strategy" not in outer or "patch_size" not in outer or not values.get("do_center_crop"):
         return {}
-    height, width = pair(values["crop_size"])
+    height, width = pair(values["crop_size"], "crop_size")
     patch = patch_size(outer, 14)
     more = outer.get("num_additional_image_tokens", 0) - (outer["vision_feature_select_strategy"] == "default")
     return image_tokens({}, (height // patch) * (width // patch) + more)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import Processor, preset_fields
+from gpuflow.presets.kinds import check_beside
 from gpuflow.presets.sizes import (
     by_longest_edge,
     by_patch_budget,
@@ -21,6 +22,7 @@ from gpuflow.presets.sizes import (
 )
 from gpuflow.presets.tiles import RULES as TILE_RULES
 from gpuflow.presets.tiles import check_tiles
+from gpuflow.presets.tokens import check_tokens
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 Reference = Literal["torchvision", "pillow"]
@@ -48,6 +50,7 @@ PIXEL_RULES = ("pixel_budget", "volume_budget")
 PATCH_RULES = ("patch_budget", "token_budget")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
+MIN_STD = 1e-20  # what is divided by less overflows float32, or is divided by 0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -136,11 +139,15 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _require(self.patch >= 0 and self.merge > 0 and self.temporal_patch > 0, "patches have sides", self.merge)
+        _require(
+            self.patch >= 0 and self.merge > 0 and 0 < self.temporal_patch <= 64,
+            "patch is 0 or more, merge above 0, temporal_patch in 1 .. 64",
+            (self.patch, self.merge, self.temporal_patch),
+        )
         _require(self.resample != "lanczos" or self.reference == "pillow", "Lanczos is Pillow's only", self.reference)
         _require(
-            len(self.mean) == 3 and len(self.std) == 3 and min(self.std) > 0,
-            "three means, three stds above 0",
+            len(self.mean) == 3 and len(self.std) == 3 and min(self.std) >= MIN_STD,
+            f"three means, three stds above 0, in float32 ({MIN_STD} or more)",
             self.std,
         )
         self._check_modality()
@@ -148,6 +155,8 @@ class Preset:
         if self.layout != "image":
             whole = self.rule in (*PIXEL_RULES, *(PATCH_RULES if self.layout == "patches_last" else ()))
             _require(whole and self.crop is None, "patches need a budget of pixels or patches and no crop", self.rule)
+        check_beside(self)
+        check_tokens(self)
 
     def _check_modality(self) -> None:
         video = self.modality == "video"
@@ -225,12 +234,20 @@ class Preset:
     ) -> Self:
         """The preset of a Hugging Face image or video processor.
 
+        Only what a preset expresses is read, anything else that would change the pixels is refused. Pixels are always
+        ``channels_first``. ``do_convert_rgb`` changes nothing: pictures are RGB before a preset sees them, as
+        ``ImageOptions.alpha`` says, and of such pictures a processor that converts and one that does not make the same.
+        Settings of images with Lanczos are read as of the Pillow-backed class, a live torchvision-backed processor of
+        Idefics3 or SmolVLM too: on a GPU, and everywhere before torchvision 0.27, the latter takes the bicubic filter
+        instead and warns that this only approximates Lanczos, with which the models were trained.
+
         An image processor's settings say what its pixels are; how many placeholder tokens they take is for some families
         said only by the processor around it, in ``processor_config.json``: a folder has both.
 
         Args:
             config: ``preprocessor_config.json``, ``processor_config.json`` or ``video_preprocessor_config.json``: as a
                 mapping, as the file's path, or the path of its folder; or a processor of ``transformers``.
+                Nothing is downloaded: the name of a checkpoint is none of these.
             modality: which of the two a folder is asked for, the image's by default; ``"video"`` also reads the video
                 settings of older checkpoints, which stand in the image processor's file.
 
@@ -239,8 +256,10 @@ class Preset:
         """
         try:
             return cls(**preset_fields(config, modality))
-        except (TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise InvalidOptions(f"this processor configuration has a value of a wrong type: {error}") from error
+        except InvalidOptions:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise InvalidOptions(f"this processor configuration has a value of a wrong type: {shown(error)}") from error
 
 
 def preset_named(name: str, table: Mapping[str, Preset], modality: str) -> Preset:

@@ -17,7 +17,7 @@ _CONFIG_FILE = "preprocessor_config.json"
 
 def _require(holds: bool, rule: str, got: object) -> None:
     if not holds:
-        raise InvalidOptions(f"mel spec: {rule}; got {got!r}")
+        raise InvalidOptions(f"mel spec: {rule}; got {shown(got)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class MelSpec:
         values = config if isinstance(config, Mapping) else _read_config(Path(config))
         kind = values.get("feature_extractor_type")
         if kind != "WhisperFeatureExtractor":
-            raise InvalidOptions(f"feature_extractor_type is WhisperFeatureExtractor here; got {kind!r}")
+            raise InvalidOptions(f"feature_extractor_type is WhisperFeatureExtractor here; got {shown(kind)}")
         for name in ("dither", "padding_value", "do_normalize"):
             if values.get(name):
-                raise InvalidOptions(f"{name}={values[name]!r} is not supported: Whisper's checkpoints have 0")
+                raise InvalidOptions(f"{name}={shown(values[name])} is not supported: Whisper's checkpoints have 0")
         rate, n_fft = _int(values, "sampling_rate", 16_000), _int(values, "n_fft", 400)
         return cls(
             name=f"whisper-{_int(values, 'feature_size', 80)}",
@@ -134,10 +134,10 @@ def _int(values: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    file = path / _CONFIG_FILE if path.is_dir() else path
+    file = path / _CONFIG_FILE if os.path.isdir(path) else path
     try:
         values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidOptions(f"no readable {_CONFIG_FILE} at the path that was given") from error
     if not isinstance(values, dict):
         raise InvalidOptions(f"{_CONFIG_FILE} holds no object; got {type(values).__name__}")

@@ -87,7 +87,7 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, n
         LimitExceeded: a shape that the family refuses.
         InvalidOptions: a preset of videos, or a size that no image has.
     """
-    _check_size(height, width)
+    check_size(height, width)
     if preset.modality != "image":
         raise InvalidOptions(f"preset {preset.name!r} is of videos, and this is an image")
     views = views_of(preset, height, width)
@@ -113,7 +113,8 @@ def plan(preset: Preset, height: int, width: int, *, dtype: str | None = None, n
     return replace(wanted, num_tokens=num_tokens(preset, wanted))
 
 
-def _check_size(height: int, width: int) -> None:
+def check_size(height: object, width: object) -> None:
+    """Raise ``InvalidOptions`` for what is no image's size."""
     for name, side in (("height", height), ("width", width)):
         if not isinstance(side, int) or isinstance(side, bool) or not 0 < side <= MAX_SIDE:
             raise InvalidOptions(f"{name} is a whole number of pixels, 1 .. {MAX_SIDE}; got {shown(side)}")
@@ -190,7 +191,12 @@ def plan_plain(
     layout: Literal["HWC", "CHW"] = "HWC",
     dtype: str = "uint8",
 ) -> ImagePlan:
-    """An image without a preset: resized to ``size`` whatever its ratio; levels 0..255 as uint8, 0..1 as any float."""
+    """An image without a preset: resized to ``size`` whatever its ratio; levels 0..255 as uint8, 0..1 as any float.
+
+    Raises:
+        InvalidOptions: a size that no image has.
+    """
+    check_size(height, width)
     resized = (height, width) if size is None else (size, size) if isinstance(size, int) else size
     shape = (*resized, 3) if layout == "HWC" else (3, *resized)
     scaled = dtype != "uint8"

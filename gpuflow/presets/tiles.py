@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 MAX_TILES = 64
 MIN_PHI4_SIDE = 10
 WHITE: Levels = (255, 255, 255)
+_ANYWHERE = ("", "first", "last", "overview")
+_THUMBNAILS = {
+    **dict.fromkeys(("pinpoints", "closest_ratio", "best_fit", "covering"), _ANYWHERE),
+    "pan_and_scan": ("", "first"),
+    "splitting": ("", "last"),
+}
 
 
 def check_tiles(preset: Preset) -> None:
@@ -32,6 +38,8 @@ def check_tiles(preset: Preset) -> None:
         0 < len(preset.grid) <= MAX_TILES and all(map(_pinpoint(preset), preset.grid))
     ):
         raise InvalidOptions(f"preset: a grid holds 1 .. {MAX_TILES} sizes, each of at most {MAX_TILES} whole tiles")
+    if preset.thumbnail not in _THUMBNAILS.get(preset.rule, ("",)):
+        raise InvalidOptions(f"preset: rule {preset.rule!r} has no thumbnail {preset.thumbnail!r}")
     if preset.rule == "pan_and_scan" and preset.min_crop < preset.max_tiles:
         raise InvalidOptions(f"preset: min_crop is max_tiles or more; got {preset.min_crop}")
     if preset.tokens in TOKEN_RULES and not 0 < preset.patch <= min(preset.size):

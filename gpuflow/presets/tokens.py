@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gpuflow.config import shown
+from gpuflow.errors import InvalidOptions
 from gpuflow.presets import tile_tokens
 
 if TYPE_CHECKING:
     from gpuflow.presets.image import Preset
     from gpuflow.presets.plan import ImagePlan
+
+
+def check_tokens(preset: Preset) -> None:
+    """Hold a preset's rule of tokens to what it counts.
+
+    Raises:
+        InvalidOptions: no such rule, or what it counts has no size.
+    """
+    if preset.tokens and preset.tokens not in RULES:
+        raise InvalidOptions(f"preset: tokens is one of {', '.join(RULES)} or empty; got {shown(preset.tokens)}")
+    if preset.tokens in ("patches", "rows") and preset.patch < 1:
+        raise InvalidOptions(f"preset: patch is above 0 where tokens is {preset.tokens!r}; got {preset.patch}")
+    if preset.tile_tokens < 0 or (preset.tokens == "tiles" and preset.tile_tokens < 1):
+        raise InvalidOptions(f"preset: tile_tokens is above 0 where tokens is 'tiles'; got {preset.tile_tokens}")
 
 
 def num_tokens(preset: Preset, plan: ImagePlan) -> int | None:

@@ -88,3 +88,44 @@ def test_an_image_beyond_the_limits_is_refused() -> None:
         gf.probe_image(data, limits={"max_image_pixels": 1_000})
     with pytest.raises(gf.UnsupportedFormat):
         gf.probe_image(b"<html></html>")
+
+
+def test_bytes_of_any_kind_are_probed() -> None:
+    data = encoded(scene(*SIZE), "PNG")
+    found = gf.probe_image(data)
+    assert gf.probe_image(bytearray(data)) == gf.probe_image(memoryview(data)) == found
+    assert gf.probe_image(memoryview(bytes(reversed(data)))[::-1]) == found
+
+
+@pytest.mark.parametrize("source", [None, 5, [1], object()], ids=["none", "number", "list", "object"])
+def test_what_is_neither_bytes_nor_a_path_is_named(source: Any) -> None:
+    with pytest.raises(gf.InvalidSource, match="its bytes or its path"):
+        gf.probe_image(source)
+
+
+@pytest.mark.parametrize(
+    "frame", ["a", -5, 1.0, True, None, 1, 10**5_000], ids=["a", "-5", "1.0", "true", "none", "1", "large"]
+)
+def test_a_frame_that_the_image_does_not_have_is_refused(frame: Any) -> None:
+    with pytest.raises(gf.InvalidOptions, match="frame"):
+        gf.probe_image(encoded(scene(*SIZE), "PNG"), frame=frame)
+
+
+@pytest.mark.parametrize("options", [{}, {"preset": "clip-224"}, {"region": (0, 0, 1, 1)}, {"size": 5}], ids=str)
+@pytest.mark.parametrize(
+    "image",
+    [
+        (0, 5), (5, -1), (float("nan"), 5), (1.5, 5), (True, 5), ("a", 5), (5, 1 << 40), None, (5,), (5, 5, 5), 5, "ab",
+        (5, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_size_is_refused_with_a_preset_or_without(image: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(gf.InvalidOptions):
+        gf.plan_image(image, options)
+
+
+@pytest.mark.parametrize("features", [None, 5, "ab", [], [None], {}], ids=str)
+def test_a_batch_is_of_features(features: Any) -> None:
+    with pytest.raises(gf.InvalidOptions, match="features of one image or more"):
+        gf.collate(features)

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 from gpuflow.demo import samples
 from gpuflow.presets.families import image_preset_names
 
+DEEP = '{"size": ' + "[" * 50_000 + "]" * 50_000 + "}"
+
 
 def _run(*arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
@@ -97,6 +99,12 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
         (["load", "missing.png"], 1, "invalid_media_reference"),
         (["load", "a.png", "--options", "{"], 2, "not JSON"),
         (["load", "a.png", "--options", "[1]"], 2, "JSON object"),
+        (["load", "a.png", "--options", DEEP], 2, "nested too deeply"),
+        (["load", "a.png", "--options", f'{{"size": {"9" * 5_000}}}'], 2, "too many digits"),
+        (["load", "a.png", "--limits", f'{{"max_image_bytes": {"9" * 5_000}}}'], 2, "too many digits"),
+        (["load", "a.png", "--preset", "b", "--options", '{"preset": ' + "[" * 99 + "]" * 99 + "}"], 2, "name two"),
+        (["load", "a.png", "--options", '{"preset": [1]}'], 1, "preset is a name"),
+        (["load", "a.png", "--options", '{"dtype": "float7"}'], 1, "dtype: one of 'uint8', 'float32'"),
         (["load", "a.png", "--options", '{"sizes": 3}'], 1, "sizes"),
         (["load", "a.png", "--options", '{"preset": "none-such"}'], 1, "none-such"),
         (["load", "a.mp4", "--preset", "clip-224"], 1, "no video preset 'clip-224'; there are qwen2-vl"),
@@ -118,7 +126,7 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
         (["demo", "--out", "no/such/folder/x.png"], 2, "--out"),
         (["demo", "--out", "x.unknown"], 2, ".png"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else None,
 )
 def test_wrong_input_is_explained_in_a_line(arguments: list[str], status: int, says: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(samples.picture("PNG", width=64, height=48))
@@ -126,6 +134,8 @@ def test_wrong_input_is_explained_in_a_line(arguments: list[str], status: int, s
         (tmp_path / "a.mp4").write_bytes(samples.clip(seconds=0.5))
     done = _run(*arguments, folder=tmp_path, status=status)
     assert says in done.stderr
+    assert "_mapping" not in done.stderr
+    assert len(done.stderr.splitlines()[-1]) < 700  # a list of all presets
 
 
 def test_presets_lists_names_that_load_takes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.media import AudioMetadata, FeatureMetadata, Features, Waveform
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
+from gpuflow.presets.families import image_preset
 from gpuflow.presets.mel import mel_spec
 from tests.flow.audio_files import KINDS, Samples, blob, chirp, with_ffmpeg, with_soundfile
 from tests.parity.tolerances import TOLERANCES
@@ -210,7 +211,7 @@ def test_features_of_a_long_clip_are_those_of_its_first_30_seconds(context: Load
     "options",
     [
         AudioOptions(features="whisper-64"),
-        AudioOptions(features=80),
+        AudioOptions(features=image_preset("clip-224")),
         AudioOptions(features="whisper-80", sample_rate=8_000),
         AudioOptions(sample_rate=1),
         AudioOptions(sample_rate=10**9),

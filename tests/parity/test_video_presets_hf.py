@@ -261,7 +261,7 @@ def test_what_contradicts_a_preset_is_named(context: LoadContext) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"preset": "clip-224"}, "no video preset 'clip-224'; there are qwen2-vl, .*smolvlm2"),
         ({"preset": image}, "the image preset 'clip-224'"),
-        ({"preset": 3}, "got int"),
+        ({"preset": 3}, "preset is a name or a Preset; got 3"),
         ({"preset": "qwen2-vl", "dtype": "uint8"}, "contradicts normalize=True"),
         ({"preset": "qwen2-vl", "dtype": "float32", "normalize": False}, "contradicts normalize=False"),
         ({"preset": "qwen3-vl", "indices": (1,)}, "needs 2 frames or more; there is 1"),

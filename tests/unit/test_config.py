@@ -30,6 +30,11 @@ def test_partly_given_limits_keep_the_defaults_of_the_others() -> None:
         (ImageOptions, {"size": [1, 2, 3]}, "size"),
         (ImageOptions, {"background": [0, 0, 256]}, "0..255"),
         (ImageOptions, {"preset": "clip-224", "size": 3}, "not both"),
+        (ImageOptions, {"dtype": "float7"}, "dtype: one of 'uint8', 'float32', 'float16', 'bfloat16'; got 'float7'"),
+        (ImageOptions, {"resample": 3}, "resample: one of 'nearest', 'bilinear', 'bicubic', 'lanczos'; got 3"),
+        (VideoOptions, {"engine": "gpu"}, "engine: one of 'auto', 'exact', 'dali'; got 'gpu'"),
+        (FetchPolicy, {"allowed_schemes": ["ftp"]}, r"allowed_schemes: one of 'http', 'https'; got \['ftp'\]"),
+        (gpuflow.NvdecPolicy, {"route": ""}, "route: one of 'auto', 'packets', 'simple'; got ''"),
         (ImageOptions, {"frame": -1}, "frame"),
         (VideoOptions, {"num_frames": 4, "fps": 1.0}, "num_frames and fps"),
         (VideoOptions, {"num_frames": 0}, "above 0"),
@@ -68,6 +73,8 @@ def test_values_made_in_python_are_checked_like_json() -> None:
     bad: Any = "large"
     with pytest.raises(InvalidOptions, match="size"):
         ImageOptions(size=bad)
+    with pytest.raises(InvalidOptions, match="layout: one of 'HWC', 'CHW'; got 'large'"):
+        ImageOptions(layout=bad)
 
 
 def test_lists_become_tuples_so_that_values_stay_frozen() -> None:

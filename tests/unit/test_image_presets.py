@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuflow.errors import InvalidOptions, LimitExceeded
+from gpuflow.presets.beside import values_of
 from gpuflow.presets.families import image_preset, image_preset_names
 from gpuflow.presets.hf_whole import FAMILIES
-from gpuflow.presets.image import Preset
+from gpuflow.presets.image import Preset, Rule
+from gpuflow.presets.kinds import KINDS
 from gpuflow.presets.plan import plan, plan_plain
 from gpuflow.presets.sizes import by_pixel_budget, by_shortest_edge
+from gpuflow.presets.tokens import RULES as TOKEN_RULES
+from tests.unit.odd_values import DEEP, ODD
 
 QWEN_CONFIG = {
     "image_processor_type": "Qwen2VLImageProcessorFast",
@@ -160,6 +167,33 @@ def test_a_configuration_can_be_a_file_or_its_folder(tmp_path: Path) -> None:
     assert Preset.from_hf(tmp_path) == Preset.from_hf(file) == Preset.from_hf(QWEN_CONFIG)
     with pytest.raises(InvalidOptions, match=r"preprocessor_config\.json"):
         Preset.from_hf(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidOptions, match=r"preprocessor_config\.json .*cannot be read"):
+        Preset.from_hf(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["openai/clip-vit-large-patch14", "x" * 9_000, "a\0b", ""])
+def test_a_name_on_a_hub_is_no_folder(name: str) -> None:
+    with pytest.raises(InvalidOptions) as caught:
+        Preset.from_hf(name)
+    if name:
+        assert "no name of a checkpoint on a hub" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("key", ["size", "image_mean", "image_std", "crop_size", "resample", "rescale_factor", "type"])
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+def test_a_setting_of_any_depth_or_length_is_refused_in_a_few_words(key: str, value: Any) -> None:
+    config = {"image_processor_type": CLIP, "image_processor_type" if key == "type" else key: value}
+    with pytest.raises(InvalidOptions) as caught:
+        Preset.from_hf(config)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("modality", ["audio", "", 3, DEEP], ids=["audio", "empty", "3", "deep"])
+def test_a_modality_is_image_or_video(modality: Any) -> None:
+    with pytest.raises(InvalidOptions, match="modality is 'image' or 'video'"):
+        Preset.from_hf(QWEN_CONFIG, modality=modality)
 
 
 CLIP, SIGLIP, LLAVA, PIXTRAL = (f"{name}ImageProcessor" for name in ("CLIP", "Siglip", "Llava", "Pixtral"))
@@ -169,6 +203,11 @@ QWEN, GLM, NAFLEX, GEMMA4 = (
     "Siglip2ImageProcessor",
     "Gemma4ImageProcessor",
 )
+PAN_AND_SCAN = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+    "size": {"height": 896, "width": 896},
+}
 
 
 @pytest.mark.parametrize(
@@ -209,13 +248,20 @@ QWEN, GLM, NAFLEX, GEMMA4 = (
         (QWEN, {"size": {"height": 224, "width": 224}}, "shortest_edge"),
         (QWEN, {"size": {"min_pixels": 224, "max_pixels": 500}}, "min_pixels"),
         (QWEN, {"min_pixels": 10, "max_pixels": 9}, "max_pixels"),
-        (QWEN, {"patch_size": 0}, "size"),
+        (QWEN, {"patch_size": 0}, "^patch_size is a whole number"),
         (QWEN, {"merge_size": 1 << 30}, "merge"),
         (GLM, {"size": {"longest_edge": 9}}, "min_pixels"),
         (NAFLEX, {"max_num_patches": 1 << 30}, "max_patches"),
         (NAFLEX, {"patch_size": {"height": 16, "width": 14}}, "patch_size"),
         (GEMMA4, {"max_soft_tokens": 281}, "max_soft_tokens"),
         (GEMMA4, {"pooling_kernel_size": "3"}, "pooling_kernel_size"),
+        (CLIP, {"data_format": "channels_last"}, "data_format is channels_first here; got 'channels_last'"),
+        (QWEN, {"data_format": "channels_last"}, "data_format"),
+        (CLIP, {"crop_size": 2.5}, "^crop_size"),
+        (CLIP, {"image_std": [1e-320, 1, 1]}, "above 0, in float32"),
+        (CLIP, {"image_std": [1e-38, 1, 1]}, "above 0, in float32"),
+        ("Gemma3ImageProcessor", PAN_AND_SCAN, "pan_and_scan_max_num_crops is a whole number above 0; it is left out"),
+        (QWEN, {"temporal_patch_size": 1 << 40}, "temporal_patch in 1 .. 64"),
         (PIXTRAL, {"do_center_crop": True}, "do_center_crop"),
         (PIXTRAL, {"size": {"shortest_edge": 3}}, "shortest_edge"),
         (PIXTRAL, {"patch_size": 1 << 20}, "patch"),
@@ -232,8 +278,9 @@ def test_a_setting_that_a_preset_cannot_express_is_refused_by_name(
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (CLIP, {"do_convert_rgb": False, "do_pad": True, "device": "cuda", "processor_class": "X", "data_format": 3}),
+        (CLIP, {"do_convert_rgb": False, "do_pad": True, "device": "cuda", "processor_class": "X"}),
         (CLIP, {"size": None, "crop_size": None, "resample": None, "image_mean": None, "do_center_crop": None}),
+        (CLIP, {"do_convert_rgb": True, "data_format": "channels_first"}),
         (CLIP, {"rescale_factor": 0.0039215686275, "image_seq_length": 3}),
         (QWEN, {"do_center_crop": True, "crop_size": 3, "do_pad": True}),  # its class looks at none of them
     ],
@@ -371,3 +418,90 @@ def test_a_size_that_no_image_has_is_refused(size: tuple[Any, Any]) -> None:
 def test_a_preset_of_wrong_types_is_refused_when_it_is_made(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):
         Preset(**{"name": "x", "rule": "fixed", "size": (8, 8)} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"beside": ("grid",)}, "grid goes with layout patches or patches_last"),
+        ({"beside": ("soft_tokens",)}, "soft_tokens goes with layout"),
+        ({"beside": ("patch_shape",)}, "patch_shape goes with layout"),
+        ({"beside": ("patch_mask",)}, "patch_mask goes with layout patches_last"),
+        ({"beside": ("patch_places",)}, "patch_places goes with layout"),
+        ({"beside": ("attention_mask",)}, "after an overview"),
+        ({"beside": ("num_img_tokens",)}, "tokens is empty"),
+        ({"beside": ("weird",)}, "beside the pixels there are grid, image_size"),
+        ({"beside": ("image_size", "image_size")}, "names of their own"),
+        ({"beside": ("image_size", "canvas_size")}, "names of their own"),
+        ({"beside": ("image_size",), "pixels": "image_sizes"}, "names of their own"),
+        ({"pixels": ""}, "names of their own"),
+        ({"tokens": "nope"}, "tokens is one of patches, rows, tiles"),
+        ({"tokens": "patches"}, "patch is above 0"),
+        ({"tokens": "rows"}, "patch is above 0"),
+        ({"tokens": "tiles"}, "tile_tokens is above 0"),
+        ({"tokens": "phi4"}, "patch lies in 1 .. size"),
+        ({"thumbnail": "overview"}, "no thumbnail"),
+        ({"rule": "pan_and_scan", "min_crop": 9, "thumbnail": "overview"}, "no thumbnail"),
+        ({"std": (1e-320, 1.0, 1.0)}, "in float32"),
+        ({"rule": "weird"}, "rule: one of 'fixed', 'shortest_edge', .*; got 'weird'"),
+        ({"thumbnail": 3}, "thumbnail: one of '', 'first', 'last', 'overview'; got 3"),
+    ],
+    ids=str,
+)
+def test_a_preset_that_contradicts_itself_is_refused_when_it_is_made(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidOptions, match=says):
+        Preset(**{"name": "x", "rule": "fixed", "size": (5, 5)} | values)
+
+
+CHANGES = {
+    "rule": st.sampled_from(get_args(Rule)),
+    "layout": st.sampled_from(["image", "patches", "patches_last"]),
+    "beside": st.lists(st.sampled_from([*KINDS, "weird"]), max_size=3).map(tuple),
+    "tokens": st.sampled_from(["", "nope", *TOKEN_RULES]),
+    "thumbnail": st.sampled_from(["", "first", "last", "overview"]),
+    "pixels": st.sampled_from(["pixel_values", "image_sizes", ""]),
+    "patch": st.sampled_from([0, 1, 14, 500]),
+    "merge": st.sampled_from([1, 2, 3]),
+    "temporal_patch": st.sampled_from([1, 2]),
+    "size": st.sampled_from([(0, 0), (5, 5), (224, 224), (336, 448)]),
+    "crop": st.sampled_from([None, (5, 7)]),
+    "tile_tokens": st.sampled_from([-1, 0, 3]),
+    "max_patches": st.sampled_from([0, 1, 280]),
+    "min_pixels": st.sampled_from([0, 1, 4_000]),
+    "max_pixels": st.sampled_from([0, 1, 90_000]),
+    "grid": st.sampled_from([(), ((224, 448), (448, 224))]),
+    "min_tiles": st.sampled_from([1, 3]),
+    "max_tiles": st.sampled_from([1, 2, 12]),
+    "min_crop": st.sampled_from([0, 16, 256]),
+    "edge": st.sampled_from([0, 448]),
+    "tiled": st.booleans(),
+    "square": st.booleans(),
+}
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(
+    st.sampled_from(image_preset_names()),
+    st.lists(st.sampled_from(sorted(CHANGES)), max_size=5).flatmap(
+        lambda names: st.fixed_dictionaries({name: CHANGES[name] for name in names})
+    ),
+    st.sampled_from([(48, 64), (300, 30), (1, 1), (700, 1_100)]),
+)
+def test_a_preset_that_is_made_plans_every_image(name: str, changes: dict[str, Any], size: tuple[int, int]) -> None:
+    try:
+        preset = replace(image_preset(name), **changes)
+    except InvalidOptions:
+        return
+    try:
+        wanted = plan(preset, *size)
+    except LimitExceeded:  # of the image's shape
+        return
+    assert len({name for name, *_ in wanted.outputs}) == len(wanted.outputs)
+    for beside in wanted.beside:
+        values = np.asarray(values_of(beside, wanted), beside.dtype)
+        assert np.broadcast_to(values, beside.shape).shape == beside.shape
+
+
+def test_numpy_is_not_needed_to_make_presets() -> None:
+    code = "import sys, gpuflow.presets.families; assert 'numpy' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""What is not a slab, a medium, a descriptor or a size is named in the error, and nothing is left behind."""
+"""What is not a slab, a medium, a descriptor, a size or an option is named in the error, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from gpuflow.errors import InvalidDescriptor
+from gpuflow.config import AudioOptions, ImageOptions, VideoOptions, shown
+from gpuflow.errors import InvalidDescriptor, InvalidOptions
 from gpuflow.memory import Slab, TieredMemory
+from gpuflow.presets.image import Preset
+from gpuflow.presets.mel import MelSpec
 from gpuflow.transfer import Descriptor, FilePublisher, Publisher, Reader
 from tests.patterns import image_of
+from tests.unit.odd_values import ODD
 
 CASES: dict[str, tuple[type[Exception], str, Callable[[Any, Any, Any], object]]] = {
     "a size that is no number": (TypeError, "whole number of bytes; got '5'", lambda s, p, r: s.allocate("5")),
@@ -67,3 +71,44 @@ def _keep(slab: Slab, media: Any) -> None:
 def _renew(slab: Slab, publisher: Publisher, ttl_seconds: float) -> None:
     with image_of(slab, side=10) as image:
         publisher.renew(publisher.publish(image), ttl_seconds=ttl_seconds)
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+def test_anything_is_shown_in_a_few_words(value: Any) -> None:
+    assert 0 < len(shown(value)) <= 83
+
+
+@pytest.mark.parametrize(
+    "value", [*ODD.values(), 3, True, ["clip-224"], Preset], ids=[*ODD, "3", "true", "list", "type"]
+)
+@pytest.mark.parametrize(
+    ("kind", "field"), [(ImageOptions, "preset"), (VideoOptions, "preset"), (AudioOptions, "features")]
+)
+def test_what_names_no_preset_is_refused_when_options_are_made(kind: Any, field: str, value: Any) -> None:
+    if isinstance(value, str):
+        assert getattr(kind(**{field: value}), field) == value  # whether there is one of that name is asked later
+        return
+    for make in (kind, lambda **values: kind.from_mapping(values)):
+        with pytest.raises(InvalidOptions, match=field) as caught:
+            make(**{field: value})
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("field", ["size", "dtype", "background", "frame", "region", "normalize"])
+def test_an_option_of_any_depth_is_refused_in_a_few_words(field: str, value: Any) -> None:
+    for make in (ImageOptions, lambda **values: ImageOptions.from_mapping(values)):
+        with pytest.raises(InvalidOptions, match=field) as caught:
+            make(**{field: value})
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+def test_a_mel_spec_of_any_depth_is_refused_in_a_few_words(value: Any) -> None:
+    for config in (
+        {"feature_extractor_type": value},
+        {"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": value},
+    ):
+        with pytest.raises(InvalidOptions) as caught:
+            MelSpec.from_hf(config)
+        assert len(str(caught.value)) < 400
