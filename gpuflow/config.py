@@ -312,6 +312,8 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
     normalise. ``alpha="composite"`` lays transparency over ``background``; ``"drop"`` shows the hidden colour, as
     Hugging Face's processors do. ``engine`` picks the transform engine; the result names the one that ran.
     ``region``: (left, top, right, bottom) in pixels of the image as shown; what follows sees it as the image.
+    ``reference``: whose resize of uint8 is reproduced, bit for bit; the preset's own, or torchvision's, by default
+    (Lanczos is always Pillow's).
     ``approximate`` allows a JPEG to be decoded smaller where it is resized to a sixth or less anyway; half a level of
     mean error at most, and the result's ``backend`` says so.
     """
@@ -327,6 +329,7 @@ class ImageOptions(_Value, frozen=True, kw_only=True):
     frame: int = 0
     region: tuple[int, int, int, int] | None = None
     approximate: bool = False
+    reference: Literal["torchvision", "pillow"] | None = None
     engine: Literal["auto", "exact", "dali"] = "auto"
 
     def _check_together(self) -> None:

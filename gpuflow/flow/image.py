@@ -20,7 +20,7 @@ from gpuflow.ops.transform import transform
 from gpuflow.ops.views import Picture
 from gpuflow.ops.work import Work
 from gpuflow.presets.families import image_preset
-from gpuflow.presets.image import Preset
+from gpuflow.presets.image import Passes, Preset, Reference
 from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
 Region = tuple[int, int, int, int]
@@ -133,12 +133,18 @@ def plan_of(options: ImageOptions, info: ImageInfo, limits: Limits) -> ImagePlan
 
 
 def _preset_of(options: ImageOptions) -> Preset | None:
-    preset = options.preset
-    if isinstance(preset, str):
-        return image_preset(preset)
-    if preset is None or isinstance(preset, Preset):
-        return preset
+    preset = image_preset(options.preset) if isinstance(options.preset, str) else options.preset
+    if preset is None:
+        return None
+    if isinstance(preset, Preset):
+        return preset if options.reference in (None, preset.reference) else _referring(preset, options.reference)
     raise InvalidOptions(f"preset is the name of an image preset or a Preset; got {type(preset).__name__}")
+
+
+@functools.lru_cache(maxsize=64)
+def _referring(preset: Preset, reference: Reference) -> Preset:
+    passes: Passes = "pillow" if reference == "pillow" else "horizontal_first"
+    return replace(preset, reference=reference, passes=passes)
 
 
 def _size_of(info: ImageInfo, region: Region | None) -> tuple[int, int]:
@@ -174,6 +180,7 @@ def _plan_of(options: ImageOptions, preset: Preset | None, size: tuple[int, int]
             *size,
             size=options.size,
             resample=options.resample,
+            reference=options.reference or "torchvision",
             layout=options.layout,
             dtype=options.dtype or "uint8",
         )

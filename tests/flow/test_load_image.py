@@ -387,3 +387,27 @@ def test_an_image_that_never_fits_the_slab_is_no_matter_of_waiting() -> None:
         for options in ({}, {"preset": "clip-224"}, {"size": 300}):
             with pytest.raises(LimitExceeded, match="all of the slab has 65536"):
                 flow.load(encoded(scene(240, 320), "JPEG"), options=options)
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(40, 90), (20, 200), (100, 30)], ids=str)
+def test_pillows_resize_is_reproduced_where_it_is_asked_for(
+    resample: Any, size: tuple[int, int], context: LoadContext
+) -> None:
+    data, options = encoded(scene(), "PNG"), ImageOptions(size=size, resample=resample, reference="pillow")
+    with load_image(blob(data), sniff(data), options, context) as image:
+        expected = PICTURE.resize(size[::-1], getattr(Picture.Resampling, resample.upper()))
+        np.testing.assert_array_equal(image.numpy(), np.asarray(expected))
+
+
+def test_a_preset_can_refer_to_pillow(context: LoadContext) -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    picture = scene(333, 517)
+    data, options = encoded(picture, "PNG"), ImageOptions(preset="clip-224", reference="pillow")
+    with load_image(blob(data), sniff(data), options, context) as features:
+        assert isinstance(features, Features)
+        expected = CLIPImageProcessorPil()(images=picture, return_tensors="pt")["pixel_values"]
+        assert float((features["pixel_values"] - expected).abs().max()) <= TOLERANCES["image/exact-pillow"].max_abs
+    with pytest.raises(InvalidOptions, match="Lanczos"):
+        load_image(blob(data), sniff(data), ImageOptions(preset="idefics3", reference="torchvision"), context)
