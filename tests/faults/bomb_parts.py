@@ -204,24 +204,100 @@ def anmf(left: int = 0, top: int = 0, width: int = 100, height: int = 100) -> by
     return chunk(b"ANMF", b"".join(number.to_bytes(3, "little") for number in numbers) + bytes(20))
 
 
+def av1_unit(kind: int, body: bytes) -> bytes:
+    """A unit of an AV1 stream, with its size."""
+    size = bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])
+    return bytes([kind << 3 | 2]) + size + body
+
+
+def of_bits(*fields: tuple[int, int]) -> bytes:
+    """Numbers, each with its count of bits, one behind the other."""
+    text = "".join(f"{value:0{bits}b}" for value, bits in fields if bits)
+    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+
+
+def av1_sequence(width: int, height: int, *, reduced: bool = True) -> bytes:
+    """A sequence header of AV1; not reduced: with frame identifiers, order hints and screen content by frame."""
+    before = [(0, 3), (1, 1), (1, 1), (0, 5)] if reduced else [(0, 3), (0, 2), (0, 2), (0, 5), (0, 12), (0, 5)]
+    size = [(15, 4), (15, 4), (width - 1, 16), (height - 1, 16)]
+    after = [(0, 40)] if reduced else [(1, 1), (2, 4), (1, 3), (0, 7), (1, 1), (0, 2), (1, 1), (1, 1), (6, 3), (0, 40)]
+    return av1_unit(1, of_bits(*before, *size, *after))
+
+
+def av1_frame(kind: int, size: tuple[int, int], *, shown: int = 1, resilient: int = 0) -> bytes:
+    """A frame of the sequence that is not reduced, with a size of its own; kinds: key, inter, intra only, switch."""
+    intra, key = kind in (0, 2), kind == 0
+    strict = resilient or kind == 3 or (key and shown)
+    fields = [(0, 1), (kind, 2), (shown, 1), *([] if shown else [(0, 1)])]
+    fields += [] if kind == 3 or (key and shown) else [(resilient, 1)]
+    fields += [(0, 1), (1, 1), (1, 1), (0, 6), *([] if kind == 3 else [(1, 1)]), (5, 7)]
+    fields += [] if intra or strict else [(0, 3)]
+    fields += [] if kind == 3 or (key and shown) else [(0x55, 8)]
+    fields += [(9, 7)] * 8 if strict and not (key and shown) else []
+    fields += [] if intra else [(0, 1), *[(3, 3), (1, 4)] * 7]
+    fields += [] if intra or strict else [(0, 7)]
+    return av1_unit(6, of_bits(*fields, (size[0] - 1, 16), (size[1] - 1, 16), (0, 64)))
+
+
+def av1_picture(width: int, height: int) -> bytes:
+    """A sequence header and the beginning of one frame."""
+    return av1_sequence(width, height) + av1_unit(6, bytes(9))
+
+
 def avif(
-    *, width: int = 64, height: int = 64, grid: bytes = b"", tiles: int = 0, kind: bytes = b"av01", **boxes: bytes
+    *,
+    width: int = 64,
+    height: int = 64,
+    grid: bytes = b"",
+    tiles: int = 0,
+    kind: bytes = b"av01",
+    stream: bytes = b"",
+    **boxes: bytes,
 ) -> bytes:
     """An AVIF of one picture, or of a grid whose description lies in ``idat``."""
+    content = grid or stream or av1_picture(width, height)
     parts = {
         "hdlr": box(b"hdlr", bytes(8), b"pict", bytes(13)),
         "pitm": box(b"pitm", struct.pack(">IH", 0, 1)),
-        "iloc": box(b"iloc", struct.pack(">IBBHHHHHII", 1 << 24, 0x44, 0, 1, 1, 1, 0, 1, 0, len(grid))),
-        "iinf": box(b"iinf", struct.pack(">IH", 0, 1), box(b"infe", struct.pack(">IHH", 2 << 24, 1, 0), kind, b"\0")),
+        "iloc": places((1, 1, [(0, len(content))])),
+        "iinf": items_of((1, kind)),
         "iref": box(b"iref", bytes(4), box(b"dimg", struct.pack(">HH", 1, tiles), b"\0\2" * tiles)) if tiles else b"",
-        "iprp": box(
-            b"iprp",
-            box(b"ipco", box(b"ispe", struct.pack(">III", 0, width, height))),
-            box(b"ipma", struct.pack(">IIHBB", 0, 1, 1, 1, 1)),
-        ),
-        "idat": box(b"idat", grid),
+        "iprp": properties([ispe(width, height)], (1, [1])),
+        "idat": box(b"idat", content),
     } | boxes
     return box(b"ftyp", b"avif\0\0\0\0avifmif1") + box(b"meta", bytes(4), *parts.values())
+
+
+def places(*items: tuple[int, int, list[tuple[int, int]]]) -> bytes:
+    """Where items lie: number, method (0: the file, 1: ``idat``), and of each piece the first byte and length."""
+    rows = [
+        struct.pack(">HHHH", item, method, 0, len(pieces)) + b"".join(struct.pack(">QI", *piece) for piece in pieces)
+        for item, method, pieces in items
+    ]
+    return box(b"iloc", struct.pack(">IBBH", 1 << 24, 0x84, 0, len(items)), *rows)
+
+
+def items_of(*kinds: tuple[int, bytes]) -> bytes:
+    """Items by number and kind."""
+    entries = [box(b"infe", struct.pack(">IHH", 2 << 24, item, 0), kind, b"\0") for item, kind in kinds]
+    return box(b"iinf", struct.pack(">IH", 0, len(kinds)), *entries)
+
+
+def ispe(width: int, height: int) -> bytes:
+    """The size of a picture."""
+    return box(b"ispe", struct.pack(">III", 0, width, height))
+
+
+def properties(bodies: list[bytes], *owners: tuple[int, list[int]]) -> bytes:
+    """Properties, and which item owns which, counted from 1."""
+    rows = [struct.pack(">HB", item, len(owned)) + bytes(owned) for item, owned in owners]
+    return box(b"iprp", box(b"ipco", *bodies), box(b"ipma", struct.pack(">II", 0, len(owners)), *rows))
+
+
+def references(*links: tuple[bytes, int, list[int]]) -> bytes:
+    """Which items refer to which: kind, from, to."""
+    rows = [box(kind, struct.pack(f">HH{len(to)}H", item, len(to), *to)) for kind, item, to in links]
+    return box(b"iref", bytes(4), *rows)
 
 
 def tiff_page(

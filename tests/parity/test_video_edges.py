@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from gpuflow.codecs import av1
 from gpuflow.codecs.probe import sniff
-from gpuflow.codecs.video import av1_headers
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.source import PacketSource
 from gpuflow.codecs.videos import cpu_decoder
@@ -116,10 +116,7 @@ def test_the_clips_are_as_awkward_as_they_say() -> None:
     assert any(bytes(packet)[-1] & 0xE0 == 0xC0 for packet in packets("vp9 superframes"))
     units = [bytes(packet) for packet in packets("av1 pictures shown again")]
     shown_again = [
-        unit[start] & 0x80
-        for unit in units
-        for kind, start, _ in av1_headers._units(memoryview(unit))
-        if kind in (3, 6)
+        unit[start] & 0x80 for unit in units for kind, start, _ in av1.units(memoryview(unit)) if kind in (3, 6)
     ]
     assert len(shown_again) > 64
     assert any(shown_again)

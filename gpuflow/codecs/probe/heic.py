@@ -11,6 +11,7 @@ from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 _KINDS = (b"hvc1", b"grid")
 _MAX_UNITS = 65_536  # slices of all pictures together
+_MAX_SETS = 1_024  # of all records together
 _CHROMA = ("", "420", "422", "444")
 
 
@@ -29,10 +30,10 @@ def _info(items: Items, limits: Limits) -> ImageInfo:
         raise UnsupportedFormat("the HEIC names no picture to show; sequences alone are not read")
     if items.kind not in _KINDS:
         raise UnsupportedFormat(f"a HEIC whose picture is {items.kind!r} is not read: only HEVC, and grids of it")
-    items.check_grid(limits)
+    items.check_grids(limits)
     _check_streams(items, limits)
     width, height = _shown(items, limits)
-    return items.facts("heic", (width, height), _stored(items))
+    return items.facts("heic", (width, height), _stored(items), has_alpha=items.has_alpha())
 
 
 def _shown(items: Items, limits: Limits) -> tuple[int, int]:
@@ -45,22 +46,28 @@ def _shown(items: Items, limits: Limits) -> tuple[int, int]:
     wide, wide_of, high, high_of = (number(aperture, at, 4) for at in (0, 4, 8, 12))
     if not (wide_of and high_of and 0 < wide <= width * wide_of and 0 < high <= height * high_of):
         raise CorruptMedia("the HEIC's clean aperture does not lie in its picture")
-    return round(wide / wide_of), round(high / high_of)
+    shown = round(wide / wide_of), round(high / high_of)
+    if not all(shown):
+        raise CorruptMedia("the HEIC's clean aperture has no pixels")
+    return shown
 
 
 def _check_streams(items: Items, limits: Limits) -> None:
     """Hold the streams' own sizes to the limit: libde265 allocates by them, whatever the boxes say."""
+    view, sets = memoryview(items.data), 0
     for kind, first, end in items.properties:
         if kind == b"hvcC":
-            for width, height in picture_sizes(items.data[first:end]):
+            for width, height in picture_sizes(view[first:end]):
+                sets += 1
+                check_count(sets, _MAX_SETS, "parameter sets")
                 check_count(width * height, limits.max_image_pixels, "pixels in a picture", "max_image_pixels")
     nbytes = units = 0
     for item, kind in items.kinds.items():
         if kind == b"hvc1":
             record = next(items.bodies(item, b"hvcC"), b"").ljust(RECORD_BYTES, b"\0")
-            payload = items.payload(item)
-            nbytes += len(payload)
+            nbytes += sum(end - at for at, end in items.extents(item))
             check_room(nbytes, len(items.data), "the pictures together")
+            payload = items.payload(item)
             units += check_units(payload, 1 + (record[21] & 3), _MAX_UNITS - units)
 
 

@@ -20,6 +20,7 @@ _HEADER = struct.Struct(">I4s").unpack_from
 _MAX_ITEMS = 4_096  # a grid of 64 x 64 tiles
 _MAX_EXTENTS = 16_384  # of all items together: an extent may take no bytes in its table
 _MAX_OWNED = 65_536  # properties of all items
+_BEGINNING_BYTES = 64  # of a property: all that is read of it
 _TABLES = (b"pitm", b"iinf", b"iloc", b"iref", b"idat", b"iprp")
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 # Orientation 1..8 by quarter turns counter-clockwise (irot) and mirroring after it (imir; axis 1 swaps left and right)
@@ -38,45 +39,65 @@ class Items:
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
     places: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # method, first byte, length
-    references: list[tuple[bytes, int, int]] = field(default_factory=list)  # kind, from, to
+    references: dict[tuple[bytes, int], list[int]] = field(default_factory=dict)  # by kind and source: to which
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)  # kind, first byte, end
     owned: dict[int, list[int]] = field(default_factory=dict)
-    idat: int = 0
+    idat: tuple[int, int] = (0, 0)
     boxes: int = 0  # that were passed, at any depth
+    num_references: int = 0
+    _places: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
+
+    def index(self) -> None:
+        """Look up every item's properties once, of which one may be owned by thousands."""
+        for item, owned in self.owned.items():
+            if len(set(owned)) < len(owned):
+                raise CorruptMedia("an item of the HEIF owns a property twice")
+            for place in owned:
+                if 0 < place <= len(self.properties):
+                    self._places.setdefault((item, self.properties[place - 1][0]), []).append(place - 1)
 
     @property
     def kind(self) -> bytes:
         """Of the picture that is shown."""
         return self.kinds.get(self.primary, b"")
 
-    @property
-    def tiles(self) -> list[int]:
-        """The items that the picture is put together from, in their order."""
-        return [to for kind, source, to in self.references if kind == b"dimg" and source == self.primary]
+    def tiles(self, item: int) -> list[int]:
+        """The items that a picture is put together from, in their order."""
+        return self.references.get((b"dimg", item), [])
 
     def bodies(self, item: int, kind: bytes) -> Iterator[bytes]:
-        """The bodies of an item's properties of one kind."""
-        for number in self.owned.get(item, ()):
-            if 0 < number <= len(self.properties) and self.properties[number - 1][0] == kind:
-                _, first, end = self.properties[number - 1]
-                yield self.data[first:end]
+        """How the bodies of an item's properties of one kind begin: their first 64 bytes."""
+        for place in self._places.get((item, kind), ()):
+            _, first, end = self.properties[place]
+            yield self.data[first : min(end, first + _BEGINNING_BYTES)]
+
+    def owns(self, item: int) -> set[bytes]:
+        """The kinds of an item's properties; ``b""`` of one that there is not."""
+        known = range(1, len(self.properties) + 1)
+        return {self.properties[n - 1][0] if n in known else b"" for n in self.owned.get(item, ())}
 
     def body(self, kind: bytes) -> bytes | None:
         """That of the picture, or else of its first tile."""
-        for item in (self.primary, *self.tiles[:1]):
+        for item in (self.primary, *self.tiles(self.primary)[:1]):
             for found in self.bodies(item, kind):
                 return found
         return None
 
     def payload(self, item: int) -> bytes:
         """The bytes of an item that lies in the file, no byte of which it takes twice."""
-        extents = self.places.get(item, [])
-        if any(method > 1 for method, _, _ in extents):
-            raise CorruptMedia("a picture of the HEIF does not lie in the file")
-        starts = [at + self.idat * method for method, at, _ in extents]
-        ends = [at + length if length else len(self.data) for at, (_, _, length) in zip(starts, extents, strict=True)]
-        check_room(sum(ends) - sum(starts), len(self.data), "an item")
-        return b"".join(self.data[at:end] for at, end in zip(starts, ends, strict=True))
+        return b"".join(self.data[at:end] for at, end in self.extents(item))
+
+    def extents(self, item: int) -> list[tuple[int, int]]:
+        """First byte and end of each piece of an item, all of which lie in the file and do not exceed it together."""
+        found = []
+        for method, at, length in self.places.get(item, ()):
+            if method > 1:
+                raise CorruptMedia("a picture of the HEIF does not lie in the file")
+            start, end = self.idat if method else (0, len(self.data))
+            check_room(at + length, end - start, "an item")
+            found.append((start + at, start + at + length if length else end))
+        check_room(sum(end - at for at, end in found), len(self.data), "an item")
+        return found
 
     def size(self, item: int) -> tuple[int, int]:
         """Width and height."""
@@ -94,22 +115,32 @@ class Items:
         quarters = turned[0] & 3 if turned else 0
         return _ORIENTATIONS[quarters, mirrored[0] & 1 if mirrored else None]
 
+    def alphas(self) -> Iterator[tuple[int, list[int]]]:
+        """The items that say of themselves that they are an alpha, and of which others."""
+        for (kind, item), targets in self.references.items():
+            if kind == b"auxl" and any(body[4:].split(b"\0")[0] in _ALPHA for body in self.bodies(item, b"auxC")):
+                yield item, targets
+
     def has_alpha(self) -> bool:
         """Whether another picture is its alpha."""
-        auxiliary = (item for kind, item, to in self.references if kind == b"auxl" and to == self.primary)
-        bodies = (body for item in auxiliary for body in self.bodies(item, b"auxC"))
-        return any(body[4:].split(b"\0")[0] in _ALPHA for body in bodies)
+        return any(self.primary in targets for _, targets in self.alphas())
 
     def has_icc(self) -> bool:
         """Whether a colour profile is there."""
         return any(body[:4] in (b"prof", b"rICC") for body in self.bodies(self.primary, b"colr"))
 
     def facts(
-        self, name: str, size: tuple[int, int], stored: tuple[int, Color, str], *, num_frames: int = 1
+        self,
+        name: str,
+        size: tuple[int, int],
+        stored: tuple[int, Color, str],
+        *,
+        has_alpha: bool,
+        num_frames: int = 1,
     ) -> ImageInfo:
         """Of a picture of this (width, height) as it is stored, with so many bits, these colours and that chroma."""
         (width, height), (bits, color, chroma) = size, stored
-        orientation, has_alpha = self.orientation(), self.has_alpha()
+        orientation = self.orientation()
         if orientation > 4:
             width, height = height, width
         return ImageInfo(
@@ -126,22 +157,22 @@ class Items:
             icc=self.has_icc(),
         )
 
-    def check_grid(self, limits: Limits) -> None:
-        """Of a picture put together from others: as many as it has places, and neither it nor they too large together."""
-        if self.kind != b"grid":
-            return
-        method, at, length = self.places.get(self.primary, [(0, 0, 0)])[0]
-        if method == 1:
-            at += self.idat
-        elif method != 0:
-            raise CorruptMedia("the HEIF's grid does not lie in the file")
-        data, wide = self.data, 4 if self.data[at + 1] & 1 else 2
-        if length < 4 + 2 * wide:
-            raise CorruptMedia(f"the HEIF's grid takes {length} bytes")
-        places, tiles = (data[at + 2] + 1) * (data[at + 3] + 1), self.tiles
+    def check_grids(self, limits: Limits) -> None:
+        """Of pictures put together from others: as many as they have places, and neither they nor all too large."""
+        for item, kind in self.kinds.items():
+            if kind == b"grid":
+                self._check_grid(item, limits)
+
+    def _check_grid(self, item: int, limits: Limits) -> None:
+        start, end = next(iter(self.extents(item)), (0, 0))
+        data = self.data[start : min(end, start + _BEGINNING_BYTES)]
+        wide = 4 if data[1:2] and data[1] & 1 else 2
+        if len(data) < 4 + 2 * wide:
+            raise CorruptMedia(f"the HEIF's grid takes {end - start} bytes")
+        places, tiles = (data[2] + 1) * (data[3] + 1), self.tiles(item)
         if places != len(tiles):
             raise CorruptMedia(f"the HEIF's grid has {places} places and {len(tiles)} tiles")
-        width, height = number(data, at + 4, wide), number(data, at + 4 + wide, wide)
+        width, height = number(data, 4, wide), number(data, 4 + wide, wide)
         check_count(width * height, limits.max_image_pixels, "pixels in a grid", "max_image_pixels")
         pixels = sum(width * height for width, height in map(self.size, tiles))
         check_count(pixels, 4 * limits.max_image_pixels, "pixels in a grid's tiles")
@@ -173,7 +204,7 @@ def number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")
 
 
-def _children(items: Items, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
+def children(items: Items, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
     """``(name, first byte of the body, end)``; a box larger than what holds it is refused."""
     while at + 8 <= end:
         items.boxes += 1
@@ -193,14 +224,15 @@ def _children(items: Items, at: int, end: int, limits: Limits) -> Iterator[tuple
 def _read_meta(data: bytes, limits: Limits) -> Items:
     """The first ``meta``, each of whose tables may be there once."""
     items, seen = Items(data), set[bytes]()
-    for name, first, end in _children(items, 0, len(data), limits):
+    for name, first, end in children(items, 0, len(data), limits):
         if name == b"meta":
-            for inner, start, stop in _children(items, first + 4, end, limits):
+            for inner, start, stop in children(items, first + 4, end, limits):
                 if inner in seen and inner in _TABLES:
                     raise CorruptMedia(f"the HEIF has two tables {inner!r}")
                 seen.add(inner)
                 _read(inner, data, start, stop, items, limits)
             break
+    items.index()
     return items
 
 
@@ -214,11 +246,11 @@ def _read(name: bytes, data: bytes, at: int, end: int, items: Items, limits: Lim
     elif name == b"iref":
         _read_references(data, at, end, items, limits)
     elif name == b"idat":
-        items.idat = at
+        items.idat = at, end
     elif name == b"iprp":
-        for inner, first, stop in _children(items, at, end, limits):
+        for inner, first, stop in children(items, at, end, limits):
             if inner == b"ipco":
-                items.properties = list(_children(items, first, stop, limits))
+                items.properties = list(children(items, first, stop, limits))
             elif inner == b"ipma":
                 _read_owners(data, first, stop, items)
 
@@ -226,7 +258,7 @@ def _read(name: bytes, data: bytes, at: int, end: int, items: Items, limits: Lim
 def _read_kinds(data: bytes, at: int, end: int, items: Items, limits: Limits) -> None:
     wide = 4 if data[at] else 2
     check_count(number(data, at + 4, wide), _MAX_ITEMS, "items")
-    for _, first, _ in _children(items, at + 4 + wide, end, limits):
+    for _, first, _ in children(items, at + 4 + wide, end, limits):
         size = 4 if data[first] >= 3 else 2
         items.kinds[number(data, first + 4, size)] = data[first + 6 + size : first + 10 + size]
 
@@ -258,11 +290,14 @@ def _read_places(data: bytes, at: int, end: int, items: Items) -> None:
 
 def _read_references(data: bytes, at: int, end: int, items: Items, limits: Limits) -> None:
     wide = 4 if data[at] else 2
-    for kind, first, stop in _children(items, at + 4, end, limits):
+    for kind, first, stop in children(items, at + 4, end, limits):
         source, count = number(data, first, wide), number(data, first + wide, 2)
         check_room(count * wide, stop - first - wide - 2, "a list of references")
-        check_count(len(items.references) + count, limits.max_boxes, "references", "max_boxes")
-        items.references += [(kind, source, number(data, first + wide + 2 + wide * n, wide)) for n in range(count)]
+        items.num_references += count
+        check_count(items.num_references, limits.max_boxes, "references", "max_boxes")
+        items.references.setdefault((kind, source), []).extend(
+            number(data, first + wide + 2 + wide * n, wide) for n in range(count)
+        )
 
 
 def _read_owners(data: bytes, at: int, end: int, items: Items) -> None:

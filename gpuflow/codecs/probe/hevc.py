@@ -18,7 +18,7 @@ _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _PARTS = 3  # planes of one colour each, coded apart
 
 
-def picture_sizes(record: bytes) -> Iterator[tuple[int, int]]:
+def picture_sizes(record: memoryview) -> Iterator[tuple[int, int]]:
     """Width and height by each of the record's sequence parameter sets.
 
     Raises:
@@ -33,7 +33,7 @@ def picture_sizes(record: bytes) -> Iterator[tuple[int, int]]:
         for _ in range(count):
             length = int.from_bytes(record[at : at + 2], "big")
             if kind == _SPS:
-                yield _size(record[at + 2 : at + 2 + length])
+                yield _size(bytes(record[at + 2 : at + 2 + min(length, _SIZE_BYTES)]))
             at += 2 + length
 
 
