@@ -204,6 +204,9 @@ def anmf(left: int = 0, top: int = 0, width: int = 100, height: int = 100) -> by
     return chunk(b"ANMF", b"".join(number.to_bytes(3, "little") for number in numbers) + bytes(20))
 
 
+ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
+
+
 def av1_unit(kind: int, body: bytes) -> bytes:
     """A unit of an AV1 stream, with its size."""
     size = bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])
@@ -298,6 +301,43 @@ def references(*links: tuple[bytes, int, list[int]]) -> bytes:
     """Which items refer to which: kind, from, to."""
     rows = [box(kind, struct.pack(f">HH{len(to)}H", item, len(to), *to)) for kind, item, to in links]
     return box(b"iref", bytes(4), *rows)
+
+
+def as_heic(data: bytes) -> bytes:
+    """What ``avif`` makes, under the name of the other format."""
+    return data.replace(b"avif\0\0\0\0avifmif1", b"heic\0\0\0\0heicmif1")
+
+
+def avif_sequence(
+    *samples: bytes,
+    size: tuple[int, int] = (64, 64),
+    stsz: bytes = b"",
+    stsc: tuple[int, ...] = (1, 1, 1),
+    chunk_at: int | None = None,
+    again: bytes = b"",
+) -> bytes:
+    """An AVIF of one track, each of whose samples is a chunk; ``again``: what stands in its table of samples too."""
+    start = box(b"ftyp", b"avis\0\0\0\0avisavifmsf1") + box(b"mdat", *samples)
+    places, at = [], 36
+    for sample in samples:
+        places.append(at if chunk_at is None else chunk_at)
+        at += len(sample)
+    entry = box(b"av01", bytes(78), box(b"av1C", b"\x81\0\0\0"))
+    stbl = box(
+        b"stbl",
+        box(b"stsd", struct.pack(">II", 0, 1), entry),
+        box(b"stsz", stsz or struct.pack(f">III{len(samples)}I", 0, 0, len(samples), *map(len, samples))),
+        box(b"stsc", struct.pack(f">II{len(stsc)}I", 0, len(stsc) // 3, *stsc)),
+        box(b"stco", struct.pack(f">II{len(places)}I", 0, len(places), *places)),
+        table(b"stts", 1, struct.pack(">II", len(samples), 1)),
+        again,
+    )
+    tkhd = box(
+        b"tkhd", struct.pack(">IIIII", 0, 0, 0, 1, 0), bytes(56), struct.pack(">II", size[0] << 16, size[1] << 16)
+    )
+    mdhd = box(b"mdhd", struct.pack(">IIIII", 0, 0, 0, 1_000, 1_000), bytes(4))
+    hdlr = box(b"hdlr", bytes(8), b"pict", bytes(13))
+    return start + box(b"moov", MVHD, box(b"trak", tkhd, box(b"mdia", mdhd, hdlr, box(b"minf", stbl))))
 
 
 def tiff_page(

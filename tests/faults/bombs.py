@@ -8,6 +8,7 @@ import numpy as np
 
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 from tests.faults.bomb_parts import (
+    ALPHA,
     BIG,
     EBML,
     FTYP,
@@ -17,8 +18,14 @@ from tests.faults.bomb_parts import (
     U32,
     Bomb,
     anmf,
+    as_heic,
+    av1_frame,
+    av1_picture,
+    av1_sequence,
+    av1_unit,
     avi,
     avif,
+    avif_sequence,
     bmp,
     box,
     chunk,
@@ -32,6 +39,8 @@ from tests.faults.bomb_parts import (
     gif,
     heic,
     heic_of_stream,
+    ispe,
+    items_of,
     jpeg_with_scans,
     long_box,
     matroska,
@@ -41,8 +50,11 @@ from tests.faults.bomb_parts import (
     packets,
     page,
     pages_behind,
+    places,
     png,
     png_chunk,
+    properties,
+    references,
     riff,
     section,
     small_gif,
@@ -220,6 +232,43 @@ BOMBS: dict[str, Bomb] = {
     "avif: tiles larger than their grid": Bomb(lambda: avif(kind=b"grid", width=9_000, height=5_000, grid=b"\0\0\0\x04\0\x40\0\x40", tiles=5, iprp=tiles_of(9_000, 5_000)), LimitExceeded),
     "avif: a picture that is no AV1": Bomb(lambda: avif(kind=b"j2k1"), UnsupportedFormat),
     "heic: 60,000^2": Bomb(lambda: heic(b"clap", 4, struct.pack(">IIII", 60_000, 1, 60_000, 1)).replace(b"ispe" + bytes(4) + struct.pack(">II", 64, 64), b"ispe" + bytes(4) + b"\0\0\xff\xff" * 2), LimitExceeded),
+    "avif: a stream of 16,384^2 within 64^2": Bomb(lambda: avif(stream=av1_picture(16_384, 16_384)), LimitExceeded),
+    "avif: a stream of 16,384^2, headers not reduced": Bomb(lambda: avif(stream=av1_sequence(16_384, 16_384, reduced=False)), LimitExceeded),
+    "avif: a stream larger than its picture": Bomb(lambda: avif(stream=av1_picture(65, 64)), CorruptMedia),
+    "avif: a stream smaller than its picture": Bomb(lambda: avif(stream=av1_picture(64, 63)), CorruptMedia),
+    "avif: an alpha of 16,384^2": Bomb(lambda: _avif_of_two(av1_picture(16_384, 16_384), references((b"auxl", 2, [1]))), LimitExceeded),
+    "avif: a tile of 16,384^2": Bomb(lambda: _avif_of_two(av1_picture(16_384, 16_384), references((b"dimg", 1, [2])), kind=b"grid", grid=b"\0\0\0\0\0\x40\0\x40"), LimitExceeded),
+    "avif: an alpha that is a grid of 2^32 a side": Bomb(lambda: _avif_of_two(b"\0\1\0\0" + b"\xff" * 8, references((b"auxl", 2, [1]), (b"dimg", 2, [1])), second=b"grid"), LimitExceeded),
+    "avif: an alpha of two pictures": Bomb(lambda: _avif_of_two(av1_picture(64, 64), references((b"auxl", 2, [1, 3]))), CorruptMedia),
+    "avif: an alpha that is a thumbnail": Bomb(lambda: _avif_of_two(av1_picture(64, 64), references((b"auxl", 2, [1]), (b"thmb", 2, [1]))), CorruptMedia),
+    **{f"avif: a frame of 16,384^2 in a sequence of 64^2, kind {kind}{shown}{strict}": Bomb(lambda n=kind, s=shown, r=strict: avif(stream=av1_sequence(64, 64, reduced=False) + av1_frame(n, (16_384, 16_384), shown=s, resilient=r)), CorruptMedia) for kind in range(4) for shown in (0, 1) for strict in (0, 1)},  # type: ignore[misc]
+    "avif: a frame before its sequence": Bomb(lambda: avif(stream=av1_unit(6, bytes(9)) + av1_picture(64, 64)), CorruptMedia),
+    "avif: no AV1 sequence": Bomb(lambda: avif(stream=av1_unit(2, b"") + av1_unit(15, bytes(9))), CorruptMedia),
+    "avif: two AV1 sequences": Bomb(lambda: avif(stream=av1_picture(64, 64) + av1_picture(60, 64)), CorruptMedia),
+    "avif: AV1 units that do not add up": Bomb(lambda: avif(stream=av1_picture(64, 64) + b"\x32\xff\xff\xff\x7f"), CorruptMedia),
+    "avif: 2,000 frames in a picture": Bomb(lambda: avif(stream=av1_sequence(64, 64) + av1_unit(6, bytes(9)) * 2_000), LimitExceeded),
+    "avif: 100,000 units in a picture": Bomb(lambda: avif(stream=av1_sequence(64, 64) + av1_unit(15, b"") * 100_000), LimitExceeded),
+    "avif: six pictures of 6,400^2": Bomb(lambda: _avif_of_many(6, av1_picture(6_400, 6_400)), LimitExceeded),
+    "avif: pieces that take less than nothing": Bomb(lambda: avif(iloc=places((1, 1, [(1 << 62, 0)] + [(0, 20)] * 90))), CorruptMedia),
+    "avif: a piece of no length": Bomb(lambda: avif(iloc=places((1, 1, [(0, 0)]))), CorruptMedia),
+    "avif: a piece behind its box": Bomb(lambda: avif(iloc=places((1, 1, [(0, 5_000)])), more=box(b"free", bytes(9_000))), CorruptMedia),
+    "avif: a property owned twice": Bomb(lambda: avif(iprp=properties([ispe(64, 64)], (1, [1, 1]))), CorruptMedia),
+    "avif: tracks and no word of which to show": Bomb(lambda: avif_sequence(av1_picture(64, 64)).replace(b"avis", b"msf1", 1), UnsupportedFormat),
+    "avif: a sequence of 16,384^2 in a track of 64^2": Bomb(lambda: avif_sequence(av1_picture(16_384, 16_384)), LimitExceeded),
+    "avif: a sequence in a track of 60,000^2": Bomb(lambda: avif_sequence(av1_picture(64, 64), size=(60_000, 60_000)), CorruptMedia),
+    "avif: a second sequence in a later frame": Bomb(lambda: avif_sequence(av1_picture(64, 64), av1_picture(128, 64)), CorruptMedia),
+    "avif: a later frame larger than its sequence": Bomb(lambda: avif_sequence(av1_sequence(64, 64, reduced=False) + av1_frame(0, (64, 64)), av1_frame(1, (16_384, 16_384))), CorruptMedia),
+    "avif: 2,000 hidden frames of 1,000^2": Bomb(lambda: avif_sequence(av1_sequence(1_000, 1_000) + av1_unit(6, bytes(9)) * 2_000, size=(1_000, 1_000)), LimitExceeded),
+    "avif: frames that share their bytes": Bomb(lambda: avif_sequence(*[av1_picture(64, 64) + bytes(50)] * 500, chunk_at=36, stsz=struct.pack(">III", 0, 30_000, 500)), CorruptMedia),
+    "avif: 400,000 frames of one size": Bomb(lambda: avif_sequence(av1_picture(64, 64), stsz=struct.pack(">III", 0, 26, 400_000), stsc=(1, 400_000, 1)), LimitExceeded),
+    "avif: a frame behind the file": Bomb(lambda: avif_sequence(av1_picture(64, 64), chunk_at=U32), CorruptMedia),
+    "avif: two tables of chunks": Bomb(lambda: avif_sequence(av1_picture(64, 64), again=table(b"co64", 1, struct.pack(">Q", 36))), CorruptMedia),
+    "avif: two tables of sizes": Bomb(lambda: avif_sequence(av1_picture(64, 64), again=box(b"stsz", struct.pack(">III", 0, 26, 1))), CorruptMedia),
+    "avif: chunks in no order": Bomb(lambda: avif_sequence(*[av1_picture(64, 64)] * 3, stsc=(1, 1, 1, 9, 1, 1, 2, 1, 1)), CorruptMedia),
+    "avif: chunks of no frames": Bomb(lambda: avif_sequence(av1_picture(64, 64), stsc=(1, 0, 1)), CorruptMedia),
+    "heic: pieces that take less than nothing": Bomb(lambda: as_heic(avif(kind=b"hvc1", iloc=places((1, 1, [(1 << 62, 0)] + [(0, 20)] * 90)))), CorruptMedia),
+    "heic: an aperture that rounds to nothing": Bomb(lambda: heic(b"clap", 4, struct.pack(">IIII", 1, 4, 1, 4)), CorruptMedia),
+    "heic: 20,000 parameter sets in many records": Bomb(lambda: as_heic(avif(kind=b"hvc1", iprp=properties([ispe(64, 64), *[_record_of(64)] * 320], (1, [1, 2])))), LimitExceeded),
     "avif: two tables of places": Bomb(lambda: avif(more=box(b"iloc", bytes(8))), CorruptMedia),
     "avif: a list of 255,000 properties": Bomb(lambda: avif(iprp=box(b"iprp", box(b"ipma", struct.pack(">II", 0, 1_000), (b"\0\1\xff" + bytes(255)) * 1_000))), LimitExceeded),
     "avif: 40,000 boxes in two boxes": Bomb(lambda: avif(iprp=box(b"iprp", *[box(b"ipco", box(b"free") * 15_000)] * 2)), LimitExceeded),
@@ -289,6 +338,38 @@ BOMBS: dict[str, Bomb] = {
     "jpeg 2000": Bomb(lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200), UnsupportedFormat),
     "zip": Bomb(lambda: b"PK\3\4" + bytes(200), UnsupportedFormat),
 }  # fmt: skip
+
+
+def _avif_of_two(
+    content: bytes, iref: bytes, *, kind: bytes = b"av01", grid: bytes = b"", second: bytes = b"av01"
+) -> bytes:
+    """A picture, and another that is its alpha, or from which it is put together."""
+    first = grid or av1_picture(64, 64)
+    return avif(
+        iinf=items_of((1, kind), (2, second)),
+        iloc=places((1, 1, [(0, len(first))]), (2, 1, [(len(first), len(content))])),
+        idat=box(b"idat", first, content),
+        iprp=properties([ispe(64, 64), box(b"auxC", bytes(4), ALPHA)], (1, [1]), (2, [1, 2])),
+        iref=iref,
+    )
+
+
+def _avif_of_many(count: int, content: bytes) -> bytes:
+    """So many pictures, of which one is shown."""
+    numbers = range(1, count + 1)
+    return avif(
+        iinf=items_of(*[(n, b"av01") for n in numbers]),
+        iloc=places(*[(n, 1, [((n - 1) * len(content), len(content))]) for n in numbers]),
+        idat=box(b"idat", content * count),
+        iprp=properties([ispe(6_400, 6_400)], *[(n, [1]) for n in numbers]),
+    )
+
+
+def _record_of(sets: int) -> bytes:
+    """A record of HEVC that has its parameter set so many times."""
+    at = HEIC.index(b"\x42\x01\x01")
+    unit = HEIC[at - 2 : at + int.from_bytes(HEIC[at - 2 : at], "big")]
+    return box(b"hvcC", bytes(22), b"\1\x21", struct.pack(">H", sets), unit * sets)
 
 
 def _hidden_table() -> bytes:

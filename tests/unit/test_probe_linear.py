@@ -23,6 +23,35 @@ def cluster(size: int) -> bytes:
     return parts.element(0x1F43B675, bytes(size))
 
 
+def owners(kind: bytes, body: bytes, count: int) -> bytes:
+    """Items, each of which owns the same large property and shows the same small picture."""
+    numbers, content = range(1, count + 1), parts.av1_picture(64, 64)
+    file = parts.avif(
+        iinf=parts.items_of(*[(item, kind) for item in numbers]),
+        iloc=parts.places(*[(item, 1, [(0, len(content))]) for item in numbers]),
+        iprp=parts.properties([parts.ispe(64, 64), body], *[(item, [1, 2]) for item in numbers]),
+    )
+    return file if kind == b"av01" else parts.as_heic(file)
+
+
+def grid_with_alphas(count: int) -> bytes:
+    """A picture of many tiles, each of which has an alpha."""
+    tiles, rest = list(range(2, count + 2)), range(count + 2, 2 * count + 2)
+    return parts.avif(
+        kind=b"grid",
+        grid=bytes([0, 0, max(0, count // 250 - 1), 249, 0, 64, 0, 64]),
+        iprp=parts.properties(
+            [parts.ispe(64, 64), parts.box(b"auxC", bytes(4), parts.ALPHA)],
+            *[(1, [1])],
+            *[(item, [1]) for item in tiles[:2_000]],
+            *[(item, [1, 2]) for item in rest[:2_000]],
+        ),
+        iref=parts.references(
+            (b"dimg", 1, tiles), *[(b"auxl", item, [to]) for item, to in zip(rest, tiles, strict=True)]
+        ),
+    )
+
+
 MANY: dict[str, Callable[[int], bytes]] = {
     "boxes": lambda n: parts.movie(before=parts.box(b"free") * n),
     "boxes of fragments": lambda n: parts.movie() + parts.box(b"moof", parts.box(b"free") * n),
@@ -51,6 +80,21 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "AVIF boxes": lambda n: parts.avif(idat=parts.box(b"free") * n),
     "AVIF properties": lambda n: parts.avif(iprp=parts.box(b"iprp", parts.box(b"ipco", parts.box(b"ispe", bytes(12)) * n))),
     "AVIF extents": lambda n: parts.avif(iloc=parts.box(b"iloc", struct.pack(">IBBH", 0, 0, 0, n // 16), b"\0\1\0\0\0\x10" * (n // 16))),
+    "AVIF owners of one property": lambda n: owners(b"av01", parts.box(b"colr", b"prof", bytes(100 * n)), min(n, 4_000)),
+    "AVIF owners of an av1C": lambda n: owners(b"av01", parts.box(b"av1C", bytes(100 * n)), min(n, 4_000)),
+    "AVIF alphas": lambda n: parts.avif(
+        iprp=parts.properties([parts.ispe(64, 64), parts.box(b"auxC", bytes(100 * n))], (1, [1]), (2, [2])),
+        iref=parts.references(*[(b"auxl", 2, [1])] * min(n, 18_000)),
+    ),
+    "AVIF tiles and their alphas": lambda n: grid_with_alphas(min(n, 4_000)),
+    "AVIF units": lambda n: parts.avif(stream=parts.av1_sequence(64, 64) + parts.av1_unit(15, b"") * n),
+    "AVIF frames": lambda n: parts.avif_sequence(parts.av1_sequence(64, 64, reduced=False) + parts.av1_frame(0, (64, 64)) * n),
+    "AVIF samples": lambda n: parts.avif_sequence(*[parts.av1_picture(64, 64)] * (n // 16)),
+    "AVIF pieces": lambda n: parts.avif(iloc=parts.places((1, 1, [(0, 1)] * min(n, 16_000)))),
+    "HEIC owners of one record": lambda n: owners(b"hvc1", parts.box(b"hvcC", bytes(100 * n)), min(n, 4_000)),
+    "HEIC records": lambda n: parts.as_heic(
+        parts.avif(kind=b"hvc1", iprp=parts.properties([parts.ispe(64, 64), *[parts.box(b"hvcC", bytes(23))] * n], (1, [1, 2])))
+    ),
     "HEIC units": lambda n: parts.heic(b"iloc", 26, bytes(4)) + bytes(4 * n),
     "TIFF pages": lambda n: parts.pages_behind(parts.tiff_page(), n),
     "TIFF entries": lambda n: b"II*\0\x08\0\0\0" + struct.pack("<H", min(n, 65_535)) + bytes(12 * n),

@@ -16,7 +16,7 @@ from gpuflow.errors import CorruptMedia, UnsupportedFormat
 _HEADER_BYTES = 128  # the size of a frame stands within them
 _SEQUENCE_BYTES = 512
 _MAX_UNITS = 32_768  # of all pictures together
-_MAX_FRAMES = 8_192
+_MAX_FRAMES = 4_096
 _FRAMES = frozenset({FRAME, FRAME_HEADER, REDUNDANT})
 _KEY, _INTRA_ONLY, _SWITCH = 0, 2, 3
 _REFERENCES, _KEPT = 7, 8
@@ -51,10 +51,10 @@ class Streams:
                 sequence = self._same(bytes(payload[start : min(end, start + _SEQUENCE_BYTES)]), sequence)
             elif kind in _FRAMES:
                 frames += self._check_frame(bytes(payload[start : min(end, start + _HEADER_BYTES)]), sequence)
+                check_count(self.frames + frames, _MAX_FRAMES, "frames in its pictures")
         if sequence is None:
             raise CorruptMedia("a picture of the AVIF has no AV1 sequence header")
         self.frames += frames
-        check_count(self.frames, _MAX_FRAMES, "frames in its pictures")
         return sequence, frames
 
     def _same(self, unit: bytes, before: Sequence | None) -> Sequence:

@@ -11,7 +11,7 @@ from gpuflow.codecs.av1 import Sequence
 from gpuflow.codecs.probe.av1 import Streams
 from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.codecs.probe.claims import check_count, check_room
-from gpuflow.codecs.probe.heif import Items, children, number
+from gpuflow.codecs.probe.heif import ALPHA, BEGINNING_BYTES, Items, children, number
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia
 
@@ -35,6 +35,7 @@ class Track:
     auxiliary_of: int
     size: tuple[int, int]
     record: bytes
+    says_alpha: bool
     num_samples: int
 
 
@@ -56,7 +57,10 @@ def sequence_tracks(items: Items, limits: Limits) -> tuple[Track, bool]:
     shown = next((track for track in tracks if track.auxiliary_of == 0), None)
     if shown is None:
         raise CorruptMedia("the AVIF's sequence has no pictures")
-    return shown, any(track.auxiliary_of == shown.number for track in tracks)
+    beside = [track for track in tracks if track.auxiliary_of == shown.number]
+    if not all(track.says_alpha for track in beside):  # libavif takes it for alpha or not, by its version
+        raise CorruptMedia("a track of the AVIF stands beside its pictures and is no alpha")
+    return shown, bool(beside)
 
 
 def _boxes(items: Items, parent: bytes, place: _Place, limits: Limits) -> dict[bytes, _Place]:
@@ -95,21 +99,22 @@ def _described(items: Items, boxes: dict[bytes, _Place], end: int, num_samples: 
     link = boxes.get(b"auxl")
     if link is not None and link[1] - link[0] != 4:
         raise CorruptMedia("a track of the AVIF is the alpha of several")
-    inner = {name: place for name, *place in children(items, entry + _ENTRY_BYTES, end, limits)}
-    first, stop = inner.get(b"av1C", (0, 0))
+    inner: dict[bytes, bytes] = {}
+    for name, first, stop in children(items, entry + _ENTRY_BYTES, end, limits):
+        inner.setdefault(name, data[first : min(stop, first + BEGINNING_BYTES)])
     return Track(
         number(data, header + (20 if data[header] == 1 else 12), 4),
         number(data, link[0], 4) if link else 0,
         (number(data, at, 2), number(data, at + 4, 2)),
-        data[first : min(stop, first + 4)],
+        inner.get(b"av1C", b""),
+        inner.get(b"auxi", b"")[4:].split(b"\0")[0] in ALPHA,
         num_samples,
     )
 
 
 def _samples(data: bytes, boxes: dict[bytes, _Place], limits: Limits) -> Iterator[_Place]:
     """First byte and end of each sample, by the tables of chunks."""
-    most = limits.max_animation_frames
-    none = (0, 0)
+    most, none = limits.max_animation_frames, (0, 0)
     if b"stco" in boxes and b"co64" in boxes:
         raise CorruptMedia("a track of the AVIF has two tables of chunks")
     chunks = _rows(data, boxes.get(b"stco", none), "I", most) + _rows(data, boxes.get(b"co64", none), "Q", most)
@@ -127,7 +132,9 @@ def _samples(data: bytes, boxes: dict[bytes, _Place], limits: Limits) -> Iterato
 
 def _samples_of_chunks(runs: list[tuple[int, ...]], num_chunks: int) -> list[int]:
     firsts = [first for first, _, _ in runs]
-    if num_chunks and (not runs or firsts[0] != 1 or any(a >= b for a, b in itertools.pairwise(firsts))):
+    if num_chunks == 0:
+        return []
+    if firsts[:1] != [1] or any(a >= b for a, b in itertools.pairwise(firsts)):
         raise CorruptMedia("the AVIF's chunks of samples are not in their order")
     each = []
     for (first, count, _), end in zip(runs, [*firsts[1:], num_chunks + 1], strict=True):

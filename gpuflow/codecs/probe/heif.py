@@ -20,9 +20,9 @@ _HEADER = struct.Struct(">I4s").unpack_from
 _MAX_ITEMS = 4_096  # a grid of 64 x 64 tiles
 _MAX_EXTENTS = 16_384  # of all items together: an extent may take no bytes in its table
 _MAX_OWNED = 65_536  # properties of all items
-_BEGINNING_BYTES = 64  # of a property: all that is read of it
+BEGINNING_BYTES = 64  # of a property: all that is read of it
 _TABLES = (b"pitm", b"iinf", b"iloc", b"iref", b"idat", b"iprp")
-_ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 # Orientation 1..8 by quarter turns counter-clockwise (irot) and mirroring after it (imir; axis 1 swaps left and right)
 _ORIENTATIONS = {
     (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
@@ -69,7 +69,7 @@ class Items:
         """How the bodies of an item's properties of one kind begin: their first 64 bytes."""
         for place in self._places.get((item, kind), ()):
             _, first, end = self.properties[place]
-            yield self.data[first : min(end, first + _BEGINNING_BYTES)]
+            yield self.data[first : min(end, first + BEGINNING_BYTES)]
 
     def owns(self, item: int) -> set[bytes]:
         """The kinds of an item's properties; ``b""`` of one that there is not."""
@@ -118,7 +118,7 @@ class Items:
     def alphas(self) -> Iterator[tuple[int, list[int]]]:
         """The items that say of themselves that they are an alpha, and of which others."""
         for (kind, item), targets in self.references.items():
-            if kind == b"auxl" and any(body[4:].split(b"\0")[0] in _ALPHA for body in self.bodies(item, b"auxC")):
+            if kind == b"auxl" and any(body[4:].split(b"\0")[0] in ALPHA for body in self.bodies(item, b"auxC")):
                 yield item, targets
 
     def has_alpha(self) -> bool:
@@ -165,7 +165,7 @@ class Items:
 
     def _check_grid(self, item: int, limits: Limits) -> None:
         start, end = next(iter(self.extents(item)), (0, 0))
-        data = self.data[start : min(end, start + _BEGINNING_BYTES)]
+        data = self.data[start : min(end, start + BEGINNING_BYTES)]
         wide = 4 if data[1:2] and data[1] & 1 else 2
         if len(data) < 4 + 2 * wide:
             raise CorruptMedia(f"the HEIF's grid takes {end - start} bytes")
