@@ -383,6 +383,25 @@ def jpeg_with_scans(count: int) -> bytes:
     return data[:at] + data[at:-2] * count + b"\xff\xd9"
 
 
+def passing_over(width: int, height: int, scans: int) -> bytes:
+    """A progressive JPEG of so many scans that claims another size, in bytes enough for that."""
+    data = claiming(jpeg_with_scans(scans), b"\xff\xc2", 5, struct.pack(">HH", height, width))
+    return data[:2] + (b"\xff\xfe\xff\xff" + bytes(65_533)) + data[2:]
+
+
+def jpeg_in_tiff(strip: bytes, width: int = 64, height: int = 48, tables: bytes = b"") -> bytes:
+    """A TIFF of one strip that is a JPEG."""
+    tags: dict[int, Numbers] = {256: [width], 257: [height], 258: [8] * 3, 259: [7], 262: [6], 277: [3], 278: [height]}
+    return tiff(Page([strip], tags, extra={347: (7, tables)} if tables else {}))
+
+
+def bmp_of_runs(width: int, height: int, rows: bytes, bits: int = 8) -> bytes:
+    """A BMP of run lengths of 8 bits, with a palette of one gray."""
+    size, offset = 54 + 1_024 + len(rows), 54 + 1_024
+    header = struct.pack("<IIIIiiHHIIiiII", size, 0, offset, 40, width, height, 1, bits, 1, len(rows), 0, 0, 256, 0)
+    return b"BM" + header + bytes(1_024) + rows
+
+
 def claiming(data: bytes, marker: bytes, after: int, claim: bytes) -> bytes:
     """The same file with other bytes behind a marker."""
     at = data.index(marker) + after

@@ -52,6 +52,11 @@ def grid_with_alphas(count: int) -> bytes:
     )
 
 
+EXIF = (
+    b"II*\0\x08\0\0\0" + struct.pack("<H", 511) + struct.pack("<HHII", 1, 3, 1, 0) * 511
+)  # 6,142 bytes, no orientation
+JPEG = b"\xff\xd8\xff\xc0\0\x0b\x08\0\x40\0\x40\1\1\x11\0"
+SCAN = b"\xff\xda\0\x08\1\1\0\0\x3f\0"
 MANY: dict[str, Callable[[int], bytes]] = {
     "boxes": lambda n: parts.movie(before=parts.box(b"free") * n),
     "boxes of fragments": lambda n: parts.movie() + parts.box(b"moof", parts.box(b"free") * n),
@@ -73,6 +78,10 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "sync bytes": lambda n: b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" * n,
     "JPEG scans": lambda n: b"\xff\xd8\xff\xc0\0\x0b\x08\0\x40\0\x40\1\1\x11\0" + b"\xff\xda" * n,
     "JPEG markers": lambda n: b"\xff\xd8" + b"\xff\xfe\0\2" * n,
+    "JPEG bytes like markers": lambda n: JPEG + SCAN * 99 + b"\xff\1" * n,
+    "JPEG stuffing": lambda n: JPEG + SCAN * 99 + b"\xff\0" * (20 * n),
+    "JPEG blocks of EXIF": lambda n: JPEG + (b"\xff\xe1\x18\x06Exif\0\0" + EXIF) * (n // 100) + SCAN,
+    "WebP blocks of EXIF": lambda n: parts.webp(parts.anmf(), parts.chunk(b"EXIF", EXIF) * (n // 100)),
     "PNG chunks": lambda n: parts.png(parts.png_chunk(b"IDAT", b"\0"), parts.png_chunk(b"tEXt") * n),
     "WebP chunks": lambda n: parts.webp(parts.anmf(), parts.chunk(b"JUNK") * n),
     "GIF frames": lambda n: parts.gif(8, 8, *[(0, 0, 8, 8)] * n),
@@ -101,6 +110,9 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "TIFF strips": lambda n: tiff(
         parts.tiff_page(t258=[1], extra={256: (4, [8]), 257: (4, [n]), 278: (3, [1]), 273: (4, [8] * n), 279: (4, [1] * n)})
     ),
+    "TIFF strips of JPEG": lambda n: tiff(
+        parts.tiff_page(t259=[7], t257=[min(n, 60_000)], t278=[1], extra={273: (4, [8] * min(n, 60_000)), 279: (4, [9] * min(n, 60_000))}),
+    ) + bytes(600_000),
     "rows of a table": lambda n: parts.movie(parts.table(b"stts", n, struct.pack(">II", 1, 512))),
 }  # fmt: skip
 

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs._backends.pillow_tiff import deep_pixels, tiff_page
+from gpuflow.codecs._backends.pixels import handed_over, in_colors, to_8_bits
+from gpuflow.codecs._backends.pyav_bmp import pixels_of_runs
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
+from gpuflow.codecs.probe.bmp import has_runs
+from gpuflow.codecs.probe.png import shown_parts
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, UnsupportedFormat
 
 _FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "avif": "AVIF", "tiff": "TIFF"}
@@ -44,19 +48,23 @@ class PillowDecoder:
 
     def decode(self, data: bytes, info: ImageInfo, *, frame: int = 0, out: Any = None) -> Any:
         """See ``ImageDecoder``. Frame ``n`` of an animation is decoded through the ``n`` before it."""
-        of_tiff = info.format == "tiff"
-        file = tiff_page(data, frame) if of_tiff else io.BytesIO(data)
-        with _opened(file, info.format) as image:
-            image.seek(0 if of_tiff else frame)
-            deep = of_tiff and info.bit_depth == 16 and info.channels >= 3
-            stored = deep_pixels(image, file, info) if deep else _pixels(image, info.has_alpha)
-            pixels = oriented(stored, info.orientation)
-        if pixels.shape[:2] != (info.height, info.width):
-            raise CorruptMedia(f"the {info.format} claims {info.width}x{info.height} and holds another size")
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        return handed_over(oriented(_decoded(data, info, frame), info.orientation), info, out)
+
+
+def _decoded(data: bytes, info: ImageInfo, frame: int) -> NDArray[np.uint8]:
+    """``(H, W, 3)``, or ``(H, W, 4)`` where the header says that there is alpha."""
+    if info.format == "bmp" and has_runs(data):
+        return pixels_of_runs(data)
+    of_tiff = info.format == "tiff"
+    file = tiff_page(data, frame) if of_tiff else io.BytesIO(_shown(data, info, frame))
+    with _opened(file, info.format) as image:
+        image.seek(0 if of_tiff else frame)
+        deep = of_tiff and info.bit_depth == 16 and info.channels >= 3
+        return deep_pixels(image, file, info) if deep else _pixels(image, info.has_alpha)
+
+
+def _shown(data: bytes, info: ImageInfo, frame: int) -> bytes:
+    return b"".join(shown_parts(data, frame)) if info.format == "png" else data
 
 
 @contextmanager
@@ -78,9 +86,7 @@ def _opened(file: io.BytesIO, name: str) -> Iterator[Any]:
 
 
 def _pixels(image: Any, has_alpha: bool) -> NDArray[np.uint8]:
-    """``(H, W, 3)``, or ``(H, W, 4)`` where there is transparency."""
     if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip it at 255
-        levels = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
-    wanted = "RGBA" if has_alpha or image.has_transparency_data else "RGB"
+        return in_colors(to_8_bits(np.asarray(image)[:, :, None]))
+    wanted = "RGBA" if has_alpha else "RGB"
     return np.array(image if image.mode == wanted else image.convert(wanted))  # convert would copy it

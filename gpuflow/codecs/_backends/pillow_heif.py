@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pixels import handed_over, in_colors, to_8_bits
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
 
@@ -38,13 +39,7 @@ class PillowHeifDecoder:
         """See ``ImageDecoder``: the primary picture; levels of 10 and 12 bits are scaled to 8, rounded."""
         if frame:
             raise UnsupportedFormat("of a HEIC the primary picture is decoded")
-        pixels = _pixels(data, info)
-        if pixels.shape != (info.height, info.width, 4 if info.has_alpha else 3):
-            raise CorruptMedia(f"the heic claims {info.width}x{info.height} and holds another picture")
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        return handed_over(_pixels(data, info), info, out)
 
 
 def _pixels(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
@@ -60,14 +55,7 @@ def _pixels(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
     except Exception as error:  # bad bytes make it raise ValueError, RuntimeError, EOFError, OSError and others
         raise CorruptMedia("libheif cannot decode this heic") from error
     levels = levels.reshape(*levels.shape[:2], channels)[: picture.size[1], : picture.size[0]]
-    pixels = levels if levels.dtype == np.uint8 else _to_8_bits(levels, (1 << info.bit_depth) - 1)
-    if channels < 3:
-        pixels = np.concatenate([np.repeat(pixels[:, :, :1], 3, axis=2), pixels[:, :, 1:]], axis=2)
-    return pixels
-
-
-def _to_8_bits(levels: NDArray[Any], most: int) -> NDArray[np.uint8]:
-    return ((levels.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
+    return in_colors(levels if levels.dtype == np.uint8 else to_8_bits(levels, most=(1 << info.bit_depth) - 1))
 
 
 @functools.cache  # asked again where files can no longer be opened

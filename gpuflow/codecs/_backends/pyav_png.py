@@ -7,9 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pixels import handed_over, in_colors, to_8_bits
 from gpuflow.codecs._backends.pyav import capability
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
+from gpuflow.codecs.probe.png import shown_parts
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 _CHANNELS = {"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4}
@@ -35,20 +37,12 @@ class PyAvPngDecoder:
         """See ``ImageDecoder``: levels divided by 257, rounded, as the other decoder of such files does."""
         if frame:
             raise UnsupportedFormat("of a 16-bit PNG only the first picture is decoded")
-        levels = oriented(_levels(data), info.orientation)
-        if levels.shape[:2] != (info.height, info.width):
-            raise CorruptMedia(f"the png claims {info.width}x{info.height} and holds another size")
-        pixels = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        if pixels.shape[2] < 3:  # gray, or gray and alpha
-            pixels = np.concatenate([np.repeat(pixels[:, :, :1], 3, axis=2), pixels[:, :, 1:]], axis=2)
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        levels = _levels(b"".join(shown_parts(data)))
+        return handed_over(oriented(in_colors(to_8_bits(levels)), info.orientation), info, out)
 
 
 def _levels(data: bytes) -> NDArray[np.uint16]:
-    """``(H, W, channels)`` as stored."""
+    """``(H, W, channels)`` as stored, big-endian."""
     import av
 
     try:
@@ -64,4 +58,4 @@ def _levels(data: bytes) -> NDArray[np.uint16]:
     picture = frames[0]
     channels, plane = _CHANNELS[picture.format.name], picture.planes[0]
     rows = np.frombuffer(plane, ">u2").reshape(plane.height, plane.line_size // 2)
-    return rows[:, : channels * picture.width].reshape(picture.height, picture.width, channels).astype(np.uint16)
+    return rows[:, : channels * picture.width].reshape(picture.height, picture.width, channels)

@@ -6,8 +6,7 @@ import functools
 import importlib.metadata
 from typing import Any, Literal
 
-import numpy as np
-
+from gpuflow.codecs._backends.pixels import handed_over
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
 from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
@@ -43,10 +42,7 @@ class SimpleJpegDecoder:
             raise UnsupportedFormat("a JPEG holds one frame")
         straight = out is not None and info.orientation == 1 and out.flags.c_contiguous
         pixels = self.decode_smaller(data, info, 1, out=out if straight else None)
-        if out is None or straight:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        return pixels if straight else handed_over(pixels, info, out)
 
     def decode_smaller(self, data: bytes, info: ImageInfo, divisor: int, *, out: Any = None) -> Any:
         """Both sides divided by one of ``DIVISORS``, which divides them, in the decoder's transform; or by 1. ``out``: a

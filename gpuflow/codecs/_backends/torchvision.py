@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.pixels import handed_over, to_8_bits
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
+from gpuflow.codecs.probe.png import shown_parts
 from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
 
 # Never GIF: torchvision 0.26 writes frames outside their canvas, and so outside its memory.
@@ -43,38 +45,26 @@ class TorchvisionDecoder:
         """See ``ImageDecoder``. The array is a view of torchvision's, with the strides that it happens to have."""
         if frame:
             raise UnsupportedFormat("torchvision decodes the first frame only")
-        pixels = oriented(_to_8_bits(_decoded(data, info)), info.orientation)
-        if pixels.shape[:2] != (info.height, info.width):
-            raise CorruptMedia(f"the {info.format} claims {info.width}x{info.height} and holds another size")
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        return handed_over(oriented(_decoded(data, info), info.orientation), info, out)
 
 
-def _decoded(data: bytes, info: ImageInfo) -> NDArray[Any]:
-    """``(H, W, 3)``, or ``(H, W, 4)`` where there is alpha; uint8, or uint16 of a 16-bit PNG."""
+def _decoded(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
+    """``(H, W, 3)``, or ``(H, W, 4)`` where there is alpha."""
     try:
         import torch
         from torchvision.io import decode_image
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailable("torchvision is installed and does not load: it must match torch") from error
     mode = "RGB_ALPHA" if info.has_alpha else "RGB"  # UNCHANGED would give the numbers of palette entries
+    parts = shown_parts(data) if info.format == "png" else (data,)
     try:
-        tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+        tensor = decode_image(torch.frombuffer(bytearray().join(parts), dtype=torch.uint8), mode=mode)
     except (RuntimeError, ValueError) as error:
         raise CorruptMedia(f"torchvision cannot decode this {info.format}") from error
     if tensor.ndim != 3:
         raise UnsupportedFormat(f"this {info.format} is animated")
     pixels: NDArray[Any] = tensor.permute(1, 2, 0).numpy()
-    return pixels
-
-
-def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """16-bit levels divided by 257, rounded; what Pillow clips or shifts."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else to_8_bits(pixels)
 
 
 @functools.cache  # reading a package's metadata takes 0.4 ms, as long as decoding a small JPEG

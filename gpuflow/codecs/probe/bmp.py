@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, UnsupportedFormat
+from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
 _CORE_HEADER = 12  # the OS/2 header, with 16-bit sides
 _FIRST_MASK = 54
 _COLOR_SPACE, _PROFILES = 70, (b"DEBM", b"KNIL")  # PROFILE_EMBEDDED and PROFILE_LINKED, as they lie
 _DEPTHS = (1, 4, 8, 16, 24, 32)
 _PLAIN, _RUNS, _FIELDS = 0, (1, 2), 3  # compressions: none, run lengths of 8 and 4 bits, none and masks of the channels
+_RUN_BITS = {1: 8, 2: 4}
+_MAX_RUN = 255  # pixels that two bytes stand for
+_SMALL_PIXELS = 4_000_000  # only above as many are pixels held against runs: the rest of a picture may be left out
+_END, _END_BYTES = b"\0\1", 64  # the mark, and what it is looked for in: zeros may follow it
 _MASKS = {  # red, green, blue, alpha: the layouts that Pillow reads, by bits
     16: ((0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0)),
     24: ((0xFF0000, 0xFF00, 0xFF, 0),),
@@ -23,7 +27,8 @@ _MASKS = {  # red, green, blue, alpha: the layouts that Pillow reads, by bits
 
 
 def bmp_info(data: bytes, limits: Limits) -> ImageInfo:
-    """See ``image_info``. Rows that are not compressed must lie in the file. A JPEG or PNG within a BMP is refused."""
+    """See ``image_info``. Rows that are not compressed must lie in the file, and runs have an end. A JPEG or PNG within a
+    BMP is refused."""
     size = int.from_bytes(data[14:18], "little")
     if len(data) < 14 + size or size < _CORE_HEADER:
         raise CorruptMedia("the BMP ends before its header does")
@@ -40,6 +45,8 @@ def bmp_info(data: bytes, limits: Limits) -> ImageInfo:
         raise UnsupportedFormat(f"a BMP of compression {compression} is not read: send what it holds, or a PNG")
     if compression not in _RUNS and width * height <= limits.max_image_pixels:  # larger ones have their own error
         _check_rows(len(data) - int.from_bytes(data[10:14], "little"), width * bits, height)
+    if compression in _RUNS:
+        _check_runs(data, width * height, bits, compression)
     has_alpha = compression == _FIELDS and _alpha_mask(data, size, bits) != 0
     return ImageInfo(
         "bmp",
@@ -53,6 +60,11 @@ def bmp_info(data: bytes, limits: Limits) -> ImageInfo:
     )
 
 
+def has_runs(data: bytes) -> bool:
+    """Whether the rows of a BMP that ``bmp_info`` let through are run lengths."""
+    return int.from_bytes(data[14:18], "little") > _CORE_HEADER and int.from_bytes(data[30:34], "little") in _RUNS
+
+
 def _alpha_mask(data: bytes, size: int, bits: int) -> int:
     """Headers of 52 bytes and more hold the masks, that of alpha from 56 on; shorter ones have three behind them."""
     count = 4 if size >= 56 else 3
@@ -63,6 +75,19 @@ def _alpha_mask(data: bytes, size: int, bits: int) -> int:
     if tuple(masks) not in _MASKS.get(bits, ()):
         raise UnsupportedFormat(f"a BMP of {bits} bits with channels at {', '.join(map(hex, masks))} is not read")
     return masks[3]
+
+
+def _check_runs(data: bytes, pixels: int, bits: int, compression: int) -> None:
+    """Runs of the right depth, with the mark that ends them, and enough of them: what they leave out is as long as it
+    likes."""
+    if bits != _RUN_BITS[compression]:
+        raise CorruptMedia(f"the BMP claims runs of {_RUN_BITS[compression]} bits and {bits} bits a pixel")
+    first, size = (int.from_bytes(data[at : at + 4], "little") for at in (10, 34))
+    end = first + size if size and first + size <= len(data) else len(data)
+    if not data[max(first, end - _END_BYTES) : end].rstrip(b"\0").endswith(_END):
+        raise CorruptMedia("the BMP's run lengths break off before the mark that ends them")
+    if pixels > _SMALL_PIXELS and 2 * pixels > _MAX_RUN * (end - first):
+        raise LimitExceeded(f"{end - first} bytes of run lengths claim {pixels} pixels: more than {_MAX_RUN} in two")
 
 
 def _check_rows(there: int, row_bits: int, rows: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpuflow.codecs.base import Color, ImageInfo
-from gpuflow.codecs.probe.exif import exif_orientation
+from gpuflow.codecs.probe.exif import MAX_BLOCKS, first_orientation
+from gpuflow.codecs.probe.jpeg_scans import check_scans
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, UnsupportedFormat
 
@@ -21,7 +20,6 @@ _CHROMA = {
     (1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411", (4, 2): "410", (1, 4): "441",
 }  # fmt: skip
 _BOMB_PIXELS = 4_000_000  # only above as many are pixels held against bytes; a flat baseline image has 341 a byte
-_SCAN = re.compile(rb"\xff\xda")
 
 
 @dataclass(slots=True)
@@ -30,7 +28,7 @@ class _Headers:
 
     marker: int = 0
     frame: bytes = b""
-    orientation: int = 1
+    exif: list[bytes] = field(default_factory=list)
     has_jfif: bool = False
     adobe: int | None = None
     icc: bool = False
@@ -50,7 +48,8 @@ def jpeg_info(data: bytes, limits: Limits) -> ImageInfo:
     if channels not in (1, 3, 4):
         raise UnsupportedFormat(f"a JPEG has 1, 3 or 4 channels here; got {channels}")
     _check_bomb(data, width * height, limits)
-    if found.orientation > 4:
+    orientation = first_orientation(found.exif)
+    if orientation > 4:
         width, height = height, width
     color = _color(found, channels)
     return ImageInfo(
@@ -59,7 +58,7 @@ def jpeg_info(data: bytes, limits: Limits) -> ImageInfo:
         height,
         channels=channels,
         bit_depth=bits,
-        orientation=found.orientation,
+        orientation=orientation,
         progressive=found.marker in _PROGRESSIVE,
         color=color,
         chroma=_chroma(found.frame) if color in ("ycbcr", "ycck") else "",
@@ -92,8 +91,8 @@ def _note(found: _Headers, marker: int, body: bytes) -> None:
         found.marker, found.frame = marker, body
     elif marker == _APP0 and body.startswith(b"JFIF\x00"):
         found.has_jfif = True
-    elif marker == _APP1 and body.startswith(b"Exif\x00\x00") and found.orientation == 1:
-        found.orientation = exif_orientation(body)
+    elif marker == _APP1 and body.startswith(b"Exif\x00\x00") and len(found.exif) < MAX_BLOCKS:
+        found.exif.append(body)
     elif marker == _APP2 and body.startswith(b"ICC_PROFILE\x00"):
         found.icc = True
     elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
@@ -133,6 +132,4 @@ def _check_bomb(data: bytes, pixels: int, limits: Limits) -> None:
     allowed = limits.max_jpeg_pixels_per_byte
     if pixels > _BOMB_PIXELS and pixels > allowed * len(data):
         raise LimitExceeded(f"{len(data)} bytes of JPEG claim {pixels} pixels: more than {allowed} a byte")
-    scans = sum(1 for _ in itertools.islice(_SCAN.finditer(data), limits.max_jpeg_scans + 1))
-    if scans > limits.max_jpeg_scans:
-        raise LimitExceeded(f"the JPEG has {scans} scans or more; Limits.max_jpeg_scans is {limits.max_jpeg_scans}")
+    check_scans(data, pixels, limits)

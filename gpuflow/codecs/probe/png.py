@@ -1,8 +1,9 @@
-"""A PNG's header chunks: size, depth, transparency, animation, EXIF orientation."""
+"""A PNG's header chunks: size, depth, transparency, animation, EXIF orientation; and the chunks that a decoder is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 
 from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.exif import exif_orientation
@@ -14,6 +15,10 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PALETTE = 3
 _COLORS: dict[int, Color] = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
+_HEADER = struct.Struct(">I4s").unpack_from
+_ANCILLARY = 0x20  # this bit of a name's first letter: what may be left out
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_READ = (*_ANIMATION[:2], b"eXIf")  # the chunks whose bodies are looked at
 
 
 def png_info(data: bytes) -> ImageInfo:
@@ -25,7 +30,10 @@ def png_info(data: bytes) -> ImageInfo:
     width, height, depth, color = _ihdr(data)
     seen: dict[bytes, bytes] = {}
     animated_default = False
-    for name, body in _chunks(data):
+    for name, first, end in _chunks(data):
+        if name == b"IHDR" and first > 8:
+            raise CorruptMedia("the PNG has two IHDR chunks")  # of which some decoders believe the second
+        body = data[first + 8 : end - 4] if name in _READ else b""
         if name == b"fcTL":
             _check_frame(body, width, height)
         if name == b"fcTL" and b"IDAT" not in seen:
@@ -51,6 +59,20 @@ def png_info(data: bytes) -> ImageInfo:
     )
 
 
+def shown_parts(data: bytes, frame: int = 0) -> Sequence[bytes | memoryview]:
+    """The file without what does not show: critical chunks and tRNS, and for a later frame those of the animation. Parts
+    to be joined, one where all is kept. Texts and profiles are compressed: decoders expand gigabytes of them.
+    """
+    kept = (b"tRNS", *_ANIMATION) if frame else (b"tRNS",)
+    view, parts, start = memoryview(data), [], 0
+    for name, first, end in _chunks(data):
+        if name[0] & _ANCILLARY and name not in kept:
+            if first > start:
+                parts.append(view[start:first])
+            start = end
+    return [*parts, view[start:]] if start else [data]
+
+
 def _ihdr(data: bytes) -> tuple[int, int, int, int]:
     if len(data) < 33 or data[8:16] != b"\x00\x00\x00\rIHDR":
         raise CorruptMedia("the PNG does not begin with a whole IHDR chunk")
@@ -74,8 +96,8 @@ def _check_frame(body: bytes, width: int, height: int) -> None:
         raise CorruptMedia(f"a frame of the PNG does not lie within its {width}x{height} pixels")
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and bodies (of IDAT and fdAT: none) up to IEND or where the file breaks off after its pixels began.
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Names, and where chunks begin and end, up to IEND or where the file breaks off.
 
     A length of 2 GiB and more makes some decoders zero as much memory: it is refused wherever it stands.
     """
@@ -83,16 +105,16 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(data):
             return
-        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        length, name = _HEADER(data, at)
         if length > _MAX_CHUNK_BYTES:
             raise CorruptMedia(f"a PNG chunk claims {length} bytes")
         if name == b"IEND":
             return
-        bulky = name in (b"IDAT", b"fdAT")
-        if not bulky and at + 12 + length > len(data):
+        end = at + 12 + length
+        if end > len(data) and name not in (b"IDAT", b"fdAT"):
             return
-        yield name, b"" if bulky else data[at + 8 : at + 8 + length]
-        at += 12 + length
+        yield name, at, end
+        at = end
     raise CorruptMedia(f"more than {_MAX_CHUNKS} chunks in one PNG")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.claims import check_count, check_room
 from gpuflow.codecs.probe.ifd import Directory, byte_order, directory, page_places
+from gpuflow.codecs.probe.jpeg_scans import check_strips, scans_of_picture
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
@@ -184,7 +185,10 @@ def _check_storage(page: _Page, limits: Limits) -> None:
         if int(sizes.sum()) < rows * row_bytes:
             raise CorruptMedia(f"the TIFF claims {rows * row_bytes} bytes of rows and has {int(sizes.sum())}")
     if _JPEG_TABLES in tags.entries:
-        check_room(_tables_bytes(tags), _MAX_TABLES_BYTES, "the TIFF's table of JPEG")
+        _check_tables(tags)
+    if page.compression == _JPEG:
+        strips = zip(places.tolist(), (places + sizes).tolist(), strict=True)
+        check_strips(tags.data, strips, wide * min(high, page.height), limits)
 
 
 def _tile(page: _Page, limits: Limits) -> tuple[int, int]:
@@ -204,13 +208,15 @@ def _strip_rows(page: _Page) -> int:
     return rows
 
 
-def _tables_bytes(tags: Directory) -> int:
-    """Bytes of the tables that all JPEG strips share, which must lie in the file."""
+def _check_tables(tags: Directory) -> None:
+    """The tables that all JPEG strips share lie in the file, and hold no scans."""
     kind, count = struct.unpack_from(f"{tags.order}HI", tags.entries[_JPEG_TABLES], 2)
     if kind not in _BYTES:
         raise CorruptMedia(f"the TIFF's table of JPEG is of type {kind}")
-    tags.place(_JPEG_TABLES, count)
-    return int(count)
+    source, at = tags.place(_JPEG_TABLES, count)
+    check_room(count, _MAX_TABLES_BYTES, "the TIFF's table of JPEG")
+    if scans_of_picture(source[at : at + count]):
+        raise CorruptMedia("the TIFF's table of JPEG holds a scan")
 
 
 def _chroma(tags: Directory) -> str:

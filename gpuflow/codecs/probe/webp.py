@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpuflow.codecs.base import Color, ImageInfo
-from gpuflow.codecs.probe.exif import exif_orientation
+from gpuflow.codecs.probe.exif import MAX_BLOCKS, first_orientation
 from gpuflow.errors import CorruptMedia
 
 _MAX_CHUNKS = 65_536
@@ -30,7 +30,7 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
     if len(header) < 10:
         raise CorruptMedia("the WebP's VP8X chunk is too short")
     width, height = 1 + int.from_bytes(header[4:7], "little"), 1 + int.from_bytes(header[7:10], "little")
-    frames, orientation, pictures = 0, 1, 0
+    frames, pictures, exif = 0, 0, list[bytes]()
     stored: tuple[Color, str] | None = None
     for name, body in chunks:
         frames += name == b"ANMF"
@@ -41,12 +41,13 @@ def _extended(header: bytes, chunks: Iterator[tuple[bytes, bytes]]) -> ImageInfo
             pictures += 1
             _check_picture(name, body, width, height)
             stored = stored or _STORED[name]
-        if name == b"EXIF":
-            orientation = exif_orientation(body)
+        if name == b"EXIF" and len(exif) < MAX_BLOCKS:
+            exif.append(body)
     animated = bool(header[0] & _ANIMATION)
     if (frames if animated else pictures) == 0:
         raise CorruptMedia("the WebP ends before its pixels")
     has_alpha = bool(header[0] & _ALPHA)
+    orientation = first_orientation(exif)
     if orientation > 4:
         width, height = height, width
     return ImageInfo(
