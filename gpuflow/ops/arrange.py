@@ -52,8 +52,14 @@ def write_view(planar: Any, plan: ImagePlan, view: View, pixels: Any) -> None:
         _write(planar, plan, places[0])
         return
     values = planar if plan.dtype == "uint8" else _normalise(planar, plan)  # once, whatever the places are
+    levels = _in_tiles(values, view) if view.tile else arranged(values, plan)
+    if plan.layout == "patches":  # all repeats at once: 1.0 ms where one after another takes 1.2 (504x364, one core)
+        (_, rows, columns), merge, side = plan.grid or (1, 0, 0), plan.merge, plan.patch
+        blocks = pixels.view(rows // merge, columns // merge, merge, merge, 3, plan.temporal_patch, side, side)
+        blocks.copy_(levels.unsqueeze(5).expand_as(blocks))
+        return
     for place in places:
-        place.copy_(_in_tiles(values, view) if view.tile else arranged(values, plan))
+        place.copy_(levels)
 
 
 def _in_tiles(planar: Any, view: View) -> Any:
