@@ -239,7 +239,7 @@ def test_options_name_a_sampler_and_what_it_takes() -> None:
         ({"sampler": "vllm", "indices": [1]}, "got it with indices"),
         ({"sampler": "vllm", "start_seconds": 1.0}, "got it with start_seconds"),
         ({"sampler": "vllm", "keyframes": True}, "got it with keyframes"),
-        ({"sampler": 3}, r"Expected `str.* at `\$.sampler`"),
+        ({"sampler": 3}, "sampler: Expected `str.*; got 3"),
         ({"sampler": "hf"}, "give num_frames or fps"),
         ({"sampler": "hf", "fps": 1e-9}, "fps is 1e-06 or more"),
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gpuflow.codecs.av1 import CONFIG_BYTES
 from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.av1 import Streams
@@ -33,6 +35,8 @@ def avif_info(data: bytes, limits: Limits) -> ImageInfo:
 
 def _info(items: Items, limits: Limits) -> ImageInfo:
     items.check_grids(limits)
+    if items.primary and items.body(b"ispe") is not None:  # what it claims first, then whether that is so
+        check_count(math.prod(items.size(items.primary)), limits.max_image_pixels, "pixels", "max_image_pixels")
     _check_streams(items, limits)
     if items.primary and items.kind not in _KINDS:
         raise UnsupportedFormat(f"an AVIF whose picture is {items.kind!r} is not read: only AV1, and grids of it")

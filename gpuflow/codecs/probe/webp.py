@@ -8,7 +8,7 @@ from gpuflow.codecs.base import Color, ImageInfo
 from gpuflow.codecs.probe.exif import MAX_BLOCKS, first_orientation
 from gpuflow.errors import CorruptMedia
 
-_MAX_CHUNKS = 65_536
+_MAX_CHUNKS = 16_384  # of the longest animation that is allowed, sixteen times as many
 _PROFILE, _ALPHA, _ANIMATION = 0x20, 0x10, 0x02
 _STORED: dict[bytes, tuple[Color, str]] = {b"VP8 ": ("ycbcr", "420"), b"VP8L": ("rgb", "")}
 
