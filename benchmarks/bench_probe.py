@@ -22,7 +22,7 @@ from gpuflow.demo import samples
 
 EACH = 20
 LIMITS = Limits()
-IMAGES = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "AVIF": "avif"}
+IMAGES = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "AVIF": "avif", "TIFF": "tiff"}
 CLIPS: dict[str, tuple[str, str, dict[str, str]]] = {  # muxer, codec, options
     "MP4": ("mp4", "libx264", {}),
     "MP4, fragmented": ("mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),

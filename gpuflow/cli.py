@@ -114,9 +114,9 @@ def _demo(wanted: argparse.Namespace) -> int:
 
 
 def _load(wanted: argparse.Namespace) -> int:
-    from gpuflow.config import shown
     from gpuflow.demo.save import save_all
     from gpuflow.errors import GpuflowError
+    from gpuflow.values import shown
 
     options = dict(wanted.options or {})
     for name in ("preset", "sampler"):
@@ -170,7 +170,7 @@ def _mapping(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     except (ValueError, RecursionError) as error:
-        from gpuflow.config import shown
+        from gpuflow.values import shown
 
         wrong = "it is nested too deeply, or a number has too many digits"
         raise argparse.ArgumentTypeError(f"JSON that cannot be read: {wrong}; got {shown(text)}") from error

@@ -70,6 +70,12 @@ class ImageInfo:
         """Whether its frames follow each other in time; pages do not."""
         return self.num_frames > 1 and self.format != "tiff"
 
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """``(H, W, 3)`` before the orientation is applied."""
+        height, width = (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+        return height, width, 3
+
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:

@@ -14,7 +14,7 @@ from gpuflow.codecs._backends.pillow_heif import PillowHeifDecoder
 from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder, divisor_for
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
-from gpuflow.codecs.base import BatchDecoder, Capability, ImageDecoder, ImageInfo
+from gpuflow.codecs.base import Capability, ImageDecoder, ImageInfo
 from gpuflow.codecs.canary import canary
 from gpuflow.errors import BackendUnavailable, CorruptMedia, GpuflowError, UnsupportedFormat
 
@@ -35,7 +35,7 @@ class Decoded:
 
 @functools.cache
 def gpu_decoder(device_index: int) -> NvImageCodecDecoder:
-    """The GPU's JPEG decoder; its sessions are kept, because making one is slow."""
+    """The GPU's JPEG decoder, for one or for many at once; its sessions are kept, because making one is slow."""
     return NvImageCodecDecoder(device_index, guard=canary(device_index).guard)
 
 
@@ -44,16 +44,9 @@ def capabilities() -> dict[str, Capability]:
     return {decoder.name: decoder.capability() for decoder in (*_CPU_DECODERS, gpu_decoder(0))}
 
 
-def image_decoders(info: ImageInfo, device_is_cuda: bool = False, device_index: int = 0) -> list[ImageDecoder]:
-    """The decoders that take such an image, best first; whether they are installed is their ``capability()``."""
-    of_gpu = (gpu_decoder(device_index),) if device_is_cuda else ()
-    return [decoder for decoder in (*of_gpu, *_CPU_DECODERS) if decoder.supports(info)]
-
-
-def batch_decoder(device_index: int) -> BatchDecoder:
-    """The same decoder, for many at once."""
-    decoder: BatchDecoder = gpu_decoder(device_index)
-    return decoder
+def image_decoders(info: ImageInfo) -> list[ImageDecoder]:
+    """The CPU's decoders that take such an image, best first; whether they are installed is their ``capability()``."""
+    return [decoder for decoder in _CPU_DECODERS if decoder.supports(info)]
 
 
 def decode_image(

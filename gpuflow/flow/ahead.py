@@ -8,11 +8,12 @@ from typing import Any
 
 from gpuflow.codecs.base import ImageInfo
 from gpuflow.codecs.probe import check_image, image_info, sniff
-from gpuflow.config import ImageOptions, Limits, made_of, shown
+from gpuflow.config import ImageOptions, Limits, made_of
 from gpuflow.errors import InvalidOptions, InvalidSource
 from gpuflow.fetch.local import read_trusted
 from gpuflow.flow.image import plan_of
 from gpuflow.presets.plan import ImagePlan, check_size
+from gpuflow.values import shown
 
 
 def probe_image(

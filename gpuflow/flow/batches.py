@@ -31,8 +31,9 @@ _MAX_PIXELS = 32 << 20  # so that no image waits for a second of others
 @dataclass(slots=True, eq=False)
 class ImageJob:
     """One image. ``pixels``: where it is decoded to, ``(H, W, 3)`` uint8 as stored; without ``data``, what was decoded
-    elsewhere, as it is shown. ``region``: what is taken of it, as shown. ``finish``: what becomes of it as it is shown, by ``engine``; ``None``: it stays as
-    decoded. ``leases``: blocks that the job reads and writes; it keeps them while it is at work."""
+    elsewhere, as it is shown. ``region``: what is taken of it, as shown. ``finish``: what ``engine`` is to do with it as it
+    is shown; without them it stays as decoded. ``leases``: blocks that the job reads and writes; it keeps them while it is
+    at work."""
 
     info: ImageInfo
     pixels: Any

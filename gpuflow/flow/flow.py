@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
-from gpuflow.codecs.images import batch_decoder
+from gpuflow.codecs.images import gpu_decoder
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
@@ -103,7 +103,7 @@ class Flow:
         self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
         self._batches: ImageBatches | None = None
         if self.device.is_cuda:
-            self._batches = ImageBatches(batch_decoder(self.device.index), self.counters)
+            self._batches = ImageBatches(gpu_decoder(self.device.index), self.counters)
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         shared = isolation == "process"
         # on the CPU no GPU reads it: not pinned, and so no CUDA context either

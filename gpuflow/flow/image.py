@@ -25,7 +25,7 @@ from gpuflow.presets.plan import ImagePlan, plan, plan_plain
 
 Region = tuple[int, int, int, int]
 QUICK_FORMATS = ("jpeg", "png", "webp")
-QUICK_PIXELS = 8 << 20  # 25 ms of JPEG, 0.2 s of the slowest PNG
+QUICK_PIXELS = 8 << 20  # of which JPEG took 23 to 156 ms, WebP 128 to 147, PNG 132 to 220 (one core)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import replace
+from functools import partial
 
 from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.images import GPU_FORMATS
@@ -18,6 +18,8 @@ from gpuflow.memory import Lease
 from gpuflow.ops.transform import transform
 
 Steps = Generator[Future[None], None, Image | Features]
+MakeJob = Callable[..., ImageJob]
+"""``ImageJob`` of one image, of which its pixels, data and blocks are still to be said."""
 
 
 def image_steps(
@@ -32,22 +34,16 @@ def image_steps(
     engine = transform("exact" if wanted.as_decoded else options.engine)
     backend, fallback = batches.decoder.name, None
     with context.placing(wanted.specs) as lease:
-        job = ImageJob(
-            wanted.info,
-            None,
-            region=wanted.metadata.region,
-            engine=engine,
-            finish=lambda pixels: wanted.work(pixels, lease, options),
-            leases=(lease,),
-        )
+        finish = partial(wanted.work, lease=lease, options=options)
+        made = partial(ImageJob, wanted.info, engine=engine, finish=finish)
         obstacle = batches.decoder.obstacle(wanted.info) if wanted.info.format in GPU_FORMATS else ""
         if obstacle is None:
             try:
-                yield from _on_device(blob, wanted, job, context, batches)
+                yield from _on_device(blob, wanted, made, lease, context, batches)
             except (CorruptMedia, UnsupportedFormat) as error:
                 obstacle = str(error)
         if obstacle is not None:
-            backend = yield from _by_way_of_the_cpu(blob, kind, wanted, options, job, context, batches)
+            backend = yield from _by_way_of_the_cpu(blob, kind, wanted, options, made, lease, context, batches)
         # After the CPU's verdict: what it cannot read either is the sender's fault, never a missing backend
         if obstacle:
             fallback = context.fall_back(obstacle, modality="image")
@@ -56,21 +52,19 @@ def image_steps(
 
 
 def _on_device(
-    blob: Blob, wanted: Wanted, job: ImageJob, context: LoadContext, batches: ImageBatches
+    blob: Blob, wanted: Wanted, made: MakeJob, lease: Lease, context: LoadContext, batches: ImageBatches
 ) -> Generator[Future[None], None, None]:
     """Decode and transform there; straight into the result where that is the image as it is decoded."""
-    info, (lease,) = wanted.info, job.leases
+    info, region = wanted.info, wanted.metadata.region
     with context.stage("batch"):
-        whole = wanted.metadata.region is None and info.orientation == 1
-        if wanted.as_decoded and whole and wanted.plan.layout == "HWC":
+        if wanted.as_decoded and region is None and info.orientation == 1 and wanted.plan.layout == "HWC":
             straight = ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,))
             yield from _submitted(batches, straight)
             return
-        stored = (info.width, info.height, 3) if info.orientation > 4 else (info.height, info.width, 3)
-        specs = lay_out({"pixels": ("uint8", stored)})
+        specs = lay_out({"pixels": ("uint8", info.stored_shape)})
         with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
-            pixels, leases = scratch.array(specs[0]), (lease, scratch)
-            yield from _submitted(batches, replace(job, pixels=pixels, data=blob.data, leases=leases, done=Future()))
+            job = made(scratch.array(specs[0]), data=blob.data, region=region, leases=(lease, scratch))
+            yield from _submitted(batches, job)
 
 
 def _by_way_of_the_cpu(
@@ -78,16 +72,16 @@ def _by_way_of_the_cpu(
     kind: MediaType,
     wanted: Wanted,
     options: ImageOptions,
-    job: ImageJob,
+    made: MakeJob,
+    lease: Lease,
     context: LoadContext,
     batches: ImageBatches,
 ) -> Generator[Future[None], None, str]:
     """Decode on this thread, or in a worker, and have the device transform it; who decoded."""
     with context.decoder(blob, kind, "image") as decoder, decoded(decoder, wanted, options, context) as pixels:
-        leases: tuple[Lease, ...] = (*job.leases, pixels.lease) if pixels.lease else job.leases
         with context.stage("transform"):
-            done: Future[None] = Future()
-            yield from _submitted(batches, replace(job, pixels=pixels.array, region=None, leases=leases, done=done))
+            leases = (lease, pixels.lease) if pixels.lease else (lease,)
+            yield from _submitted(batches, made(pixels.array, leases=leases))
         return pixels.backend
 
 

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gpuflow.config import OPTIONS_BY_MODALITY, Limits, Options, made_of, shown
+from gpuflow.config import OPTIONS_BY_MODALITY, Limits, Options, made_of
 from gpuflow.errors import InvalidOptions, InvalidSource, TooLarge
 from gpuflow.media import MODALITIES, Media, Modality, Source
+from gpuflow.values import shown
 
 _NOT_MEDIA = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
 

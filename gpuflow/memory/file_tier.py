@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpuflow.config import parse_bytes
 from gpuflow.errors import SpillError
 from gpuflow.memory.backing import HostMemory
 from gpuflow.memory.checksum import summed, summing_pool
@@ -18,6 +17,7 @@ from gpuflow.memory.copying import copy_on_gpu
 from gpuflow.memory.extents import Extents
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.tiers import PIECE_BYTES, Ticket, TierFull, as_spill_error
+from gpuflow.values import parse_bytes
 
 PAGE_BYTES = 4096  # what O_DIRECT and GPUDirect Storage want: offsets, lengths and addresses in whole pages
 DIRECT_PIECE_BYTES = 8 << 20

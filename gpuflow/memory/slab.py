@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from gpuflow.config import parse_bytes
 from gpuflow.device import Device, choose, driver
 from gpuflow.errors import BackendUnavailable, SlabClosed, SlabExhausted
 from gpuflow.forks import disown_in_children
@@ -21,6 +20,7 @@ from gpuflow.memory.generations import DRAINING, WRITING, Generations
 from gpuflow.memory.lease import Lease
 from gpuflow.memory.statistics import SlabStatistics
 from gpuflow.observe import log
+from gpuflow.values import parse_bytes
 from gpuflow.workers import call_soon
 
 RELIEF_SECONDS = 0.25  # what pressure callbacks may take even of an allocation that does not wait

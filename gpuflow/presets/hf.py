@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import hf_tiled, hf_video, hf_whole
 from gpuflow.presets.hf_values import AROUND, Config, refuse
+from gpuflow.values import shown
 
 CONFIG_FILE = "preprocessor_config.json"
 VIDEO_CONFIG_FILE = "video_preprocessor_config.json"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import hf_whole
 from gpuflow.presets.hf_values import (
@@ -28,6 +27,7 @@ from gpuflow.presets.hf_values import (
     whole_number,
 )
 from gpuflow.presets.tiles import MAX_TILES
+from gpuflow.values import shown
 
 _HALF = [0.5] * 3
 _INTERNVL_TOKENS = {448: 256, 364: 169}

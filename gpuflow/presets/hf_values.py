@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
+from gpuflow.values import shown
 
 Config = Mapping[str, Any]
 AROUND = "processor"

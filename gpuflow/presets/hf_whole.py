@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf_values import (
     CLIP_MEAN,
@@ -24,6 +23,7 @@ from gpuflow.presets.hf_values import (
     statistics,
     whole_number,
 )
+from gpuflow.values import shown
 
 _HALF = [0.5] * 3
 _EDGE = {"shortest_edge": 224}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets.hf import Processor, preset_fields
 from gpuflow.presets.kinds import check_beside
@@ -23,6 +22,7 @@ from gpuflow.presets.sizes import (
 from gpuflow.presets.tiles import RULES as TILE_RULES
 from gpuflow.presets.tiles import check_tiles
 from gpuflow.presets.tokens import check_tokens
+from gpuflow.values import check_fields, shown
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 Reference = Literal["torchvision", "pillow"]
@@ -70,7 +70,8 @@ class Preset:
     ``patch * merge``; ``"patch_budget"`` to ``max_patches`` patches at most, rounded up; ``"token_budget"`` likewise,
     rounded down to multiples of ``patch * merge``. ``crop``: centred, padded with black where the image is smaller.
 
-    Levels become ``(level / 255 - mean) / std`` (``normalization="fused"``), or ``level / 255`` (``"scale"``).
+    Levels become ``(level / 255 - mean) / std``, rounded as ``normalization`` says (``ImagePlan``), or ``level / 255``
+    (``"scale"``).
 
     ``resample`` by the integer tables of ``reference``, antialiased: ``"torchvision"`` is what Hugging Face's processors
     do by default, ``"pillow"`` what their Pillow backend does, and Lanczos always. ``passes``: which of the two comes

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
+from gpuflow.values import shown
 
 if TYPE_CHECKING:
     from gpuflow.presets.image import Preset

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from gpuflow.config import check_fields, shown
 from gpuflow.errors import InvalidOptions
+from gpuflow.values import check_fields, shown
 
 _CONFIG_FILE = "preprocessor_config.json"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gpuflow.config import Resample, shown
+from gpuflow.config import Resample
 from gpuflow.errors import InvalidOptions
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.presets.beside import Beside, beside_of
@@ -15,6 +15,7 @@ from gpuflow.presets.image import Normalization, Passes, Preset, Reference
 from gpuflow.presets.rules import views_of
 from gpuflow.presets.tokens import num_tokens
 from gpuflow.presets.view import Size, View, centred
+from gpuflow.values import shown
 
 Levels = tuple[float, float, float]
 MAX_SIDE = 1 << 20
@@ -27,8 +28,8 @@ class ImagePlan:
     ``size``: of the image that is planned for, (height, width). ``pixels``: ``(name, dtype, shape)``.
     ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``normalization``: ``"fused"`` is
     ``(level - 255 * mean) / (255 * std)`` in float32, ``"scale"`` is ``level * (1 / 255)``, ``"two_steps"`` is
-    ``(level * (1 / 255) - mean) / std`` as Pillow-backed processors round it, ``"bfloat16"`` is what Llama 4's computes. ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one
-    another, each ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and
+    ``(level * (1 / 255) - mean) / std`` as Pillow-backed processors round it, ``"bfloat16"`` is what Llama 4's computes.
+    ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and
     tiles that no view fills are zeros. ``grid``: patches in time, height and width. ``overview``: the first tile is none
     of the views but the whole normalised canvas of the last one, resized to this size in float32, bicubic without
     antialiasing. ``num_frames``: of a clip, those that repeat the last one included.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gpuflow.config import shown
 from gpuflow.errors import InvalidOptions
 from gpuflow.presets import tile_tokens
+from gpuflow.values import shown
 
 if TYPE_CHECKING:
     from gpuflow.presets.image import Preset

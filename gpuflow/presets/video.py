@@ -9,20 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpuflow.presets.image import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preset, preset_named
+from gpuflow.presets.whole import QWEN2
 
-_QWEN2 = Preset(
-    "qwen2-vl",
-    "pixel_budget",
-    mean=CLIP_MEAN,
-    std=CLIP_STD,
-    min_pixels=4 * 28 * 28,
-    max_pixels=16_384 * 28 * 28,
-    patch=14,
-    merge=2,
-    temporal_patch=2,
-    layout="patches",
-    modality="video",
-)
+_QWEN2 = replace(QWEN2, modality="video", beside=(), tokens="", processor="")
 _QWEN3 = replace(
     _QWEN2,
     name="qwen3-vl",

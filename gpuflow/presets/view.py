@@ -42,12 +42,6 @@ class View:
         """How many places it takes."""
         return self.tiles[0] * self.tiles[1]
 
-    @property
-    def largest(self) -> Size:
-        """A size that covers every size it is resized to; what a chain of resizes passes through is no larger."""
-        sizes = (*self.via, self.resized)
-        return max(height for height, _ in sizes), max(width for _, width in sizes)
-
 
 def centred(resized: Size, canvas: Size, *, reference: str = "torchvision") -> Size:
     """Where ``resized`` lies in the middle of ``canvas``; negative where it is cut off. The smaller half of an odd

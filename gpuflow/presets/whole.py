@@ -31,7 +31,7 @@ _LLAVA = replace(
     processor="LlavaImageProcessor",
 )
 _PALIGEMMA = replace(_SIGLIP, name="paligemma-224", tokens="tiles", tile_tokens=16 * 16)
-_QWEN = Preset(
+QWEN2 = Preset(
     "qwen2-vl",
     "pixel_budget",
     mean=CLIP_MEAN,
@@ -47,7 +47,7 @@ _QWEN = Preset(
     processor="Qwen2VLImageProcessor",
 )
 _GLM = replace(
-    _QWEN,
+    QWEN2,
     name="glm4v",
     rule="volume_budget",
     min_pixels=112 * 112,
@@ -99,9 +99,9 @@ PRESETS = (
     _LLAVA,
     replace(_LLAVA, name="llava-1.5-pad", square=True),
     # The budget and, of Qwen3-VL, patch and statistics are the checkpoints'
-    _QWEN,
-    replace(_QWEN, name="qwen2.5-vl"),
-    replace(_QWEN, name="qwen3-vl", mean=HALF, std=HALF, min_pixels=256 * 256, max_pixels=4_096 * 4_096, patch=16),
+    QWEN2,
+    replace(QWEN2, name="qwen2.5-vl"),
+    replace(QWEN2, name="qwen3-vl", mean=HALF, std=HALF, min_pixels=256 * 256, max_pixels=4_096 * 4_096, patch=16),
     # Of GLM-4.1V the class's own budget, of GLM-4.6V the checkpoints'
     _GLM,
     replace(_GLM, name="glm4.6v", max_pixels=28 * 28 * 12_288, processor="Glm46VImageProcessor"),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import gpuflow
-from gpuflow.config import AudioOptions, FetchPolicy, ImageOptions, Limits, VideoOptions, parse_bytes
+from gpuflow.config import AudioOptions, FetchPolicy, ImageOptions, Limits, VideoOptions
 from gpuflow.errors import InvalidOptions
+from gpuflow.values import parse_bytes
 
 
 def test_partly_given_limits_keep_the_defaults_of_the_others() -> None:

@@ -18,11 +18,11 @@ from gpuflow.codecs._backends.pyav_png import PyAvPngDecoder
 from gpuflow.codecs._backends.simplejpeg import SimpleJpegDecoder
 from gpuflow.codecs._backends.torchvision import TorchvisionDecoder
 from gpuflow.codecs.base import ImageDecoder, ImageInfo, MediaType
-from gpuflow.codecs.images import batch_decoder, capabilities, decode_image, gpu_decoder, image_decoders
+from gpuflow.codecs.images import capabilities, decode_image, gpu_decoder, image_decoders
 from gpuflow.codecs.orientation import oriented
 from gpuflow.codecs.probe import image_info, sniff
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
-from gpuflow.ops.composite import flatten_alpha
+from gpuflow.ops.composite import flattened
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import Pixels, animation, by_pillow, encoded, png, scene, turned, with_alpha
 
@@ -139,19 +139,23 @@ TAKEN = {
 }
 
 
+def _all_decoders(info: ImageInfo) -> list[ImageDecoder]:
+    return [*([gpu_decoder(0)] if gpu_decoder(0).supports(info) else []), *image_decoders(info)]
+
+
 def test_no_format_reaches_a_decoder_that_is_not_trusted_with_it() -> None:
     """GIF not torchvision's, and nothing but JPEG nvImageCodec, whose other formats are OpenCV's, whatever their facts."""
     taken: dict[str, set[str]] = {}
     for name, (channels, bits, alpha, frames) in itertools.product((*FORMATS, "jp2", "svg"), SHAPES):
         info = ImageInfo(name, 8, 8, channels=channels, bit_depth=bits, has_alpha=alpha, num_frames=frames)
-        for decoder in image_decoders(info, device_is_cuda=True):
+        for decoder in _all_decoders(info):
             taken.setdefault(decoder.name, set()).add(name)
     taken.setdefault("pillow-heif", {"heic"})  # which is not installed everywhere
     assert taken == TAKEN
 
 
 def test_no_opencv_is_in_the_table_and_jpeg_2000_is_known_to_no_reader() -> None:
-    names = {decoder.name for decoder in image_decoders(ImageInfo("jpeg", 8, 8), device_is_cuda=True)}
+    names = {decoder.name for decoder in _all_decoders(ImageInfo("jpeg", 8, 8))}
     assert names == {"nvimagecodec", "simplejpeg", "torchvision", "pillow"}
     for data in (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99), b"\xff\x4f\xff\x51" + bytes(99)):
         with pytest.raises(UnsupportedFormat, match="JPEG 2000"):
@@ -160,17 +164,12 @@ def test_no_opencv_is_in_the_table_and_jpeg_2000_is_known_to_no_reader() -> None
         image_info(b"", MediaType("jp2", "image"))
 
 
-def test_the_gpu_comes_first_where_it_can() -> None:
+def test_who_decodes_a_jpeg_and_in_which_order() -> None:
     info = _info(SAME["jpeg 4:2:0"])
-    assert [decoder.name for decoder in image_decoders(info, device_is_cuda=True)] == [
-        "nvimagecodec",
-        "simplejpeg",
-        "torchvision",
-        "pillow",
-    ]
+    assert gpu_decoder(0).supports(info)
     assert [decoder.name for decoder in image_decoders(info)] == ["simplejpeg", "torchvision", "pillow"]
     assert [decoder.name for decoder in image_decoders(_info(SAME["jpeg cmyk"]))] == ["torchvision", "pillow"]
-    assert batch_decoder(0).obstacle(_info(SAME["jpeg cmyk"])) is not None
+    assert gpu_decoder(0).obstacle(_info(SAME["jpeg cmyk"])) is not None
 
 
 def test_capabilities_say_why_not() -> None:
@@ -224,12 +223,12 @@ def test_compositing_rounds_as_pillows_paste_does(background: tuple[int, int, in
     layer = Picture.fromarray(pixels)
     expected = Picture.new("RGB", layer.size, background)
     expected.paste(layer, mask=layer.getchannel("A"))
-    assert np.array_equal(flatten_alpha(pixels, background=background), np.asarray(expected))
+    assert np.array_equal(flattened(pixels, background), np.asarray(expected))
 
 
 def test_dropping_alpha_shows_the_hidden_colour() -> None:
     pixels: Pixels = with_alpha()
-    assert np.array_equal(flatten_alpha(pixels, alpha="drop"), pixels[:, :, :3])
+    assert np.array_equal(flattened(pixels, None), pixels[:, :, :3])
 
 
 def test_importing_the_codecs_loads_no_vendor_library() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from gpuflow.config import AudioOptions, ImageOptions, VideoOptions, shown
+from gpuflow.config import AudioOptions, ImageOptions, VideoOptions
 from gpuflow.errors import InvalidDescriptor, InvalidOptions
 from gpuflow.memory import Slab, TieredMemory
 from gpuflow.presets.image import Preset
 from gpuflow.presets.mel import MelSpec
 from gpuflow.transfer import Descriptor, FilePublisher, Publisher, Reader
+from gpuflow.values import shown
 from tests.patterns import image_of
 from tests.unit.odd_values import ODD
 

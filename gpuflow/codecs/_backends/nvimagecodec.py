@@ -146,7 +146,7 @@ class NvImageCodecDecoder:
     def _decode(self, data: bytes, info: ImageInfo, out: Any, empty: Any, stream: int) -> Any:
         if out.shape != _shown(info):
             raise ValueError(f"{_shown(info)} pixels need an array of that shape; got {out.shape}")
-        stored = out if info.orientation == 1 else empty(stored_shape(info), "uint8")
+        stored = out if info.orientation == 1 else empty(info.stored_shape, "uint8")
         self._decode_stored(data, stored, stream)
         if stored is not out:
             out[...] = oriented(stored, info.orientation)
@@ -210,7 +210,7 @@ def _header_error(job: Encoded) -> GpuflowError | None:
         size = {stream.height, stream.width}
     except (RuntimeError, ValueError) as error:
         return _caused(CorruptMedia("nvImageCodec cannot read this JPEG's header"), error)
-    if job.out.shape != stored_shape(job.info) or size != set(job.out.shape[:2]):
+    if job.out.shape != job.info.stored_shape or size != set(job.out.shape[:2]):
         return CorruptMedia(f"the JPEG claims {job.info.width}x{job.info.height} and holds another size")
     return None
 
@@ -222,8 +222,3 @@ def _caused(error: GpuflowError, cause: Exception) -> GpuflowError:
 
 def _shown(info: ImageInfo) -> tuple[int, int, int]:
     return info.height, info.width, 3
-
-
-def stored_shape(info: ImageInfo) -> tuple[int, int, int]:
-    """``(H, W, 3)`` before the orientation is applied."""
-    return (info.width, info.height, 3) if info.orientation > 4 else _shown(info)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import io
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.packages import installed
 from gpuflow.codecs._backends.pixels import handed_over, in_colors, to_8_bits
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.errors import BackendUnavailable, CorruptMedia, UnsupportedFormat
@@ -26,7 +25,7 @@ class PillowHeifDecoder:
 
     def capability(self) -> Capability:
         """Whether the library is installed."""
-        return _capability()
+        return installed("pillow-heif", "HEIC needs pillow-heif: pip install 'gpuflow[heif]'")
 
     def supports(self, info: ImageInfo) -> Support:
         """HEIC, where the library is there."""
@@ -56,11 +55,3 @@ def _pixels(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
         raise CorruptMedia("libheif cannot decode this heic") from error
     levels = levels.reshape(*levels.shape[:2], channels)[: picture.size[1], : picture.size[0]]
     return in_colors(levels if levels.dtype == np.uint8 else to_8_bits(levels, most=(1 << info.bit_depth) - 1))
-
-
-@functools.cache  # asked again where files can no longer be opened
-def _capability() -> Capability:
-    try:
-        return Capability(True, version=importlib.metadata.version("pillow-heif"))
-    except importlib.metadata.PackageNotFoundError:
-        return Capability(False, "HEIC needs pillow-heif: pip install 'gpuflow[heif]'")

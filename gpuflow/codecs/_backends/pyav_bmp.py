@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs._backends.pyav import capability
+from gpuflow.codecs._backends.pyav_still import still
 from gpuflow.errors import BackendUnavailable, CorruptMedia
 
 
@@ -24,14 +25,9 @@ def pixels_of_runs(data: bytes) -> NDArray[np.uint8]:
     from av.video.reformatter import VideoReformatter
 
     try:
-        context: Any = av.CodecContext.create("bmp", "r")
-        context.thread_count = 1
-        packet = av.Packet(len(data))  # of bytes it would lack the padding that FFmpeg reads
-        packet.update(data)
-        picture = [*context.decode(packet), *context.decode(None)][0]
-        converted: Any = VideoReformatter().reformat(picture, format="rgb24", threads=1)
-    except (av.error.FFmpegError, ValueError, MemoryError, IndexError) as error:
-        raise CorruptMedia("FFmpeg cannot decode this bmp") from error
+        converted: Any = VideoReformatter().reformat(still("bmp", data), format="rgb24", threads=1)
+    except (av.error.FFmpegError, ValueError, MemoryError) as error:
+        raise CorruptMedia("FFmpeg cannot convert this bmp") from error
     plane = converted.planes[0]
     rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gpuflow.codecs._backends.pixels import handed_over, in_colors, to_8_bits
 from gpuflow.codecs._backends.pyav import capability
+from gpuflow.codecs._backends.pyav_still import still
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
 from gpuflow.codecs.probe.png import shown_parts
@@ -43,19 +44,9 @@ class PyAvPngDecoder:
 
 def _levels(data: bytes) -> NDArray[np.uint16]:
     """``(H, W, channels)`` as stored, big-endian."""
-    import av
-
-    try:
-        context: Any = av.CodecContext.create("png", "r")
-        context.thread_count = 1
-        packet = av.Packet(len(data))  # of bytes it would lack the padding that FFmpeg reads
-        packet.update(data)
-        frames = [*context.decode(packet), *context.decode(None)]
-    except (av.error.FFmpegError, ValueError, MemoryError) as error:
-        raise CorruptMedia("FFmpeg cannot decode this png") from error
-    if not frames or frames[0].format.name not in _CHANNELS:
+    picture = still("png", data)
+    if picture.format.name not in _CHANNELS:
         raise CorruptMedia("this png holds no picture of 16 bits a channel")
-    picture = frames[0]
     channels, plane = _CHANNELS[picture.format.name], picture.planes[0]
     rows = np.frombuffer(plane, ">u2").reshape(plane.height, plane.line_size // 2)
     return rows[:, : channels * picture.width].reshape(picture.height, picture.width, channels)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from typing import Any, Literal
 
+from gpuflow.codecs._backends.packages import installed
 from gpuflow.codecs._backends.pixels import handed_over
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
@@ -28,7 +27,7 @@ class SimpleJpegDecoder:
 
     def capability(self) -> Capability:
         """Whether the library is installed."""
-        return _capability()
+        return installed("simplejpeg", "simplejpeg is not installed: pip install simplejpeg")
 
     def supports(self, info: ImageInfo) -> Support:
         """8-bit JPEG of one or three components: its CMYK is not the others'."""
@@ -80,11 +79,3 @@ def divisor_for(info: ImageInfo, least_size: tuple[int, int] | None) -> int:
         if whole and enough:
             return divisor
     return 1
-
-
-@functools.cache  # asked again where files can no longer be opened
-def _capability() -> Capability:
-    try:
-        return Capability(True, version=importlib.metadata.version("simplejpeg"))
-    except importlib.metadata.PackageNotFoundError:
-        return Capability(False, "simplejpeg is not installed: pip install simplejpeg")

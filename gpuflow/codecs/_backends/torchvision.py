@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.codecs._backends.packages import installed
 from gpuflow.codecs._backends.pixels import handed_over, to_8_bits
 from gpuflow.codecs.base import Capability, ImageInfo, Support
 from gpuflow.codecs.orientation import oriented
@@ -27,7 +26,7 @@ class TorchvisionDecoder:
 
     def capability(self) -> Capability:
         """Whether the library is installed; it is not loaded, for torch takes seconds."""
-        return _capability()
+        return installed("torchvision", "torchvision is not installed: pip install torchvision")
 
     def supports(self, info: ImageInfo) -> Support:
         """Three formats; not 12-bit JPEG, not animated WebP, not a PNG's colour key, which torchvision drops."""
@@ -65,11 +64,3 @@ def _decoded(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
         raise UnsupportedFormat(f"this {info.format} is animated")
     pixels: NDArray[Any] = tensor.permute(1, 2, 0).numpy()
     return pixels if pixels.dtype == np.uint8 else to_8_bits(pixels)
-
-
-@functools.cache  # reading a package's metadata takes 0.4 ms, as long as decoding a small JPEG
-def _capability() -> Capability:
-    try:
-        return Capability(True, version=importlib.metadata.version("torchvision"))
-    except importlib.metadata.PackageNotFoundError:
-        return Capability(False, "torchvision is not installed: pip install torchvision")
