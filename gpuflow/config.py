@@ -217,6 +217,43 @@ class ImageOptions(Value, frozen=True, kw_only=True):
             raise InvalidOptions("a preset decides size, resample and layout: give it or them, not both")
 
 
+class AudioOptions(Value, frozen=True, kw_only=True):
+    """What is wanted of audio: a ``Waveform``, or ``Features`` where ``features`` names a spec.
+
+    ``sample_rate`` in Hz (``None``: the file's own, or the spec's). ``mono`` takes the mean of the channels before
+    any resampling. ``start_seconds`` and ``duration_seconds`` cut a section. ``stream`` names one of a container's audio
+    streams, by its place among them or by its language (``"eng"``); ``None`` is the first.
+
+    ``split`` cuts what is longer than ``split_seconds``: ``"quietest"`` where the last ``search_seconds`` of each part are
+    quietest, without overlap; ``"windows"`` into parts of ``split_seconds``, each ``overlap_seconds`` before the end of the
+    one before it. Features have a first axis of parts then; of a waveform the result only says where its parts lie.
+    ``None`` leaves it to the spec. ``dtype``: of features.
+    """
+
+    sample_rate: int | None = None
+    mono: bool = True
+    features: Any = None
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+    stream: int | str | None = None
+    split: Literal["quietest", "windows"] | None = None
+    split_seconds: float = 30.0
+    search_seconds: float = 1.0
+    overlap_seconds: float = 0.0
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+
+    def _check_together(self) -> None:
+        if self.sample_rate is not None and self.sample_rate <= 0:
+            raise InvalidOptions(f"sample_rate must be above 0 Hz; got {self.sample_rate}")
+        if self.start_seconds < 0:
+            raise InvalidOptions(f"start_seconds is 0 or more; got {self.start_seconds}")
+        if self.duration_seconds is not None and not self.duration_seconds > 0:
+            raise InvalidOptions(f"duration_seconds must be above 0; got {self.duration_seconds}")
+        _check_named("features", self.features, "MelSpec")
+        if self.features is not None and not self.mono:
+            raise InvalidOptions("features are computed from one channel: mono=False contradicts features")
+
+
 class VideoOptions(Value, frozen=True, kw_only=True):
     """What is wanted of a video: which frames, and in which form. Without ``preset`` the result is ``Frames``, with it
     ``Features``.
@@ -233,6 +270,8 @@ class VideoOptions(Value, frozen=True, kw_only=True):
 
     ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks and those whose damage
     the decoder concealed and says so; ``strict`` raises.
+
+    ``audio`` also loads the sound of the clip, of the same bytes: ``media.audio``.
     """
 
     num_frames: int | None = None
@@ -252,6 +291,7 @@ class VideoOptions(Value, frozen=True, kw_only=True):
     dtype: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
     normalize: bool = True
     engine: Literal["auto", "exact", "dali"] = "auto"
+    audio: AudioOptions | None = None
 
     @property
     def wish(self) -> Wish:
@@ -287,31 +327,6 @@ class VideoOptions(Value, frozen=True, kw_only=True):
             if getattr(self, name) not in (None, False):
                 raise InvalidOptions(f"a sampler sees the whole clip and chooses itself; got it with {name}")
         sampler_named(self.sampler).check(self.wish)
-
-
-class AudioOptions(Value, frozen=True, kw_only=True):
-    """What is wanted of audio: a ``Waveform``, or ``Features`` where ``features`` names a spec.
-
-    ``sample_rate`` in Hz (``None``: the file's own, or the spec's). ``mono`` takes the mean of the channels before
-    any resampling. ``start_seconds`` and ``duration_seconds`` cut a section.
-    """
-
-    sample_rate: int | None = None
-    mono: bool = True
-    features: Any = None
-    start_seconds: float = 0.0
-    duration_seconds: float | None = None
-
-    def _check_together(self) -> None:
-        if self.sample_rate is not None and self.sample_rate <= 0:
-            raise InvalidOptions(f"sample_rate must be above 0 Hz; got {self.sample_rate}")
-        if self.start_seconds < 0:
-            raise InvalidOptions(f"start_seconds is 0 or more; got {self.start_seconds}")
-        if self.duration_seconds is not None and not self.duration_seconds > 0:
-            raise InvalidOptions(f"duration_seconds must be above 0; got {self.duration_seconds}")
-        _check_named("features", self.features, "MelSpec")
-        if self.features is not None and not self.mono:
-            raise InvalidOptions("features are computed from one channel: mono=False contradicts features")
 
 
 Options = ImageOptions | VideoOptions | AudioOptions

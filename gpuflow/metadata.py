@@ -73,7 +73,8 @@ class VideoMetadata:
 
 @dataclass(frozen=True, slots=True)
 class AudioMetadata:
-    """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's."""
+    """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's. ``parts``:
+    where ``AudioOptions.split`` cuts it: the first sample and the one behind the last of each."""
 
     codec: str
     channels: int
@@ -82,16 +83,23 @@ class AudioMetadata:
     num_samples: int
     duration_seconds: float
     start_seconds: float = 0.0
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureMetadata:
-    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio) or ``None``."""
+    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio) or ``None``.
+
+    ``parts``: of audio that was split, the first sample and the one behind the last of each part, at the spec's rate;
+    ``valid_lengths``: the frames of each.
+    """
 
     preset: str
     source: ImageMetadata | VideoMetadata | AudioMetadata
     valid_length: int | None = None
     num_tokens: int | None = None
+    parts: tuple[tuple[int, int], ...] = ()
+    valid_lengths: tuple[int, ...] = ()
 
 
 Metadata = ImageMetadata | VideoMetadata | AudioMetadata | FeatureMetadata

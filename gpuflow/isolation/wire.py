@@ -69,13 +69,15 @@ class ImageJob(Job, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AudioWanted:
-    """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's."""
+    """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's. ``stream``: as in
+    ``AudioOptions``."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
     mono: bool = True
     sample_rate: int | None = None
     max_samples: int | None = None
+    stream: int | str | None = None
 
 
 class AudioJob(Job, frozen=True):

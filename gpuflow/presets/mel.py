@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.values import check_fields, shown
@@ -22,31 +22,103 @@ def _require(holds: bool, rule: str, got: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MelSpec:
-    """Log-mel features of one clip, ``(n_mels, num_frames)`` float32.
+    """What one speech front end makes of one clip; every field is one step, in this order.
 
-    The clip is cut and zero-padded to ``pad_samples``, reflected by ``pad_left`` and ``pad_right`` samples at its ends,
-    and cut into ``n_fft`` long frames under a periodic Hann window; the last frame is dropped. Slaney mel filters
-    (triangles in Hz, area 1) of the squared spectrum give ``log10(max(mel, floor))``; values more than
-    ``clamp_range`` under the clip's largest are raised to there, then ``value * scale + offset``.
+    The clip, one channel at ``sample_rate`` Hz: cut to ``max_samples``; zero-padded to ``min_samples``, which then count
+    as its own; zero-padded to ``pad_samples`` (``pad_to="fixed"``), to a multiple of it (``"multiple"``) or not at all;
+    times ``input_scale``; ``dither`` times normal noise, seeded by its length; ``x[n] - signal_preemphasis * x[n - 1]``,
+    the first sample as it is and padding back to 0.
+
+    ``kind="raw"`` ends here: ``(n,)`` float32, ``frame_samples > 0``: ``(frames, frame_samples)``; normalised by the clip's
+    own mean and variance where ``normalize="clip"``.
+
+    Frames: ``pad_left`` and ``pad_right`` samples more at the ends, zeros or reflected; every ``hop_length`` samples
+    ``win_length + frame_extra`` of them, of which the window takes the first ``win_length``; ``drop_last`` drops the last
+    frame. In each: its mean removed where ``remove_dc``, ``x[n] - frame_preemphasis * x[n - 1]`` with ``1 -
+    frame_preemphasis`` of the first sample, the window, and zeros up to ``n_fft``: behind it, or on both sides
+    (``window_at="centre"``, where frames are ``n_fft`` apart in reach: as ``torch.stft``).
+
+    Levels: magnitudes of the spectrum to the ``power``; ``n_mels`` triangles from ``f_min`` to ``f_max`` Hz, equally wide
+    on ``mel_scale``, straight in Hz or in mel (``triangles``), of area 1 where ``mel_norm="slaney"``; ``log`` of
+    ``max(x, floor)`` or ``x + floor``; raised to the clip's maximum minus ``clamp_range`` (``clamp="clip_max"``) or to
+    ``fixed_max`` minus it (``"fixed"``); ``x * scale + offset``; ``bin_mean`` and ``bin_std`` a band; deltas over
+    ``delta_window`` frames beside them.
+
+    The whole: ``normalize="feature"`` subtracts each band's mean and divides by its deviation (ddof 1) over the valid
+    frames, ``norm_eps`` inside the root where ``eps_in_sqrt``, else beside it; frames behind the valid ones are 0 where
+    ``zero_invalid``; zero frames up to a multiple of ``frame_multiple``; ``stack`` frames become one; ``layout``: ``"MT"``
+    ``(n_mels, frames)``, ``"TM"`` ``(frames, n_mels)``.
+
+    ``valid``: how many frames hold the clip: ``floor_hop`` n // hop, ``ceil_hop`` the same rounded up, ``floor_hop_p1`` one
+    more, ``win`` those whose window ends within it, ``last_sample`` those whose last sample is real.
+
+    ``split="after_mel"`` cuts the features every ``split_frames`` frames, ``"before_mel"`` the clip every so many hops,
+    ``"quietest"`` the clip where it is quietest before that; there is a first axis of parts then, ``max_splits`` at most.
 
     Raises:
         InvalidOptions: sizes that contradict each other.
     """
 
     name: str
+    kind: Literal["mel", "raw"] = "mel"
     sample_rate: int = 16_000
-    n_mels: int = 80
+    max_samples: int | None = 480_000
+    min_samples: int = 0
+    pad_to: Literal["fixed", "multiple", "none"] = "fixed"
+    pad_samples: int = 480_000
+    input_scale: float = 1.0
+    dither: float = 0.0
+    signal_preemphasis: float = 0.0
+    frame_samples: int = 0
+
     n_fft: int = 400
+    win_length: int = 400
     hop_length: int = 160
+    window: Literal["hann", "hamming", "povey", "ones"] = "hann"
+    periodic: bool = True
+    window_at: Literal["centre", "left"] = "centre"
     pad_left: int = 200
     pad_right: int = 200
-    pad_samples: int = 480_000
+    pad_mode: Literal["reflect", "constant"] = "reflect"
+    frame_extra: int = 0
+    drop_last: bool = True
+    remove_dc: bool = False
+    frame_preemphasis: float = 0.0
+
+    power: Literal[1, 2] = 2
+    n_mels: int = 80
     f_min: float = 0.0
     f_max: float = 8_000.0
+    mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
+    mel_norm: Literal["slaney"] | None = "slaney"
+    triangles: Literal["hz", "mel"] = "hz"
+    log: Literal["log10", "ln"] = "log10"
     floor: float = 1e-10
+    floor_mode: Literal["max", "add"] = "max"
+    clamp: Literal["none", "clip_max", "fixed"] = "clip_max"
     clamp_range: float = 8.0
+    fixed_max: float = 0.0
     scale: float = 0.25
     offset: float = 1.0
+    bin_mean: tuple[float, ...] = ()
+    bin_std: tuple[float, ...] = ()
+    delta_window: int = 0
+
+    normalize: Literal["none", "feature", "clip"] = "none"
+    norm_eps: float = 0.0
+    eps_in_sqrt: bool = False
+    valid: Literal["ceil_hop", "floor_hop", "floor_hop_p1", "win", "last_sample"] = "ceil_hop"
+    zero_invalid: bool = False
+    frame_multiple: int = 1
+    stack: int = 1
+    layout: Literal["MT", "TM"] = "MT"
+    split: Literal["none", "after_mel", "before_mel", "quietest"] = "none"
+    split_frames: int = 3_000
+    max_splits: int | None = None
+
+    features_name: str = "input_features"
+    mask_name: str = "attention_mask"
+    tokens: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -54,9 +126,9 @@ class MelSpec:
         _require(self.sample_rate > 0, "sample_rate lies above 0", self.sample_rate)
         _require(1 <= self.n_mels <= 1024, "n_mels is 1 .. 1024", self.n_mels)
         _require(2 <= self.n_fft <= 65_536 and self.n_fft % 2 == 0, "n_fft is even, 2 .. 65536", self.n_fft)
+        _require(1 <= self.win_length <= self.n_fft, "win_length is 1 .. n_fft", self.win_length)
         _require(1 <= self.hop_length <= self.n_fft, "hop_length is 1 .. n_fft", self.hop_length)
-        _require(self.pad_left + self.pad_right == self.n_fft, "pad_left and pad_right sum to n_fft", self.pad_left)
-        _require(self.n_fft < self.pad_samples <= 1 << 28, "pad_samples lies above n_fft", self.pad_samples)
+        _require(1 <= self.pad_samples <= 1 << 28, "pad_samples is 1 .. 2^28", self.pad_samples)
         _require(0 <= self.f_min < self.f_max <= self.sample_rate / 2, "f_min < f_max <= sample_rate / 2", self.f_max)
         _require(self.floor > 0, "floor lies above 0", self.floor)
 
