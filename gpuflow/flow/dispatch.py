@@ -10,9 +10,9 @@ from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions, ImageOptions, Options, made_of
 from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
-from gpuflow.flow.batches import ImageBatches
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
+from gpuflow.flow.image_batches import ImageBatches
 from gpuflow.flow.image_steps import image_steps
 from gpuflow.flow.preload import preload
 from gpuflow.flow.suspended import Suspended, advance

@@ -19,7 +19,6 @@ from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
 from gpuflow.errors import Closed, DeadlineExceeded, GpuflowError, InvalidOptions, Overloaded
 from gpuflow.fetch import ByteBudget, Fetcher, RangedBody
-from gpuflow.flow.batches import ImageBatches
 from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
@@ -27,6 +26,7 @@ from gpuflow.flow.decode_workers import DecodeWorkers, Found
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.image import quick_info
+from gpuflow.flow.image_batches import ImageBatches
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
 from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes

@@ -10,9 +10,10 @@ from gpuflow.codecs.base import MediaType
 from gpuflow.codecs.images import GPU_FORMATS
 from gpuflow.config import ImageOptions
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
-from gpuflow.flow.batches import ImageBatches, ImageJob
+from gpuflow.flow.batches import waited_for
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import Wanted, decoded, prepare
+from gpuflow.flow.image_batches import ImageBatches, ImageJob
 from gpuflow.media import Blob, Features, Image, block_bytes, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.transform import transform
@@ -59,12 +60,12 @@ def _on_device(
     with context.stage("batch"):
         if wanted.as_decoded and region is None and info.orientation == 1 and wanted.plan.layout == "HWC":
             straight = ImageJob(info, lease.array(wanted.specs[0]), blob.data, leases=(lease,))
-            yield from _submitted(batches, straight)
+            yield from waited_for(batches.submit(straight))
             return
         specs = lay_out({"pixels": ("uint8", info.stored_shape)})
         with context.slab.allocate(block_bytes(specs), timeout_seconds=context.deadline.remaining_seconds) as scratch:
             job = made(scratch.array(specs[0]), data=blob.data, region=region, leases=(lease, scratch))
-            yield from _submitted(batches, job)
+            yield from waited_for(batches.submit(job))
 
 
 def _by_way_of_the_cpu(
@@ -81,14 +82,5 @@ def _by_way_of_the_cpu(
     with context.decoder(blob, kind, "image") as decoder, decoded(decoder, wanted, options, context) as pixels:
         with context.stage("transform"):
             leases = (lease, pixels.lease) if pixels.lease else (lease,)
-            yield from _submitted(batches, made(pixels.array, leases=leases))
+            yield from waited_for(batches.submit(made(pixels.array, leases=leases)))
         return pixels.backend
-
-
-def _submitted(batches: ImageBatches, job: ImageJob) -> Generator[Future[None], None, None]:
-    future = batches.submit(job)
-    try:
-        yield future
-    finally:
-        future.cancel()
-    future.result()

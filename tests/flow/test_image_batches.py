@@ -17,10 +17,10 @@ from gpuflow.codecs.base import Encoded, ImageInfo
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import ImageOptions
 from gpuflow.errors import Closed, CorruptMedia, DeadlineExceeded, GpuflowError
-from gpuflow.flow.batches import ImageBatches, ImageJob
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.image import load_image
+from gpuflow.flow.image_batches import ImageBatches, ImageJob
 from gpuflow.flow.image_steps import image_steps
 from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.media import Features, Image, ImageMetadata
