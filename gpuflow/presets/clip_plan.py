@@ -65,9 +65,10 @@ def _own_parts(spec: MelSpec, num_samples: int) -> Parts:
     """Where its own rule cuts a clip, as far as the clip's length alone says."""
     count = num_samples if spec.most_samples is None else min(num_samples, spec.most_samples)
     size = spec.split_frames * spec.hop_length
-    if spec.split in ("none", "quietest") or count <= size:
+    if spec.split in ("none", "quietest"):
         return ((0, count),)
-    return tuple((first, min(first + size, count)) for first in range(0, count, size))
+    held = mel_plan(spec, count).padded if spec.split == "after_mel" else count
+    return tuple((min(first, count), min(first + size, count)) for first in range(0, max(1, held), size))
 
 
 def _require_frames(spec: MelSpec, plans: tuple[MelPlan, ...]) -> None:

@@ -52,5 +52,5 @@ SIGNALS: dict[str, Callable[[], Signal]] = {
     "short": lambda: noise(150),
     "one sample": lambda: np.array([0.25], np.float32),
     "exactly 30 s": lambda: noise(480_000),
-    "longer": lambda: swelling(72.0),
+    "longer": lambda: swelling(40.0),
 }

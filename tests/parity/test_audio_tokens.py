@@ -115,7 +115,9 @@ def test_tokens_are_those_of_the_processor(name: str) -> None:
 
 
 def test_features_for_a_decoder_of_their_own_have_no_tokens() -> None:
-    assert [clip_plan(mel_spec(name), 16_000).num_tokens for name in ("whisper-128", "parakeet", "wav2vec2")] == [None] * 3
+    assert [clip_plan(mel_spec(name), 16_000).num_tokens for name in ("whisper-128", "parakeet", "wav2vec2")] == [
+        None
+    ] * 3
 
 
 def test_tokens_of_parts_that_are_given_are_the_sum_of_clips() -> None:

@@ -112,7 +112,9 @@ CHANGED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings"), CHANGED, ids=[f"{kind} {str(settings)[:90]}" for kind, settings in CHANGED])
+@pytest.mark.parametrize(
+    ("kind", "settings"), CHANGED, ids=[f"{kind} {str(settings)[:90]}" for kind, settings in CHANGED]
+)
 def test_features_of_a_changed_file_equal_that_extractor(kind: str, settings: dict[str, Any]) -> None:
     import transformers
 
@@ -196,7 +198,15 @@ def test_what_no_spec_expresses_is_refused_by_its_name(change: dict[str, Any]) -
         MelSpec.from_hf({**base, **change})
 
 
-NONSENSE = {**ODD, "not a number": math.nan, "negative": -1, "huge": 1 << 70, "empty": "", "no list": [], "no mapping": {}}
+NONSENSE = {
+    **ODD,
+    "not a number": math.nan,
+    "negative": -1,
+    "huge": 1 << 70,
+    "empty": "",
+    "no list": [],
+    "no mapping": {},
+}
 
 
 @pytest.mark.parametrize("value", NONSENSE.values(), ids=NONSENSE)

@@ -138,7 +138,9 @@ def test_frames_beyond_the_live_ones_touch_no_sample(count: int) -> None:
     assert plan.live <= (touched[-1] + 3 if touched else 0)
 
 
-@pytest.mark.parametrize("name", ["qwen3-omni", "gemma3n", "phi4-multimodal", "granite-speech5", "parakeet", "wav2vec2"])
+@pytest.mark.parametrize(
+    "name", ["qwen3-omni", "gemma3n", "phi4-multimodal", "granite-speech5", "parakeet", "wav2vec2"]
+)
 def test_a_clip_without_a_frame_is_refused_by_name(name: str) -> None:
     with pytest.raises(NoSuchStream, match=f"too short for a frame of {name}"):
         clip_plan(mel_spec(name), 0)
