@@ -17,6 +17,7 @@ from gpuflow.presets.hf import CONFIG_FILE, JOINT_CONFIG_FILE, read_json
 from gpuflow.presets.mel_hf_values import READERS, Settings
 from gpuflow.values import shown
 
+_SUFFIX = "FeatureExtractor"
 _NESTED = ("feature_extractor", "audio_processor")
 FAMILIES: dict[str, dict[str, str]] = {
     "WhisperFeatureExtractor": {
@@ -65,7 +66,8 @@ def spec_fields(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
     kind, processor = settings.get("feature_extractor_type"), settings.around("processor_class")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise InvalidOptions(f"feature_extractor_type is one of {', '.join(FAMILIES)} here; got {shown(kind)}")
+        stems = ", ".join(kind.removesuffix(_SUFFIX) for kind in FAMILIES)
+        raise InvalidOptions(f"feature_extractor_type is one of {stems}, with {_SUFFIX} behind; got {shown(kind)}")
     name = next(iter(family.values())) if processor is None else _of_processor(family, processor)
     base = mel_spec(name)
     built_in = {field.name: getattr(base, field.name) for field in fields(base)}

@@ -80,11 +80,7 @@ def _check_names(spec: MelSpec) -> None:
 
 
 def _check_clip(spec: MelSpec) -> None:
-    require(
-        abs(spec.input_scale) >= 1e-9 and abs(spec.input_scale) <= 1e9,
-        "input_scale is no such number",
-        spec.input_scale,
-    )
+    require(1e-9 <= abs(spec.input_scale) <= 1e9, "input_scale is 1e-9 .. 1e9 in size", spec.input_scale)
     most = spec.most_samples
     require(most is None or spec.min_samples <= most, "min_samples lies within what is not cut off", spec.min_samples)
     quiet = spec.min_samples == 0 or not (spec.dither or spec.signal_preemphasis)
