@@ -108,8 +108,7 @@ class MelJob:
 
 
 def records(jobs: Sequence[MelJob], tables: Tables) -> NDArray[Any]:
-    """A ``CLIP`` a job; without the fields that depend on the others, and, but for waveforms, without ``levels``.
-    """
+    """A ``CLIP`` a job; without the fields that depend on the others, and, but for waveforms, without ``levels``."""
     made = np.zeros(len(jobs), CLIP)
     alike: dict[tuple[int, str, bool], list[int]] = {}
     for index, job in enumerate(jobs):

@@ -41,8 +41,9 @@ class Laid:
         self.clips, self.outs = clips, [_out(clip) for clip in clips]
         self._memory, self._tables = HostMemory(), HostTables()
         jobs = [job_of(clip, out) for clip, out in zip(clips, self.outs, strict=True)]
-        memory = {"upload": self._memory.upload, "scratch": self._memory.scratch}
-        self.launches = launches(jobs, tables=self._tables, **memory, **options)
+        self.launches = launches(
+            jobs, tables=self._tables, upload=self._memory.upload, scratch=self._memory.scratch, **options
+        )
 
     def run(self, run: Run, name: str | None = None) -> None:
         """What was written is in ``outs``, ``levels`` and ``statistics`` then."""
@@ -114,7 +115,7 @@ def tone_and_noise(count: int, *, seed: int = 0, drop: bool = False, offset: flo
     made = 0.4 * np.sin(0.3 * np.arange(count) + seed) + 0.05 * random.normal(size=count)
     if drop:
         made[count // 3 :] *= 1e-5
-    return (made + offset).astype(np.float32)
+    return np.asarray(made + offset, np.float32)
 
 
 def _out(clip: Clip) -> NDArray[Any]:
@@ -134,8 +135,8 @@ def _inside(out: NDArray[Any], clip: Clip) -> NDArray[Any]:
 
 
 def _at(address: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    memory = (ctypes.c_uint8 * (dtype.itemsize * count)).from_address(address)
-    return np.frombuffer(memory, dtype, count)
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * (dtype.itemsize * count)).from_address(address))
+    return memory.view(dtype)
 
 
 def chunked(values: NDArray[Any]) -> list[NDArray[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +72,10 @@ def clips_of(name: str) -> tuple[Clip, ...]:
 def expected_of(name: str) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
     """Features, and levels before the logarithm; of waveforms none of these."""
     return tuple(
-        (reference(clip.samples, clip.spec), linear(logs(clip), clip.spec) if clip.spec.kind == "mel" else np.zeros((1, 0)))
+        (
+            reference(clip.samples, clip.spec),
+            linear(logs(clip), clip.spec) if clip.spec.kind == "mel" else np.zeros((1, 0)),
+        )
         for clip in clips_of(name)
     )
 
@@ -81,7 +84,7 @@ def _noise(spec: MelSpec, count: int) -> NDArray[np.float32] | None:
     if not spec.dither:
         return None
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, generator=generator).numpy()  # type: ignore[no-any-return]
+    return torch.randn(count, generator=generator).numpy()
 
 
 def tolerance_of(spec: MelSpec, sound: str) -> float:
@@ -116,13 +119,17 @@ def test_a_ragged_batch_of_every_kind_of_sound_equals_the_float64_reference(run_
             assert (abs(found - exact) <= TOLERANCES["mel/kernel-linear"].max_abs * exact.max(axis=0)).all()
 
 
-def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_what_each_is_alone(run_on_host: Run) -> None:
+def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_what_each_is_alone(
+    run_on_host: Run,
+) -> None:
     clips = [clip for name in SPECS for clip in clips_of(name)[::5]]
     together = Laid(clips, group_bytes=1 << 30)
     assert [launch.name.partition("/")[2] for launch in together.launches] == [
         "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
     ]  # fmt: skip
-    assert [launch.defines for launch in together.launches[:3]] == [(("N_FFT", size),) for size in ("400", "512", "1024")]
+    assert [launch.defines for launch in together.launches[:3]] == [
+        (("N_FFT", size),) for size in ("400", "512", "1024")
+    ]
     together.run(run_on_host)
     for index, clip in enumerate(clips):
         alone = Laid([clip])
@@ -131,7 +138,9 @@ def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_wha
 
 
 def test_groups_that_share_scratch_give_the_same_bits(run_on_host: Run) -> None:
-    clips = [Clip(tone_and_noise(count), SPECS[name]) for name in ("whisper-80", "parakeet") for count in (900, 9_000, 5_000)]
+    clips = [
+        Clip(tone_and_noise(count), SPECS[name]) for name in ("whisper-80", "parakeet") for count in (900, 9_000, 5_000)
+    ]
     one, many = Laid(clips), Laid(clips, group_bytes=40_000)
     assert len(many.launches) > len(one.launches)
     for laid in (one, many):

@@ -61,7 +61,8 @@ def test_threads_write_at_once_wiring_only(cupy: Any) -> None:
     clips = [tone_and_noise(1_000 + 300 * number) for number in range(4)]
     made, kernel = [_job("parakeet", clip) for clip in clips], MelKernel(0)
     threads = [
-        threading.Thread(target=kernel.write, args=([job],), kwargs={"stream": cupy.cuda.Stream.ptds}) for job, _ in made
+        threading.Thread(target=kernel.write, args=([job],), kwargs={"stream": cupy.cuda.Stream.ptds})
+        for job, _ in made
     ]
     for thread in threads:
         thread.start()
