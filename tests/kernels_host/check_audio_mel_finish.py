@@ -65,7 +65,7 @@ def expect(run: Callable[[Launch], None], clips: list[Clip], *, blocks: int = MA
         levels[...] = -3.0 + random.normal(size=levels.shape)
         values = _values(levels.astype(np.float64), clip)
         if clip.spec.normalize == "feature":
-            for band, row in enumerate(values[:, : mel_plan(replace(clip.spec, stack=1), len(clip.samples)).valid]):
+            for band, row in enumerate(values[:, : mel_plan(clip.spec, len(clip.samples)).valid_frames]):
                 for number, chunk in enumerate(chunked(row)):
                     pivot = np.float32(chunk[0])
                     squares = ((chunk - chunk.mean()) ** 2).sum()
@@ -92,7 +92,7 @@ def _values(levels: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
 
 def _finished(values: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
     spec, plan = clip.spec, mel_plan(clip.spec, len(clip.samples))
-    valid = mel_plan(replace(spec, stack=1), len(clip.samples)).valid
+    valid = plan.valid_frames
     if spec.normalize == "feature":
         sound = values[:, :valid]
         deviation = sound.std(axis=1, ddof=1, keepdims=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.ops.kernels import Launch
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.mel_launch import launches
-from gpuflow.ops.mel_records import CHUNK, CLIP, MelJob
+from gpuflow.ops.mel_records import CHUNK, CLIP
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
 from tests.kernels_host.building import HostTables
@@ -31,7 +32,6 @@ class Clip:
     spec: MelSpec
     dtype: str = "float32"
     gap: int = 0
-    noise: NDArray[np.float32] | None = None
 
 
 class Laid:
@@ -85,10 +85,8 @@ class Laid:
 
 def job_of(clip: Clip, out: NDArray[Any]) -> MelJob:
     """The clip's job on the host."""
-    return MelJob(
-        clip.samples.ctypes.data, clip.spec, mel_plan(clip.spec, len(clip.samples)), out.ctypes.data, out.strides, clip.dtype,
-        0 if clip.noise is None else clip.noise.ctypes.data,
-    )  # fmt: skip
+    plan = mel_plan(clip.spec, len(clip.samples))
+    return MelJob(clip.samples.ctypes.data, clip.spec, plan, out.ctypes.data, out.strides, clip.dtype)
 
 
 def logs(clip: Clip) -> NDArray[np.float64]:

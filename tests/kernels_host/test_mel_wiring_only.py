@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuflow.errors import BackendUnavailable
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.mel_kernel import MelKernel, mel_kernel
-from gpuflow.ops.mel_records import MelJob
 from gpuflow.ops.tables import device_tables
 from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec
