@@ -54,7 +54,7 @@ def records(jobs: Sequence[MelJob], tables: Tables) -> NDArray[Any]:
     return made
 
 
-def silence(spec: MelSpec) -> float:
+def _silence(spec: MelSpec) -> float:
     """The level of a frame without sound, before it is clamped."""
     if spec.kind == "raw":
         return 0.0
@@ -110,7 +110,7 @@ def _of_wave(job: MelJob) -> tuple[int, ...]:
 def _of_spec(job: MelJob) -> dict[str, Any]:
     spec = job.spec
     return {
-        "n_mels": 1, "scale": spec.input_scale, "least": -np.inf, "silence": silence(spec),
+        "n_mels": 1, "scale": spec.input_scale, "least": -np.inf, "silence": _silence(spec),
         "number_kind": NUMBER_KINDS.index(job.dtype), "inside_root": spec.eps_in_sqrt, "epsilon": spec.norm_eps,
     }  # fmt: skip
 
