@@ -32,7 +32,7 @@ def conditioned(samples: Samples, spec: MelSpec) -> Samples:
     if spec.input_scale != 1:
         samples = samples * np.float32(spec.input_scale)
     if spec.dither:
-        samples = samples + np.float32(spec.dither) * _noise(len(samples))
+        samples = samples + np.float32(spec.dither) * noise(len(samples))
     if not spec.signal_preemphasis or not len(samples):
         return samples
     made = samples.copy()
@@ -56,11 +56,12 @@ def raw_samples(samples: Samples, spec: MelSpec, plan: MelPlan) -> Samples:
     return made.reshape(plan.shape)
 
 
-def _noise(count: int) -> Samples:
+def noise(count: int) -> Samples:
+    """What ``MelSpec.dither`` scales, of a clip of so many samples."""
     import torch
 
-    noise: Samples = torch.randn(count, generator=torch.Generator().manual_seed(count)).numpy()
-    return noise
+    made: Samples = torch.randn(count, generator=torch.Generator().manual_seed(count)).numpy()
+    return made
 
 
 def _reflect(padded: Samples, needed: int, begin: int, end: int) -> None:
