@@ -55,7 +55,9 @@ class StoredPcm:
         """
         encoding = _BY_DTYPE.get(samples.dtype.name)
         if samples.ndim != 2 or encoding is None:
-            raise InvalidOptions(f"decoded sound is (channels, n) integers or floats; got {samples.shape} {samples.dtype}")
+            raise InvalidOptions(
+                f"decoded sound is (channels, n) integers or floats; got {samples.shape} {samples.dtype}"
+            )
         channels, count = samples.shape
         return cls(np.ascontiguousarray(samples), encoding, channels, count, sample_rate, interleaved=False)
 
