@@ -6,47 +6,39 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.errors import BackendUnavailable
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
-from gpuflow.ops.audio_parts import Parts
 from gpuflow.ops.batch_memory import BatchMemory
 from gpuflow.ops.kernels import Launch
+from gpuflow.ops.mel import write_beside
 from gpuflow.ops.mel_launch import launches as mel_launches
+from gpuflow.ops.mel_launch import obstacle
 from gpuflow.ops.mel_records import MelJob
+from gpuflow.ops.mel_signal import normal_noise
 from gpuflow.ops.pcm_kernel import SoundJob, sound_launches
 from gpuflow.ops.sound_plan import SoundPlan
 from gpuflow.ops.tables import Tables, device_tables
-from gpuflow.presets.mel import MelSpec
-from gpuflow.presets.mel_plan import MelPlan, mel_plan
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturePart:
-    """One part of a clip: the samples of ``plan`` from ``first`` on, to ``out`` as ``MelJob`` has it. ``noise``: address of
-    the normal noise that a spec with ``dither`` adds."""
-
-    first: int
-    plan: MelPlan
-    out: int
-    strides: tuple[int, ...]
-    noise: int = 0
+from gpuflow.presets.clip_plan import ClipPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureClip:
-    """A clip and the features of its parts. ``sound`` is mono, at ``spec.sample_rate``."""
+    """A clip, mono at its spec's rate, and where its features go: ``out`` is the tensor's address, ``strides`` are bytes
+    along its axes. ``noise``: what a spec with ``dither`` adds to each part, as ``MelJob`` has it: addresses."""
 
     sound: SoundPlan
-    spec: MelSpec
-    parts: tuple[FeaturePart, ...]
-    dtype: str = "float32"
+    clip: ClipPlan
+    out: int
+    strides: tuple[int, ...]
+    noise: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +67,8 @@ def batch_launches(
     Raises:
         InvalidOptions: samples or features that begin between two numbers.
     """
-    jobs, mels = [], []
+    jobs: list[SoundJob] = []
+    mels: list[MelJob] = []
     for clip in clips:
         if isinstance(clip, WaveClip):
             jobs.append(_job(clip.sound, clip.out))
@@ -83,12 +76,21 @@ def batch_launches(
         samples = clip.sound.pcm.address if clip.sound.as_it_lies else scratch(4 * clip.sound.outputs)
         if not clip.sound.as_it_lies:
             jobs.append(_job(clip.sound, samples))
-        mels += [
-            MelJob(samples + 4 * part.first, clip.spec, part.plan, part.out, part.strides, clip.dtype, part.noise)
-            for part in clip.parts
-        ]
+        mels += _mel_jobs(clip, samples)
     made = sound_launches(jobs, tables=tables, upload=upload)
     return made + mel_launches(mels, tables=tables, upload=upload, scratch=scratch)
+
+
+def unfilled(clip: ClipPlan) -> bool:
+    """Whether parts are shorter than the tensor's rows, which are zeros beyond them."""
+    return len({plan.shape for plan in clip.plans}) > 1
+
+
+def noise_of(clip: ClipPlan) -> list[NDArray[np.float32]]:
+    """What a spec with ``dither`` adds to each part, zeros up to its ``min_samples``; none without."""
+    least = clip.spec.min_samples
+    drawn = [normal_noise(plan.samples) for plan in clip.plans] if clip.spec.dither else []
+    return [np.pad(noise, (0, max(0, least - len(noise)))) for noise in drawn]
 
 
 class SoundKernels:
@@ -128,27 +130,31 @@ def sound_kernels(device_index: int) -> SoundKernels:
     return SoundKernels(device_index)
 
 
-def place_features_on_gpu(
-    sound: SoundPlan, spec: MelSpec, lease: Lease, tensor: TensorSpec, *, parts: Parts | None = None
-) -> tuple[MelPlan, ...]:
-    """Write the features of a clip into a block on a GPU, queued on this thread's stream, which is noted on the lease.
+def place_features_on_gpu(sound: SoundPlan, clip: ClipPlan, lease: Lease, tensors: Sequence[TensorSpec]) -> None:
+    """Write all tensors of a clip into a block on a GPU, queued on this thread's stream, which is noted on the lease.
 
-    ``sound``: mono, at the spec's rate; its samples may be changed once this returns. ``parts``: the first sample of each
-    and the one behind its last; the tensor has a first axis of parts then. Without them it is the whole clip, whose
-    features are cut where the spec has ``split="after_mel"`` and the tensor an axis more. Returns the plan of each part.
+    ``sound``: mono, at the spec's rate; its samples may be changed once this returns.
 
     Raises:
-        BackendUnavailable: no kernel makes these features, or it cannot be compiled here.
-        InvalidOptions: a tensor of another shape or type.
+        BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
     """
     import cupy
 
-    target: Any = lease.array(tensor)
+    if (reason := obstacle(clip.spec)) is not None:
+        raise BackendUnavailable(reason)
+    target: Any = lease.array(tensors[0])
     with target.device, cupy.cuda.Stream.ptds as stream:
-        made = feature_parts(sound, spec, int(target.data.ptr), target.strides, parts)
-        sound_kernels(target.device.id).write([FeatureClip(sound, spec, made, tensor.dtype)], stream=stream)
+        if unfilled(clip):
+            cupy.cuda.runtime.memsetAsync(int(target.data.ptr), 0, target.nbytes, stream.ptr)
+        memory = BatchMemory()
+        noise = tuple(memory.upload(drawn.view(np.uint8)) for drawn in noise_of(clip))
+        placed = FeatureClip(sound, clip, int(target.data.ptr), target.strides, noise)
+        sound_kernels(target.device.id).write([placed], stream=stream)
+        beside = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in tensors[1:]}
+        write_beside(clip, beside)
+        for tensor in tensors[1:]:
+            lease.array(tensor).set(beside[tensor.name], stream=stream)
         lease.record_stream(stream)
-    return tuple(part.plan for part in made)
 
 
 def place_waveform_on_gpu(sound: SoundPlan, lease: Lease, tensor: TensorSpec) -> None:
@@ -166,16 +172,14 @@ def place_waveform_on_gpu(sound: SoundPlan, lease: Lease, tensor: TensorSpec) ->
         lease.record_stream(stream)
 
 
-def feature_parts(
-    sound: SoundPlan, spec: MelSpec, out: int, strides: tuple[int, ...], parts: Parts | None = None
-) -> tuple[FeaturePart, ...]:
-    """Where the features of each part go: ``out`` is the tensor's address, ``strides`` are bytes along its axes."""
-    if parts is None:
-        return (FeaturePart(0, mel_plan(spec, sound.outputs), out, strides),)
-    return tuple(
-        FeaturePart(first, mel_plan(spec, last - first), out + number * strides[0], strides[1:])
-        for number, (first, last) in enumerate(parts)
-    )
+def _mel_jobs(placed: FeatureClip, samples: int) -> Iterator[MelJob]:
+    clip, cut = placed.clip, placed.clip.spec.split == "after_mel"
+    noise = placed.noise or (0,) * len(clip.plans)
+    step, strides = (0, placed.strides) if cut or not clip.in_parts else (placed.strides[0], placed.strides[1:])
+    for number, (plan, (first, _)) in enumerate(zip(clip.plans, clip.parts, strict=not cut)):
+        yield MelJob(
+            samples + 4 * first, clip.spec, plan, placed.out + number * step, strides, clip.dtype, noise[number]
+        )
 
 
 def _job(sound: SoundPlan, out: int) -> SoundJob:

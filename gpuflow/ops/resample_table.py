@@ -45,7 +45,7 @@ class ResampleTable:
     @property
     def taps(self) -> int:
         """Inputs of one output, zeros among them up to a multiple of 4."""
-        return 4 * self.weights.shape[0]
+        return 4 * len(self.weights)
 
     def rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """``(len(outputs), taps)``: the weights of each output."""
@@ -190,26 +190,32 @@ def _trimmed(weights: NDArray[np.float32], before: int) -> tuple[NDArray[np.floa
 
 def _starts(periodic: NDArray[np.float32], before: int, up: int, down: int) -> NDArray[np.float32]:
     """``(starts, taps)``: the weights of the first outputs, as long as they are not those of the later ones."""
-    import soxr
-
     taps = periodic.shape[1]
     outputs = np.arange(-(-taps * up // down))
-    places = outputs[:, None] * down // up - before + np.arange(taps)  # of the input that a tap sees
-    weights, norm = periodic[outputs % up], float(np.linalg.norm(periodic, axis=1).max())
-    errors = np.zeros(len(outputs))
+    seen = outputs[:, None] * down // up - before + np.arange(taps)  # the input that a tap sees
+    weights: NDArray[np.float32] = periodic[outputs % up]
+    error = np.zeros(len(outputs))
+    negligible = _START_ERROR * float(np.linalg.norm(periodic, axis=1).max())
     for first in range(0, taps, _START_IMPULSES):
-        impulses = np.zeros((first + 2 * taps, _START_IMPULSES), np.float32)
-        impulses[first + np.arange(_START_IMPULSES), np.arange(_START_IMPULSES)] = 1
-        found = soxr.resample(impulses, down, up, quality="HQ")[: len(outputs)]
-        row, tap = np.nonzero((places >= first) & (places < first + _START_IMPULSES))
-        exact = found[row, places[row, tap] - first]
-        difference = exact - weights[row, tap]
+        row, tap = np.nonzero((seen >= first) & (seen < first + _START_IMPULSES))
+        exact = _of_one_impulse(up, down, first, first + 2 * taps + _START_IMPULSES)[row, seen[row, tap] - first]
+        difference = exact.astype(np.float64) - weights[row, tap]
         weights[row, tap] = exact
-        errors += np.bincount(row, difference.astype(np.float64) ** 2, len(outputs))
-        if not (np.abs(difference) > _START_ERROR * norm).any():
+        error += np.bincount(row, difference**2, len(outputs))
+        if not (np.abs(difference) > negligible).any():
             break
-    off = np.flatnonzero(np.sqrt(errors) > _START_ERROR * norm)
+    off = np.flatnonzero(np.sqrt(error) > negligible)
     return weights[: off[-1] + 1 if len(off) else 0]
+
+
+def _of_one_impulse(up: int, down: int, first: int, count: int) -> NDArray[np.float32]:
+    """``(outputs, _START_IMPULSES)``: what soxr makes of a clip of one impulse at ``first``, of one at the next, and so on."""
+    import soxr
+
+    clips = np.zeros((count, _START_IMPULSES), np.float32)
+    clips[first + np.arange(_START_IMPULSES), np.arange(_START_IMPULSES)] = 1
+    found: NDArray[np.float32] = soxr.resample(clips, down, up, quality="HQ")
+    return found
 
 
 def _packed(weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -217,7 +223,7 @@ def _packed(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     columns, taps = weights.shape
     padded = np.zeros((columns, -(-taps // 4) * 4), np.float32)
     padded[:, :taps] = weights
-    packed = np.ascontiguousarray(padded.reshape(columns, -1, 4).transpose(1, 0, 2))
+    packed: NDArray[np.float32] = np.ascontiguousarray(padded.reshape(columns, -1, 4).transpose(1, 0, 2))
     packed.setflags(write=False)
     return packed
 
