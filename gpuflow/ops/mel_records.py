@@ -1,4 +1,4 @@
-"""What the mel kernels are told of one clip: a record of ``struct Clip`` in ``kernels/mel.cuh``."""
+"""What the mel kernels are told of each clip: a record of ``struct Clip`` in ``kernels/mel.cuh``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.media import ITEM_BYTES
-from gpuflow.ops.mel_tables import mel_tables
+from gpuflow.ops.mel_tables import inset, mel_tables
 from gpuflow.ops.tables import Tables
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import MelPlan, mel_plan
@@ -45,9 +45,11 @@ _NO_PARTS = 2**31 - 1
 class MelJob:
     """One clip, or one part of a clip that is split before its features are made.
 
-    ``samples``: address of ``plan.samples`` float32 at ``spec.sample_rate``, where the kernel reads; ``noise``: of as many,
-    normal, where ``spec.dither`` is not 0. ``out``: address of the tensor of ``plan.shape``, ``strides`` in bytes, ``dtype``
-    float32, float16 or bfloat16. A clip that is split after its features are made has a first axis of parts.
+    ``samples``: address of ``plan.samples`` float32 at ``spec.sample_rate``, where the kernel reads; ``noise``: of the
+    normal noise that ``spec.dither`` scales, ``spec.min_samples`` at least. ``out``: address of the tensor of ``plan.shape``,
+    ``strides`` in bytes, ``dtype`` float32, float16 or bfloat16; with one stride more the first is that of parts of
+    ``spec.split_frames``, for a clip that is split after its features are made. ``rows``: of ``out``, where they are more
+    than the plan's: zeros.
 
     Raises:
         InvalidOptions: strides of another number of axes, no such dtype, or an address between two numbers.
@@ -60,11 +62,12 @@ class MelJob:
     strides: tuple[int, ...]
     dtype: str = "float32"
     noise: int = 0
+    rows: int = 0
 
     def __post_init__(self) -> None:
         if self.dtype not in _NUMBER_KINDS:
             raise InvalidOptions(f"features are {', '.join(_NUMBER_KINDS)} on a GPU; got {self.dtype}")
-        if len(self.strides) != len(self.plan.shape):
+        if len(self.strides) - len(self.plan.shape) not in (0, int(self.spec.split == "after_mel")):
             raise InvalidOptions(f"one stride an axis of {self.plan.shape}; got {self.strides}")
         if any(number % ITEM_BYTES[self.dtype] for number in (self.out, *self.strides)):
             raise InvalidOptions(f"{self.dtype} begins at a multiple of its size; got {self.out}, {self.strides}")
@@ -84,98 +87,50 @@ class MelJob:
     @property
     def valid(self) -> int:
         """Frames, before stacking, that statistics are taken over and that are kept; of a waveform its samples."""
-        return self.own if self.raw else mel_plan(_unstacked(self.spec), self.plan.samples).valid
-
-    @property
-    def pitch(self) -> int:
-        """Floats from one band of the levels to the next."""
-        return -(-self.plan.live // _PITCH_FLOATS) * _PITCH_FLOATS
-
-    @property
-    def level_floats(self) -> int:
-        """Of scratch, for the levels."""
-        return 0 if self.raw else self.spec.n_mels * self.pitch
-
-    @property
-    def chunks(self) -> int:
-        """Of one band's statistics; 0 without."""
-        return 0 if self.spec.normalize == "none" else -(-self.valid // CHUNK)
-
-    @property
-    def bands(self) -> int:
-        """Rows of levels."""
-        return 1 if self.raw else self.spec.n_mels
+        if self.raw or self.spec.stack == 1:
+            return self.own if self.raw else self.plan.valid
+        return mel_plan(_unstacked(self.spec), self.plan.samples).valid
 
     @property
     def frames(self) -> int:
         """Frames that are written: whole stacks; of a waveform its samples."""
-        stack = self.spec.stack
-        return math.prod(self.plan.shape) if self.raw else self.plan.frames // stack * stack
+        if self.raw:
+            return math.prod(self.plan.shape)
+        rows, most = self.plan.frames // self.spec.stack, self.spec.max_splits
+        if self.in_parts and most is not None:
+            rows = min(rows, most * self.spec.split_frames)
+        return max(rows, self.rows) * self.spec.stack
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether ``out`` has an axis of parts."""
+        return len(self.strides) > len(self.plan.shape)
 
 
-def record(job: MelJob, tables: Tables, **places: int) -> Any:
-    """A ``CLIP``; ``places``: the fields that depend on the other clips of its launch.
-
-    Raises:
-        InvalidOptions: bin statistics of another number of bands.
+def records(jobs: Sequence[MelJob], tables: Tables) -> NDArray[Any]:
+    """A ``CLIP`` a job; without the fields that depend on the others, and, but for waveforms, without ``levels``.
     """
-    made = np.zeros((), CLIP)
-    of_kind = _wave(job) if job.raw else _mel(job, tables)
-    for name, value in (_shared(job) | of_kind | places).items():
-        made[name] = value
+    made = np.zeros(len(jobs), CLIP)
+    alike: dict[tuple[int, str, bool], list[int]] = {}
+    for index, job in enumerate(jobs):
+        alike.setdefault((id(job.spec), job.dtype, job.in_parts), []).append(index)
+    for indices in alike.values():  # a batch has few specs, and filling a record field by field takes 40 us
+        job = jobs[indices[0]]
+        one = np.zeros((), CLIP)
+        for name, value in (_of_spec(job) | ({} if job.raw else _of_mel(job, tables))).items():
+            one[name] = value
+        made[indices] = one
+        rows = [_of_wave(jobs[index]) if job.raw else _of_clip(jobs[index]) for index in indices]
+        for name, column in zip(_OF_CLIP, zip(*rows, strict=True), strict=True):
+            made[name][indices] = column
     return made
 
 
 def silence(spec: MelSpec) -> float:
     """The level of a frame without sound, before it is clamped."""
-    return 0.0 if spec.kind == "raw" else _log(spec)(spec.floor)
-
-
-def _shared(job: MelJob) -> dict[str, Any]:
-    spec, plan = job.spec, job.plan
-    return {
-        "samples": job.samples, "noise": job.noise, "out": job.out, "count": plan.samples, "own": job.own,
-        "padded": plan.padded, "valid": job.valid, "frames": job.frames, "chunks": job.chunks,
-        "number_kind": _NUMBER_KINDS.index(job.dtype), "silence": silence(spec),
-        "inside_root": spec.eps_in_sqrt, "epsilon": spec.norm_eps,
-        "degrees": max(1, job.valid - (spec.normalize == "feature")),
-    }  # fmt: skip
-
-
-def _wave(job: MelJob) -> dict[str, Any]:
-    """One row of levels: the samples as they are."""
-    *rows, along = job.strides
-    return {
-        "levels": job.samples, "live": job.plan.samples, "framed": job.own, "n_mels": 1, "pitch": job.plan.samples,
-        "stack": job.plan.shape[-1], "time_stride": rows[0] if rows else 0, "band_stride": along,
-        "scale": job.spec.input_scale, "least": -np.inf,
-    }  # fmt: skip
-
-
-def _mel(job: MelJob, tables: Tables) -> dict[str, Any]:
-    spec, plan = job.spec, job.plan
-    *part, first, second = job.strides
-    rows_axis = -1 if spec.layout == "MT" else -2
-    centred = spec.window_at == "centre"
-    return {
-        "window": tables(("mel window", spec), lambda: mel_tables(spec)[0]),
-        "roots": tables(("roots", spec.n_fft), lambda: roots(spec.n_fft)),
-        "weights": tables(("mel weights", spec), lambda: sparse(mel_tables(spec)[1])[1]),
-        "bands": tables(("mel bands", spec), lambda: sparse(mel_tables(spec)[1])[0]),
-        "bins": _bins(spec, tables),
-        "part_stride": part[0] if part else 0, "part_rows": plan.shape[rows_axis] if part else _NO_PARTS,
-        "time_stride": second if spec.layout == "MT" else first, "band_stride": first if spec.layout == "MT" else second,
-        "pad_left": spec.pad_left, "reflect": spec.pad_mode == "reflect", "hop": spec.hop_length,
-        "window_first": (spec.n_fft - spec.win_length) // 2 if centred else 0, "window_length": spec.win_length,
-        "live": plan.live, "framed": plan.framed, "pitch": job.pitch, "n_mels": spec.n_mels,
-        "remove_dc": spec.remove_dc, "magnitude": spec.power == 1, "natural": spec.log == "ln",
-        "add_floor": spec.floor_mode == "add", "clip_maximum": spec.clamp == "clip_max",
-        "stack": spec.stack, "delta_half": max(0, spec.delta_window - 1) // 2, "zero_invalid": spec.zero_invalid,
-        "sample_scale": spec.input_scale, "dither": spec.dither,
-        "signal_preemphasis": spec.signal_preemphasis, "frame_preemphasis": spec.frame_preemphasis,
-        "floor": spec.floor, "least": spec.fixed_max - spec.clamp_range if spec.clamp == "fixed" else -np.inf,
-        "range": spec.clamp_range, "scale": spec.scale, "offset": spec.offset,
-    }  # fmt: skip
+    if spec.kind == "raw":
+        return 0.0
+    return math.log(spec.floor) if spec.log == "ln" else math.log10(spec.floor)
 
 
 def roots(n_fft: int) -> NDArray[np.float32]:
@@ -194,25 +149,71 @@ def sparse(filters: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.
     return np.array(bands, np.int32), np.concatenate([*weights, np.zeros(1)]).astype(np.float32)
 
 
+_OF_CLIP = (
+    "samples", "noise", "out", "part_stride", "time_stride", "band_stride", "count", "own", "padded", "live", "framed",
+    "valid", "frames", "pitch", "chunks", "degrees", "levels", "stack",
+)  # fmt: skip
+
+
+def _of_clip(job: MelJob) -> tuple[int, ...]:
+    """In the order of ``_OF_CLIP``."""
+    spec, plan, valid = job.spec, job.plan, job.valid
+    *part, rows, columns = job.strides
+    time, band = (columns, rows) if spec.layout == "MT" else (rows, columns)
+    pitch = -(-plan.live // _PITCH_FLOATS) * _PITCH_FLOATS
+    chunks, degrees = (-(-valid // CHUNK), max(1, valid - 1)) if spec.normalize == "feature" else (0, 1)
+    return (
+        job.samples, job.noise, job.out, part[0] if part else 0, time, band, plan.samples, job.own, plan.padded, plan.live,
+        plan.framed, valid, job.frames, pitch, chunks, degrees, 0, spec.stack,
+    )  # fmt: skip
+
+
+def _of_wave(job: MelJob) -> tuple[int, ...]:
+    """The same: one row of levels, the samples as they are."""
+    plan, own = job.plan, job.own
+    *rows, along = job.strides
+    chunks = -(-own // CHUNK) if job.spec.normalize == "clip" else 0
+    return (
+        job.samples, job.noise, job.out, 0, rows[0] if rows else 0, along, plan.samples, own, plan.padded, plan.samples,
+        own, own, job.frames, plan.samples, chunks, max(1, own), job.samples, plan.shape[-1],
+    )  # fmt: skip
+
+
+def _of_spec(job: MelJob) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "n_mels": 1, "scale": spec.input_scale, "least": -np.inf, "silence": silence(spec),
+        "number_kind": _NUMBER_KINDS.index(job.dtype), "inside_root": spec.eps_in_sqrt, "epsilon": spec.norm_eps,
+    }  # fmt: skip
+
+
+def _of_mel(job: MelJob, tables: Tables) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "window": tables(("mel window", spec), lambda: mel_tables(spec)[0]),
+        "roots": tables(("roots", spec.n_fft), lambda: roots(spec.n_fft)),
+        "weights": tables(("mel weights", spec), lambda: sparse(mel_tables(spec)[1])[1]),
+        "bands": tables(("mel bands", spec), lambda: sparse(mel_tables(spec)[1])[0]),
+        "bins": _bins(spec, tables), "n_mels": spec.n_mels, "part_rows": spec.split_frames if job.in_parts else _NO_PARTS,
+        "pad_left": spec.pad_left, "reflect": spec.pad_mode == "reflect", "hop": spec.hop_length,
+        "window_first": inset(spec), "window_length": spec.win_length,
+        "remove_dc": spec.remove_dc, "magnitude": spec.power == 1, "natural": spec.log == "ln",
+        "add_floor": spec.floor_mode == "add", "clip_maximum": spec.clamp == "clip_max",
+        "delta_half": max(0, spec.delta_window - 1) // 2, "zero_invalid": spec.zero_invalid,
+        "sample_scale": spec.input_scale, "dither": spec.dither,
+        "signal_preemphasis": spec.signal_preemphasis, "frame_preemphasis": spec.frame_preemphasis,
+        "floor": spec.floor, "least": spec.fixed_max - spec.clamp_range if spec.clamp == "fixed" else -np.inf,
+        "range": spec.clamp_range, "scale": spec.scale, "offset": spec.offset,
+    }  # fmt: skip
+
+
 def _bins(spec: MelSpec, tables: Tables) -> int:
     if not (spec.bin_mean or spec.bin_std):
         return 0
     means, deviations = spec.bin_mean or (0.0,) * spec.n_mels, spec.bin_std or (1.0,) * spec.n_mels
-    if len(means) != spec.n_mels or len(deviations) != spec.n_mels:
-        raise InvalidOptions(f"{spec.name} has {spec.n_mels} bands; got {len(means)} means, {len(deviations)} deviations")
     return tables(("mel bins", spec), lambda: np.stack([means, deviations], -1).astype(np.float32))
-
-
-def _log(spec: MelSpec) -> Any:
-    return math.log if spec.log == "ln" else math.log10
 
 
 @functools.lru_cache(maxsize=64)
 def _unstacked(spec: MelSpec) -> MelSpec:
     return replace(spec, stack=1)
-
-
-def tiles(counts: Sequence[int]) -> tuple[list[int], NDArray[np.int32]]:
-    """Where the tiles of each clip begin, and which clip each tile is of."""
-    first = np.cumsum([0, *counts])[:-1].tolist()
-    return first, np.repeat(np.arange(len(counts), dtype=np.int32), counts)

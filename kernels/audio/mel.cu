@@ -1,6 +1,6 @@
 // Clips at their sample rate to logarithms of mel levels, frame by frame; and each clip's maximum.
 //
-//   v[i] = samples[i] * sample_scale + dither * noise[i]      0 beyond the clip
+//   v[i] = samples[i] * sample_scale + dither * noise[i]      samples beyond the clip are 0
 //   y[i] = v[i] - signal_preemphasis * v[i - 1]               y[0] = v[0]; 0 beyond what counts as the clip's own, or mirrored
 //   x[n] = y[frame * hop - pad_left + n] - mean               the mean of the frame's window, where remove_dc
 //   z[n] = (x[n] - frame_preemphasis * x[n - 1]) * window[n]  the first x[n] * (1 - frame_preemphasis)
@@ -12,13 +12,13 @@
 // real and imaginary part of one would give a quiet frame the rounding errors of a loud one beside it. All in float32.
 //
 // Variants: N_FFT=400|512|1024
-// Any other N_FFT of 32 .. 6144 whose half is a product of 2, 3 and 5 compiles as well.
+// Any other N_FFT of 32 .. 6142 whose half is a product of 2, 3 and 5 compiles as well.
 //
 // Launch: any grid and any block. Blocks take the tiles of all clips one after another, tile t being
 // FRAMES frames of clip clip_of[t]; only live frames have tiles. Neighbouring threads have neighbouring frames, so that
 // twiddles and weights are broadcast, and FRAMES floats of a band are one store; the odd PITCH keeps banks apart.
-// Shared memory: 8 * PITCH * N_FFT + 4 * FRAMES + 4 bytes:
-//   N_FFT 400: 8 frames, 28,836 bytes; 512: 8 frames, 36,900 bytes; 1024: 4 frames, 40,980 bytes.
+// Shared memory: 8 * PITCH * N_FFT + 4 bytes:
+//   N_FFT 400: 8 frames, 28,804 bytes; 512: 8 frames, 36,868 bytes; 1024: 4 frames, 40,964 bytes.
 // Bytes moved: 4 * samples read (each from L1 again, N_FFT / hop times), 4 * n_mels * live written, which a group of
 // clips leaves in L2. 30 s at 16 kHz and 128 bands: 1.9 + 1.5 MB, 0.8 us at 4.3 TB/s, an estimate; its arithmetic, 15 kflop
 // a frame, and 60 MB of shared memory traffic are 3 to 5 us, an estimate too. No time has been measured.
@@ -34,10 +34,10 @@ struct alignas(8) Complex {
 };
 
 constexpr int HALF = N_FFT / 2;
-constexpr int PARTS = 32;  // sums of a frame's samples, for its mean
+constexpr int PARTS = 16;  // sums of a frame's samples, for its mean
 
 __device__ constexpr int pitch_of(int frames) { return frames | 1; }
-__device__ constexpr bool fits(int frames) { return 8 * pitch_of(frames) * N_FFT + 4 * frames + 4 <= 48 << 10; }
+__device__ constexpr bool fits(int frames) { return 8 * pitch_of(frames) * N_FFT + 4 <= 48 << 10; }
 __device__ constexpr int radix_of(int rest) { return rest % 8 == 0 ? 8 : rest % 5 == 0 ? 5 : rest % 4 == 0 ? 4 : rest % 3 == 0 ? 3 : 2; }
 
 constexpr int FRAMES = fits(8) ? 8 : fits(4) ? 4 : fits(2) ? 2 : 1;
@@ -141,8 +141,7 @@ __device__ __forceinline__ Complex* stages(Complex* from, Complex* to, const Com
 
 __device__ __forceinline__ float scaled(const Clip& clip, int at)
 {
-    if (at < 0 || at >= clip.count) return 0;
-    const float value = clip.samples[at] * clip.sample_scale;
+    const float value = at < clip.count ? clip.samples[at] * clip.sample_scale : 0;
     return clip.noise ? fmaf(clip.dither, clip.noise[at], value) : value;
 }
 
@@ -177,6 +176,13 @@ __device__ __forceinline__ float windowed(const Clip& clip, int start, int n, fl
     return value * clip.window[k];
 }
 
+__device__ __forceinline__ float mean_of(const float* parts, int frame, int count)
+{
+    float sum = 0;
+    for (int part = 0; part < PARTS; ++part) sum += parts[part * FRAMES + frame];
+    return sum / (float)count;
+}
+
 __device__ __forceinline__ float power_at(const Complex* spectrum, int k, int frame, Complex root)
 {
     const Complex a = spectrum[k % HALF * PITCH + frame], b = spectrum[(HALF - k) % HALF * PITCH + frame];
@@ -190,8 +196,8 @@ extern "C" __global__ void mel(
 {
     extern __shared__ Complex shared[];
     Complex *ping = shared, *pong = ping + HALF * PITCH;
-    float* means = (float*)(pong + HALF * PITCH);
-    int* loudest = (int*)(means + FRAMES);
+    float* parts = (float*)pong;
+    int* loudest = (int*)(pong + HALF * PITCH);
     const Threads by = {(int)(threadIdx.y * blockDim.x + threadIdx.x), (int)(blockDim.x * blockDim.y)};
     if (by.self == 0) *loudest = (int)0x80000000;
     for (int tile = blockIdx.y * gridDim.x + blockIdx.x; tile < tiles; tile += gridDim.x * gridDim.y) {
@@ -199,7 +205,6 @@ extern "C" __global__ void mel(
         const Complex* roots = (const Complex*)clip.roots;
         const int first = (tile - clip.first_tile) * FRAMES;
         if (clip.remove_dc) {
-            float* parts = (float*)pong;
             for (int i = by.self; i < FRAMES * PARTS; i += by.count) {
                 const int start = (first + i % FRAMES) * clip.hop - clip.pad_left + clip.window_first;
                 float sum = 0;
@@ -207,16 +212,10 @@ extern "C" __global__ void mel(
                 parts[i] = sum;
             }
             __syncthreads();
-            for (int frame = by.self; frame < FRAMES; frame += by.count) {
-                float sum = 0;
-                for (int part = 0; part < PARTS; ++part) sum += parts[part * FRAMES + frame];
-                means[frame] = sum / (float)clip.window_length;
-            }
-            __syncthreads();
         }
         for (int i = by.self; i < FRAMES * HALF; i += by.count) {
             const int frame = i % FRAMES, n = 2 * (i / FRAMES), start = (first + frame) * clip.hop - clip.pad_left;
-            const float mean = clip.remove_dc ? means[frame] : 0;
+            const float mean = clip.remove_dc ? mean_of(parts, frame, clip.window_length) : 0;
             ping[n / 2 * PITCH + frame] = {windowed(clip, start, n, mean), windowed(clip, start, n + 1, mean)};
         }
         __syncthreads();
