@@ -25,7 +25,7 @@ class StoredPcm:
     a CuPy array of uint8 whose first byte lies at a multiple of the sample's size.
 
     Raises:
-        InvalidOptions: no such encoding, or bytes of another number.
+        InvalidOptions: no such encoding, bytes of another number, or with gaps.
     """
 
     samples: Any
@@ -40,7 +40,9 @@ class StoredPcm:
             raise InvalidOptions(f"encoding is one of {', '.join(SAMPLE_BYTES)}; got {shown(self.encoding)}")
         if min(self.channels, self.sample_rate) < 1 or self.count < 0:
             raise InvalidOptions(f"a clip has channels and a rate; got {self.channels} and {self.sample_rate} Hz")
-        nbytes = self.samples.nbytes if hasattr(self.samples, "nbytes") else len(self.samples)
+        if self.on_host and not memoryview(self.samples).c_contiguous:
+            raise InvalidOptions("samples lie one after another; got an array with gaps or another order")
+        nbytes = memoryview(self.samples).nbytes if self.on_host else self.samples.nbytes
         if nbytes != self.nbytes:
             raise InvalidOptions(
                 f"{self.count} frames of {self.channels} {self.encoding} samples are {self.nbytes} bytes; got {nbytes}"
@@ -89,12 +91,12 @@ class StoredPcm:
         return int(self.bytes_on_host().ctypes.data if self.on_host else self.samples.data.ptr)
 
     def bytes_on_host(self) -> NDArray[np.uint8]:
-        """The samples as ``(nbytes,)`` uint8, without a copy."""
-        return np.frombuffer(self.samples, np.uint8)
+        """The samples as ``(nbytes,)`` uint8, without a copy where they lie on the host."""
+        return np.frombuffer(self.samples if self.on_host else self.samples.get(), np.uint8)
 
     def head(self, count: int) -> Self:
-        """The first frames of a clip on the host: a view where they are interleaved."""
-        if count >= self.count:
+        """The first frames of a clip on the host, a view where they are interleaved; one on a GPU is left whole."""
+        if count >= self.count or not self.on_host:
             return self
         rows = self.bytes_on_host().reshape(1 if self.interleaved else self.channels, -1)
         samples = np.ascontiguousarray(rows[:, : count * self.strides[0]]).reshape(-1)
@@ -102,7 +104,7 @@ class StoredPcm:
 
 
 def to_float(pcm: StoredPcm) -> NDArray[np.float32]:
-    """A clip on the host as ``(channels, count)`` float32, full scale being the integer's largest negative value.
+    """A clip as ``(channels, count)`` float32 on the host, full scale being the integer's largest negative value.
 
     Source: what libsndfile gives; mu-law and A-law as of ITU-T G.711.
     """

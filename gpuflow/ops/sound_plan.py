@@ -1,4 +1,4 @@
-"""How a clip on the host comes to the rate that is wanted on a GPU: by which table, how much of it, or by the CPU before."""
+"""How a clip comes to the rate that is wanted on a GPU: by which table, how much of it, or by the CPU before."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class SoundPlan:
 def sound_plan(
     pcm: StoredPcm, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
 ) -> SoundPlan:
-    """The plan of a clip on the host, at ``to_hz`` or its own rate; what is beyond ``max_outputs`` is cut off, and so is
-    what none of the outputs sees.
+    """The plan of a clip, at ``to_hz`` or its own rate; what is beyond ``max_outputs`` is cut off, and so is
+    what none of the outputs sees. Floats are believed to be numbers: who decodes them looks.
 
     Raises:
         LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``, or the rate changes too much.

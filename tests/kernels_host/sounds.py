@@ -28,18 +28,16 @@ def levels(pcm: StoredPcm) -> NDArray[np.float32]:
     data, width = bytes(pcm.bytes_on_host()), pcm.sample_bytes
     values = np.array([_level(data[at : at + width], pcm.encoding) for at in range(0, len(data), width)], np.float32)
     if pcm.interleaved:
-        return np.ascontiguousarray(values.reshape(pcm.count, pcm.channels).T)
+        values = values.reshape(pcm.count, pcm.channels).T
     return values.reshape(pcm.channels, pcm.count)
 
 
 def mean(planar: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of the channels, as the kernel's header says it."""
-    if len(planar) == 1:
-        return planar[0]
-    total = planar[0].copy()
+    total: NDArray[np.float32] = planar[0].copy()
     for channel in planar[1:]:
         total += channel
-    return total / np.float32(len(planar))
+    return np.asarray(total / np.float32(len(planar)), np.float32)
 
 
 def _level(sample: bytes, encoding: str) -> Any:
@@ -57,7 +55,7 @@ def _mu_law(code: int) -> int:
     """Sign, three bits of segment, four of place in it, all inverted; segments begin at 33 * 2^s - 33, times 4."""
     segment, place = (255 - code) // 16 % 8, (255 - code) % 16
     magnitude = 4 * ((2 * place + 33) * 2**segment - 33)
-    return magnitude if code >= 128 else -magnitude
+    return int(magnitude if code >= 128 else -magnitude)
 
 
 def _a_law(code: int) -> int:
@@ -65,4 +63,4 @@ def _a_law(code: int) -> int:
     flipped = code ^ 0x55
     segment, place = flipped // 16 % 8, flipped % 16
     magnitude = 8 * (2 * place + 1 if segment == 0 else (2 * place + 33) * 2 ** (segment - 1))
-    return magnitude if code >= 128 else -magnitude
+    return int(magnitude if code >= 128 else -magnitude)

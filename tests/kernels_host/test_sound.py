@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpuflow.config import Limits
-from gpuflow.errors import BackendUnavailable, InvalidOptions, LimitExceeded, NoSuchStream
+from gpuflow.errors import InvalidOptions, LimitExceeded, NoSuchStream
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.ops.audio import down_mix, to_rate
@@ -49,8 +49,8 @@ LIMITS = Limits()
 
 
 def run_batch(run: Run, clips: list[Clip]) -> None:
-    memory = HostMemory()
-    for launch in batch_launches(clips, tables=HostTables(), upload=memory.upload, scratch=memory.scratch):
+    memory, tables = HostMemory(), HostTables()
+    for launch in batch_launches(clips, tables=tables, upload=memory.upload, scratch=memory.scratch):
         run(launch)
 
 
@@ -73,7 +73,7 @@ def speechlike(seconds: float, rate: int, channels: int = 2) -> NDArray[np.int16
     voice = sum(np.sin(k * phase) / k for k in range(1, 30)) * np.clip(np.sin(2 * np.pi * 1.5 * time), 0, None)
     random = np.random.default_rng(channels)
     mixed = [0.2 * voice * (1 - 0.2 * c) + 1e-3 * random.standard_normal(len(time)) for c in range(channels)]
-    return np.round(np.clip(mixed, -1, 1 - 2**-15) * 2**15).astype(np.int16)
+    return np.asarray(np.round(np.clip(mixed, -1, 1 - 2**-15) * 2**15), np.int16)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -209,6 +209,9 @@ def test_clips_that_contradict_themselves_are_refused() -> None:
     for wrong in (np.zeros(5, np.float32), np.zeros((2, 5), np.complex64)):
         with pytest.raises(InvalidOptions, match=r"decoded sound is \(channels, n\)"):
             StoredPcm.of(wrong, 8_000)
+    with pytest.raises(InvalidOptions, match="lie one after another"):
+        StoredPcm(np.zeros((5, 2), np.int16).T, "s16", 2, 5, 8_000)
+    assert StoredPcm(b"", "s16", 2, 0, 8_000).bytes_on_host().size == 0
     odd = np.zeros(9, np.uint8)[1:]
     with pytest.raises(InvalidOptions, match="begin at a multiple of 8 bytes"):
         SoundJob(StoredPcm(odd, "f64", 1, 1, 8_000), 64, 1)
@@ -251,6 +254,33 @@ def test_features_of_stored_stereo_are_those_of_the_cpus_route(run_on_host: Run,
     pcm = StoredPcm(interleaved, "s16", 2, len(interleaved), rate)
     found = computed(run_on_host, [planned(pcm, spec)])[0]
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
+
+
+def test_features_of_recorded_speech_of_24_bits_are_those_of_the_cpus_route(run_on_host: Run, real_media: Path) -> None:
+    samples, rate = soundfile.read(real_media / "speech_jfk.flac", dtype="int32")
+    pcm, spec = StoredPcm(samples, "s32", samples.shape[1], len(samples), rate), mel_spec("whisper-128")
+    found = computed(run_on_host, [planned(pcm, spec)])[0]
+    assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
+
+
+LONG = {"voxtral": 33.0, "glm-asr": 33.0, "cohere-asr": 1.5, "parakeet": 1.5, "granite-speech5": 1.5, "wav2vec2": 1.5}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_parts_and_noise_and_statistics_are_those_of_the_cpus_route(run_on_host: Run, name: str) -> None:
+    spec = mel_spec(name)
+    pcm = StoredPcm.of(speechlike(LONG[name], 16_000), 16_000)
+    found = computed(run_on_host, [planned(pcm, spec)])[0]
+    row = "mel/wave" if spec.kind == "raw" else "mel/kernel-normalised" if spec.normalize != "none" else "mel/resampled"
+    assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES[row].max_abs
+
+
+def test_given_parts_of_several_lengths_have_zeros_behind_them(run_on_host: Run) -> None:
+    spec, parts = mel_spec("qwen3-omni"), ((0, 12_000), (9_000, 21_000), (18_000, 22_050))
+    pcm = StoredPcm.of(speechlike(22_050 / 16_000, 48_000), 48_000)
+    found = computed(run_on_host, [planned(pcm, spec, parts)])[0]
+    assert np.abs(found - on_the_cpu(pcm, spec, parts)).max() <= TOLERANCES["mel/resampled"].max_abs
+    assert not found[2, :, 26:].any()
 
 
 def test_features_and_waveforms_of_a_batch_are_as_alone(run_on_host: Run) -> None:

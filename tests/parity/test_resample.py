@@ -163,7 +163,7 @@ def _resampled_tone(from_hz: int, to_hz: int, frequency: float) -> NDArray[np.fl
     """The middle half of a tone of full scale."""
     count = max(from_hz, 800)
     tone = np.sin(2 * np.pi * frequency * np.arange(count) / from_hz).astype(np.float32)
-    found = resample(tone[None], from_hz, to_hz)[0].astype(np.float64)
+    found = np.asarray(resample(tone[None], from_hz, to_hz)[0], np.float64)
     return found[len(found) // 4 : 3 * len(found) // 4]
 
 
