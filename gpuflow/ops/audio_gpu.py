@@ -6,23 +6,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.errors import BackendUnavailable
+from gpuflow.errors import BackendUnavailable, InvalidOptions
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.batch_memory import BatchMemory
 from gpuflow.ops.kernels import Launch
 from gpuflow.ops.mel import write_beside
+from gpuflow.ops.mel_jobs import MelJob, jobs_of
 from gpuflow.ops.mel_launch import launches as mel_launches
 from gpuflow.ops.mel_launch import obstacle
-from gpuflow.ops.mel_records import MelJob
-from gpuflow.ops.mel_signal import normal_noise
 from gpuflow.ops.pcm_kernel import SoundJob, sound_launches
 from gpuflow.ops.sound_plan import SoundPlan
 from gpuflow.ops.tables import Tables, device_tables
@@ -31,14 +30,20 @@ from gpuflow.presets.clip_plan import ClipPlan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureClip:
-    """A clip, mono at its spec's rate, and where its features go: ``out`` is the tensor's address, ``strides`` are bytes
-    along its axes. ``noise``: what a spec with ``dither`` adds to each part, as ``MelJob`` has it: addresses."""
+    """A clip, mono at its spec's rate, and the address of its features, C-contiguous.
+
+    Raises:
+        InvalidOptions: a plan of more samples than there are.
+    """
 
     sound: SoundPlan
     clip: ClipPlan
     out: int
-    strides: tuple[int, ...]
-    noise: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = max(last for _, last in self.clip.parts)
+        if not self.sound.mono or wanted > self.sound.outputs:
+            raise InvalidOptions(f"features of {wanted} samples need as many of one row; got {self.sound.shape}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,21 +81,9 @@ def batch_launches(
         samples = clip.sound.pcm.address if clip.sound.as_it_lies else scratch(4 * clip.sound.outputs)
         if not clip.sound.as_it_lies:
             jobs.append(_job(clip.sound, samples))
-        mels += _mel_jobs(clip, samples)
+        mels += jobs_of(clip.clip, samples, clip.out)
     made = sound_launches(jobs, tables=tables, upload=upload)
     return made + mel_launches(mels, tables=tables, upload=upload, scratch=scratch)
-
-
-def unfilled(clip: ClipPlan) -> bool:
-    """Whether parts are shorter than the tensor's rows, which are zeros beyond them."""
-    return len({plan.shape for plan in clip.plans}) > 1
-
-
-def noise_of(clip: ClipPlan) -> list[NDArray[np.float32]]:
-    """What a spec with ``dither`` adds to each part, zeros up to its ``min_samples``; none without."""
-    least = clip.spec.min_samples
-    drawn = [normal_noise(plan.samples) for plan in clip.plans] if clip.spec.dither else []
-    return [np.pad(noise, (0, max(0, least - len(noise)))) for noise in drawn]
 
 
 class SoundKernels:
@@ -109,9 +102,12 @@ class SoundKernels:
         it is until the stream is done with it.
 
         Raises:
-            BackendUnavailable: a kernel cannot be compiled here.
+            BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
             InvalidOptions: see ``batch_launches``.
         """
+        for spec in {clip.clip.spec for clip in clips if isinstance(clip, FeatureClip)}:
+            if (reason := obstacle(spec)) is not None:
+                raise BackendUnavailable(reason)
         memory = BatchMemory()
         with self._device, stream:
             here = [replace(clip, sound=_on_gpu(clip.sound, stream)) for clip in clips]
@@ -133,23 +129,19 @@ def sound_kernels(device_index: int) -> SoundKernels:
 def place_features_on_gpu(sound: SoundPlan, clip: ClipPlan, lease: Lease, tensors: Sequence[TensorSpec]) -> None:
     """Write all tensors of a clip into a block on a GPU, queued on this thread's stream, which is noted on the lease.
 
-    ``sound``: mono, at the spec's rate; its samples may be changed once this returns.
+    ``sound``: mono, at the spec's rate; its samples may be changed once this returns. Where the clip is cut by what it
+    sounds like, somebody has resampled it on the host for that: then ``sound`` is of those samples.
 
     Raises:
         BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
+        InvalidOptions: a plan of more samples than there are, or tensors of another clip.
     """
     import cupy
 
-    if (reason := obstacle(clip.spec)) is not None:
-        raise BackendUnavailable(reason)
+    _require_tensor(tensors[0], *clip.tensors[clip.spec.features_name])
     target: Any = lease.array(tensors[0])
     with target.device, cupy.cuda.Stream.ptds as stream:
-        if unfilled(clip):
-            cupy.cuda.runtime.memsetAsync(int(target.data.ptr), 0, target.nbytes, stream.ptr)
-        memory = BatchMemory()
-        noise = tuple(memory.upload(drawn.view(np.uint8)) for drawn in noise_of(clip))
-        placed = FeatureClip(sound, clip, int(target.data.ptr), target.strides, noise)
-        sound_kernels(target.device.id).write([placed], stream=stream)
+        sound_kernels(target.device.id).write([FeatureClip(sound, clip, int(target.data.ptr))], stream=stream)
         beside = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in tensors[1:]}
         write_beside(clip, beside)
         for tensor in tensors[1:]:
@@ -163,23 +155,20 @@ def place_waveform_on_gpu(sound: SoundPlan, lease: Lease, tensor: TensorSpec) ->
 
     Raises:
         BackendUnavailable: a kernel cannot be compiled here.
+        InvalidOptions: a tensor of another shape or type.
     """
     import cupy
 
+    _require_tensor(tensor, "float32", sound.shape)
     target: Any = lease.array(tensor)
     with target.device, cupy.cuda.Stream.ptds as stream:
         sound_kernels(target.device.id).write([WaveClip(sound, int(target.data.ptr))], stream=stream)
         lease.record_stream(stream)
 
 
-def _mel_jobs(placed: FeatureClip, samples: int) -> Iterator[MelJob]:
-    clip, cut = placed.clip, placed.clip.spec.split == "after_mel"
-    noise = placed.noise or (0,) * len(clip.plans)
-    step, strides = (0, placed.strides) if cut or not clip.in_parts else (placed.strides[0], placed.strides[1:])
-    for number, (plan, (first, _)) in enumerate(zip(clip.plans, clip.parts, strict=not cut)):
-        yield MelJob(
-            samples + 4 * first, clip.spec, plan, placed.out + number * step, strides, clip.dtype, noise[number]
-        )
+def _require_tensor(tensor: TensorSpec, dtype: str, shape: tuple[int, ...]) -> None:
+    if (tensor.dtype, tensor.shape) != (dtype, shape):
+        raise InvalidOptions(f"{tensor.name} is {shape} of {dtype}; got {tensor.shape} of {tensor.dtype}")
 
 
 def _job(sound: SoundPlan, out: int) -> SoundJob:

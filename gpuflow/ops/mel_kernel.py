@@ -8,8 +8,8 @@ from typing import Any
 
 from gpuflow.errors import BackendUnavailable
 from gpuflow.ops.batch_memory import BatchMemory
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.mel_launch import launches, obstacle
-from gpuflow.ops.mel_records import MelJob
 from gpuflow.ops.tables import device_tables
 
 
@@ -25,12 +25,11 @@ class MelKernel:
     def write(self, jobs: Sequence[MelJob], *, stream: Any) -> None:
         """Queue on a CuPy ``stream`` what writes the features of every job: of any specs, all side by side.
 
-        Samples and noise lie on this GPU, and stay as they are until the stream is done with them; so does what the
-        features are written to, whose lease the caller notes the stream on.
+        Samples lie on this GPU, and stay as they are until the stream is done with them; so does what the features are
+        written to, whose lease the caller notes the stream on.
 
         Raises:
             BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
-            InvalidOptions: bin statistics of another number of bands.
         """
         for spec in {job.spec for job in jobs}:
             if (reason := obstacle(spec)) is not None:

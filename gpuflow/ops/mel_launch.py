@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.ops.kernels import Defines, Launch
-from gpuflow.ops.mel_records import CHUNK, MelJob, records
+from gpuflow.ops.mel_jobs import MelJob
+from gpuflow.ops.mel_records import CHUNK, records
+from gpuflow.ops.mel_signal import noise
 from gpuflow.ops.tables import Tables
 from gpuflow.presets.mel import MelSpec
 
@@ -72,6 +74,7 @@ def launches(
     if not jobs:
         return []
     clips = records(jobs, tables)
+    clips["noise"] = [upload(noise(job.own).view(np.uint8)) if job.spec.dither and job.own else 0 for job in jobs]
     begin = scratch(_place_in_scratch(clips, group_bytes))
     bounds = [*np.flatnonzero(clips["levels"] == 0).tolist(), len(jobs)]
     of_bands = clips["roots"] != 0

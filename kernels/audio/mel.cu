@@ -19,6 +19,7 @@
 // twiddles and weights are broadcast, and FRAMES floats of a band are one store; the odd PITCH keeps banks apart.
 // Shared memory: 8 * PITCH * N_FFT + 4 bytes:
 //   N_FFT 400: 8 frames, 28,804 bytes; 512: 8 frames, 36,868 bytes; 1024: 4 frames, 40,964 bytes.
+// Registers, as NVRTC counts them: 32 to 48 from sm_80 on, 61 on sm_75; nothing is spilled.
 // Bytes moved: 4 * samples read (each from L1 again, N_FFT / hop times), 4 * n_mels * live written, which a group of
 // clips leaves in L2. 30 s at 16 kHz and 128 bands: 1.9 + 1.5 MB, 0.8 us at 4.3 TB/s, an estimate; its arithmetic, 15 kflop
 // a frame, and 60 MB of shared memory traffic are 3 to 5 us, an estimate too. No time has been measured.

@@ -22,13 +22,17 @@ _PLAIN = MelSpec("plain", pad_to="fixed", pad_samples=16_000, n_mels=37, clamp_r
 _FIXED = replace(_PLAIN, name="fixed", clamp="fixed", fixed_max=-4.0, layout="TM", frame_multiple=7)
 _DELTAS = replace(_PLAIN, name="deltas", delta_window=5, stack=2, layout="TM", max_samples=None, pad_to="none")
 _FAR = replace(_DELTAS, name="far", delta_window=17, n_mels=5, layout="MT", stack=1)
-_PARTS = replace(_PLAIN, name="parts", split="after_mel", split_frames=25, max_splits=2, pad_to="multiple", pad_samples=4_000)
+_PARTS = replace(
+    _PLAIN, name="parts", split="after_mel", split_frames=25, max_splits=2, pad_to="multiple", pad_samples=4_000
+)
 _BANDS = MelSpec(
     "bands", max_samples=None, pad_to="none", n_fft=32, win_length=32, hop_length=1, pad_left=16, pad_right=16, n_mels=40,
     log="ln", floor=2.0**-24, clamp="none", scale=1.0, offset=0.0, normalize="feature", norm_eps=1e-5, layout="TM",
     bin_mean=tuple(np.linspace(-9.0, -6.0, 40).tolist()), bin_std=tuple(np.linspace(1.0, 3.0, 40).tolist()),
 )  # fmt: skip
-_INSIDE = replace(_BANDS, name="inside", norm_eps=0.5, eps_in_sqrt=True, valid="win", zero_invalid=True, layout="MT", bin_mean=())
+_INSIDE = replace(
+    _BANDS, name="inside", norm_eps=0.5, eps_in_sqrt=True, valid="win", zero_invalid=True, layout="MT", bin_mean=()
+)
 _ODD = replace(_BANDS, name="odd", frame_multiple=2, stack=2, pad_to="multiple", pad_samples=90, drop_last=False)
 
 
@@ -61,7 +65,7 @@ def expect(run: Callable[[Launch], None], clips: list[Clip], *, blocks: int = MA
         levels[...] = -3.0 + random.normal(size=levels.shape)
         values = _values(levels.astype(np.float64), clip)
         if clip.spec.normalize == "feature":
-            for band, row in enumerate(values[:, : mel_plan(replace(clip.spec, stack=1), len(clip.samples)).valid]):
+            for band, row in enumerate(values[:, : mel_plan(clip.spec, len(clip.samples)).valid_frames]):
                 for number, chunk in enumerate(chunked(row)):
                     pivot = np.float32(chunk[0])
                     squares = ((chunk - chunk.mean()) ** 2).sum()
@@ -88,7 +92,7 @@ def _values(levels: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
 
 def _finished(values: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
     spec, plan = clip.spec, mel_plan(clip.spec, len(clip.samples))
-    valid = mel_plan(replace(spec, stack=1), len(clip.samples)).valid
+    valid = plan.valid_frames
     if spec.normalize == "feature":
         sound = values[:, :valid]
         deviation = sound.std(axis=1, ddof=1, keepdims=True)
@@ -111,7 +115,9 @@ def _finished(values: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
 def _deltas(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     count = values.shape[1]
     at: Any = lambda off: values[:, np.clip(np.arange(count) + off, 0, count - 1)]  # noqa: E731
-    return np.asarray(sum(n * (at(n) - at(-n)) for n in range(1, half + 1)) / (2 * sum(n * n for n in range(1, half + 1))))
+    return np.asarray(
+        sum(n * (at(n) - at(-n)) for n in range(1, half + 1)) / (2 * sum(n * n for n in range(1, half + 1)))
+    )
 
 
 def _sized(count: int) -> NDArray[np.float32]:

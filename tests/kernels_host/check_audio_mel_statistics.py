@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuflow.ops.kernels import Launch
 from gpuflow.ops.mel_launch import MAX_BLOCKS
@@ -21,7 +22,14 @@ _BANDS = MelSpec(
 _CLAMPED = replace(_BANDS, name="clamped", clamp="clip_max", clamp_range=2.0, bin_mean=(1.0, 2.0, 3.0, 4.0, 5.0))
 _PADDED = replace(_BANDS, name="padded", pad_to="multiple", pad_samples=700, min_samples=600)
 _WAVE = MelSpec(
-    "wave", kind="raw", max_samples=None, pad_to="none", input_scale=0.5, normalize="clip", norm_eps=1e-7, min_samples=50
+    "wave",
+    kind="raw",
+    max_samples=None,
+    pad_to="none",
+    input_scale=0.5,
+    normalize="clip",
+    norm_eps=1e-7,
+    min_samples=50,
 )
 
 
@@ -64,7 +72,7 @@ def expect(run: Callable[[Launch], None], clips: list[Clip], *, blocks: int = MA
             assert (found[1, :, 1:] == 0).all(), "equal levels have a deviation of exactly 0"
 
 
-def _values(laid: Laid, index: int, clip: Clip) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _values(laid: Laid, index: int, clip: Clip) -> NDArray[np.float64]:
     """What the statistics are taken over."""
     spec, samples = clip.spec, clip.samples.astype(np.float64)
     if spec.kind == "raw":
@@ -75,4 +83,4 @@ def _values(laid: Laid, index: int, clip: Clip) -> np.ndarray[tuple[int, int], n
     if spec.clamp == "clip_max":
         levels = np.maximum(levels, -3.5 - spec.clamp_range)
     levels = levels * spec.scale + spec.offset
-    return levels - np.array(spec.bin_mean or (0.0,) * spec.n_mels)[:, None]
+    return np.asarray(levels - np.array(spec.bin_mean or (0.0,) * spec.n_mels)[:, None])

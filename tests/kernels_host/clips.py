@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.ops.kernels import Launch
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.mel_launch import launches
-from gpuflow.ops.mel_records import CHUNK, CLIP, MelJob
+from gpuflow.ops.mel_records import CHUNK, CLIP
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
 from tests.kernels_host.building import HostTables
@@ -31,7 +32,6 @@ class Clip:
     spec: MelSpec
     dtype: str = "float32"
     gap: int = 0
-    noise: NDArray[np.float32] | None = None
 
 
 class Laid:
@@ -41,8 +41,9 @@ class Laid:
         self.clips, self.outs = clips, [_out(clip) for clip in clips]
         self._memory, self._tables = HostMemory(), HostTables()
         jobs = [job_of(clip, out) for clip, out in zip(clips, self.outs, strict=True)]
-        memory = {"upload": self._memory.upload, "scratch": self._memory.scratch}
-        self.launches = launches(jobs, tables=self._tables, **memory, **options)
+        self.launches = launches(
+            jobs, tables=self._tables, upload=self._memory.upload, scratch=self._memory.scratch, **options
+        )
 
     def run(self, run: Run, name: str | None = None) -> None:
         """What was written is in ``outs``, ``levels`` and ``statistics`` then."""
@@ -84,10 +85,8 @@ class Laid:
 
 def job_of(clip: Clip, out: NDArray[Any]) -> MelJob:
     """The clip's job on the host."""
-    return MelJob(
-        clip.samples.ctypes.data, clip.spec, mel_plan(clip.spec, len(clip.samples)), out.ctypes.data, out.strides, clip.dtype,
-        0 if clip.noise is None else clip.noise.ctypes.data,
-    )  # fmt: skip
+    plan = mel_plan(clip.spec, len(clip.samples))
+    return MelJob(clip.samples.ctypes.data, clip.spec, plan, out.ctypes.data, out.strides, clip.dtype)
 
 
 def logs(clip: Clip) -> NDArray[np.float64]:
@@ -114,7 +113,7 @@ def tone_and_noise(count: int, *, seed: int = 0, drop: bool = False, offset: flo
     made = 0.4 * np.sin(0.3 * np.arange(count) + seed) + 0.05 * random.normal(size=count)
     if drop:
         made[count // 3 :] *= 1e-5
-    return (made + offset).astype(np.float32)
+    return np.asarray(made + offset, np.float32)
 
 
 def _out(clip: Clip) -> NDArray[Any]:
@@ -134,8 +133,8 @@ def _inside(out: NDArray[Any], clip: Clip) -> NDArray[Any]:
 
 
 def _at(address: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    memory = (ctypes.c_uint8 * (dtype.itemsize * count)).from_address(address)
-    return np.frombuffer(memory, dtype, count)
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * (dtype.itemsize * count)).from_address(address))
+    return memory.view(dtype)
 
 
 def chunked(values: NDArray[Any]) -> list[NDArray[Any]]:

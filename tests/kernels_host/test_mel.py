@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.ops.kernels import source
+from gpuflow.ops.mel import planned, write_features
+from gpuflow.ops.mel_jobs import MelJob, jobs_of
 from gpuflow.ops.mel_launch import GROUP_BYTES, frames_per_block, launches, mel_shared_bytes, obstacle
-from gpuflow.ops.mel_records import CLIP, MelJob
+from gpuflow.ops.mel_records import CLIP
+from gpuflow.presets.clip_plan import ClipPlan
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec, mel_spec_names
@@ -65,23 +68,19 @@ def whole(spec: MelSpec) -> MelSpec:
 @functools.cache
 def clips_of(name: str) -> tuple[Clip, ...]:
     spec = whole(SPECS[name])
-    return tuple(Clip(samples, spec, noise=_noise(spec, len(samples))) for samples in sounds().values())
+    return tuple(Clip(samples, spec) for samples in sounds().values())
 
 
 @functools.cache
 def expected_of(name: str) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
     """Features, and levels before the logarithm; of waveforms none of these."""
     return tuple(
-        (reference(clip.samples, clip.spec), linear(logs(clip), clip.spec) if clip.spec.kind == "mel" else np.zeros((1, 0)))
+        (
+            reference(clip.samples, clip.spec),
+            linear(logs(clip), clip.spec) if clip.spec.kind == "mel" else np.zeros((1, 0)),
+        )
         for clip in clips_of(name)
     )
-
-
-def _noise(spec: MelSpec, count: int) -> NDArray[np.float32] | None:
-    if not spec.dither:
-        return None
-    generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, generator=generator).numpy()  # type: ignore[no-any-return]
 
 
 def tolerance_of(spec: MelSpec, sound: str) -> float:
@@ -116,13 +115,17 @@ def test_a_ragged_batch_of_every_kind_of_sound_equals_the_float64_reference(run_
             assert (abs(found - exact) <= TOLERANCES["mel/kernel-linear"].max_abs * exact.max(axis=0)).all()
 
 
-def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_what_each_is_alone(run_on_host: Run) -> None:
+def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_what_each_is_alone(
+    run_on_host: Run,
+) -> None:
     clips = [clip for name in SPECS for clip in clips_of(name)[::5]]
     together = Laid(clips, group_bytes=1 << 30)
     assert [launch.name.partition("/")[2] for launch in together.launches] == [
         "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
     ]  # fmt: skip
-    assert [launch.defines for launch in together.launches[:3]] == [(("N_FFT", size),) for size in ("400", "512", "1024")]
+    assert [launch.defines for launch in together.launches[:3]] == [
+        (("N_FFT", size),) for size in ("400", "512", "1024")
+    ]
     together.run(run_on_host)
     for index, clip in enumerate(clips):
         alone = Laid([clip])
@@ -131,7 +134,9 @@ def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_wha
 
 
 def test_groups_that_share_scratch_give_the_same_bits(run_on_host: Run) -> None:
-    clips = [Clip(tone_and_noise(count), SPECS[name]) for name in ("whisper-80", "parakeet") for count in (900, 9_000, 5_000)]
+    clips = [
+        Clip(tone_and_noise(count), SPECS[name]) for name in ("whisper-80", "parakeet") for count in (900, 9_000, 5_000)
+    ]
     one, many = Laid(clips), Laid(clips, group_bytes=40_000)
     assert len(many.launches) > len(one.launches)
     for laid in (one, many):
@@ -213,31 +218,62 @@ def test_a_clip_that_is_shorter_than_a_window_gives_what_its_plan_says(run_on_ho
 
 def test_nothing_is_launched_for_no_clips_and_for_clips_without_a_frame() -> None:
     memory = HostMemory()
-    empty = _job(SPECS["parakeet"], 0), _job(WAVE, 0)
-    for jobs in ((), empty[1:]):
-        assert launches(jobs, tables=HostTables(), upload=memory.upload, scratch=memory.scratch) == []
+    assert launches([], tables=HostTables(), upload=memory.upload, scratch=memory.scratch) == []
+    assert Laid([Clip(np.zeros(0, np.float32), WAVE)]).launches == []
     assert Laid([Clip(np.zeros(0, np.float32), SPECS["gemma3n"])]).launches == []
 
 
-def test_parts_of_different_lengths_in_one_tensor_end_in_zeros(run_on_host: Run) -> None:
-    spec = whole(replace(SPECS["cohere-asr"], dither=0.0))
-    parts = [tone_and_noise(count) for count in (4_000, 2_500)]
-    plans = [mel_plan(spec, len(part)) for part in parts]
-    rows = plans[0].shape[0]
-    out = np.full((2, rows, spec.n_mels), 77, np.float32)
-    jobs = [
-        MelJob(part.ctypes.data, spec, plan, at.ctypes.data, at.strides, rows=rows)
-        for part, plan, at in zip(parts, plans, out, strict=True)
-    ]
-    memory = HostMemory()
-    tables = HostTables()
+_TINY: dict[str, Any] = {"split_frames": 100, "max_splits": 3}
+_SPLIT = (
+    replace(SPECS["voxtral"], pad_samples=RATE, **_TINY),
+    replace(SPECS["audio-flamingo-3"], pad_samples=RATE, **_TINY),
+    replace(SPECS["cohere-asr"], split_search_samples=8_000, split_window_samples=400, **_TINY),
+    SPECS["qwen3-omni"],
+    replace(WAVE, frame_samples=640),
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("spec", _SPLIT, ids=lambda spec: spec.name)
+def test_jobs_of_a_clip_write_what_the_cpu_writes_part_by_part(run_on_host: Run, spec: MelSpec, dtype: str) -> None:
+    samples = speech(40_000).astype(np.float32)
+    assert_jobs_write_what_the_cpu_writes(run_on_host, samples, planned(samples, spec, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "gemma4-unified", "qwen3-omni", "seamless-m4t"])
+def test_jobs_of_windows_of_different_lengths_end_in_zeros(run_on_host: Run, name: str) -> None:
+    samples = speech(12_000).astype(np.float32)
+    plan = planned(samples, SPECS[name], parts=((0, 5_000), (4_000, 9_000), (8_000, 12_000)))
+    assert_jobs_write_what_the_cpu_writes(run_on_host, samples, plan)
+
+
+def assert_jobs_write_what_the_cpu_writes(run: Run, samples: NDArray[np.float32], plan: ClipPlan) -> None:
+    spec, dtype = plan.spec, plan.dtype
+    kind, shape = plan.tensors[spec.features_name]
+    out = np.full(shape, 77, np.uint16 if kind == "bfloat16" else kind)
+    expected = {
+        name: np.empty(shape, out.dtype if kind == dtype else kind) for name, (kind, shape) in plan.tensors.items()
+    }
+    write_features(samples, plan, expected)
+    memory, tables = HostMemory(), HostTables()
+    jobs = jobs_of(plan, samples.ctypes.data, out.ctypes.data)
     for launch in launches(jobs, tables=tables, upload=memory.upload, scratch=memory.scratch):
-        run_on_host(launch)
-    for part, plan, found in zip(parts, plans, out, strict=True):
-        frames = plan.shape[0]
-        assert abs(found[:frames] - reference(part, spec)).max() <= TOLERANCES["mel/kernel-normalised"].max_abs
-        assert not found[frames:].any()
-    assert plans[1].shape[0] < rows
+        run(launch)
+    found, theirs = (_floats(array, dtype) for array in (out, expected[spec.features_name]))
+    assert found.shape == theirs.shape
+    last_place = 2.0**-7 * abs(theirs) if dtype == "bfloat16" else 0
+    assert (abs(found - theirs) <= last_place + TOLERANCES["mel/kernel-normalised"].max_abs).all()
+
+
+def test_clips_that_are_cut_become_as_many_jobs() -> None:
+    samples = speech(40_000).astype(np.float32)
+    counts = [len(jobs_of(planned(samples, spec), 0, 0)) for spec in _SPLIT]
+    assert counts == [1, 3, 3, 1, 1]
+
+
+def _floats(array: NDArray[Any], dtype: str) -> NDArray[np.float64]:
+    whole = (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
+    return whole.astype(np.float64)
 
 
 def _numbers() -> NDArray[np.float32]:
@@ -288,7 +324,6 @@ def test_a_sample_that_is_no_number_does_not_vanish(run_on_host: Run) -> None:
         ({"strides": (4, 4, 4)}, "one stride an axis"),
         ({"out": 1_026}, "multiple of its size; got 1026"),
         ({"strides": (9, 4)}, "multiple of its size"),
-        ({"spec": SPECS["cohere-asr"]}, "comes with the job; got none"),
     ],
     ids=str,
 )
@@ -330,15 +365,11 @@ def test_on_a_gpu_every_spec_and_kind_of_sound_equals_the_float64_reference(name
 
     clips, host, stream = clips_of(name), Laid(clips_of(name)), cupy.cuda.Stream(non_blocking=True)
     samples, outs = ([cupy.asarray(array) for array in arrays] for arrays in ([c.samples for c in clips], host.outs))
-    noises = [None if clip.noise is None else cupy.asarray(clip.noise) for clip in clips]
     cupy.cuda.get_current_stream().synchronize()
     jobs = [
-        MelJob(
-            here.data.ptr, clip.spec, mel_plan(clip.spec, len(here)), out.data.ptr, out.strides,
-            noise=0 if noise is None else noise.data.ptr,
-        )
-        for clip, here, out, noise in zip(clips, samples, outs, noises, strict=True)
-    ]  # fmt: skip
+        MelJob(here.data.ptr, clip.spec, mel_plan(clip.spec, len(here)), out.data.ptr, out.strides)
+        for clip, here, out in zip(clips, samples, outs, strict=True)
+    ]
     mel_kernel(0).write(jobs, stream=stream)
     stream.synchronize()
     assert_as_the_reference(name, [out.get() for out in outs])

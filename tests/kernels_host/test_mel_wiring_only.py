@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuflow.errors import BackendUnavailable
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.mel_kernel import MelKernel, mel_kernel
-from gpuflow.ops.mel_records import MelJob
 from gpuflow.ops.tables import device_tables
 from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec
@@ -61,7 +61,8 @@ def test_threads_write_at_once_wiring_only(cupy: Any) -> None:
     clips = [tone_and_noise(1_000 + 300 * number) for number in range(4)]
     made, kernel = [_job("parakeet", clip) for clip in clips], MelKernel(0)
     threads = [
-        threading.Thread(target=kernel.write, args=([job],), kwargs={"stream": cupy.cuda.Stream.ptds}) for job, _ in made
+        threading.Thread(target=kernel.write, args=([job],), kwargs={"stream": cupy.cuda.Stream.ptds})
+        for job, _ in made
     ]
     for thread in threads:
         thread.start()

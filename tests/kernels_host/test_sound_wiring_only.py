@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuflow.errors import BackendUnavailable
+from gpuflow.errors import BackendUnavailable, InvalidOptions
 from gpuflow.media import TensorSpec, block_bytes, lay_out
-from gpuflow.ops.audio_gpu import SoundKernels, WaveClip, place_features_on_gpu, place_waveform_on_gpu
+from gpuflow.ops.audio_gpu import FeatureClip, SoundKernels, WaveClip, place_features_on_gpu, place_waveform_on_gpu
 from gpuflow.ops.mel import features
 from gpuflow.ops.pcm import StoredPcm
 from gpuflow.ops.sound_plan import sound_plan
@@ -116,3 +116,17 @@ def test_features_that_no_kernel_makes_are_refused_wiring_only(cupy: Any) -> Non
     specs, lease = _untouched(clip.tensors)
     with pytest.raises(BackendUnavailable, match="twice a product of 2, 3 and 5"):
         place_features_on_gpu(sound, clip, lease, specs)
+
+
+def test_a_tensor_of_another_shape_is_refused_wiring_only(cupy: Any) -> None:
+    plan = sound_plan(CLIP, 16_000, limits=LIMITS)
+    specs, lease = _untouched({"waveform": ("float32", (1, plan.outputs - 1))})
+    with pytest.raises(InvalidOptions, match="waveform is"):
+        place_waveform_on_gpu(plan, lease, specs[0])
+    sound, clip = planned(CLIP, mel_spec("whisper-80"))
+    with pytest.raises(InvalidOptions, match="waveform is"):
+        place_features_on_gpu(sound, clip, lease, specs)
+    with pytest.raises(InvalidOptions, match=r"need as many of one row; got \(2, 19200\)"):
+        FeatureClip(sound_plan(CLIP, 16_000, mono=False, limits=LIMITS), clip, 64)
+    with pytest.raises(InvalidOptions, match=r"features of 19200 samples"):
+        FeatureClip(sound_plan(CLIP, 16_000, limits=LIMITS, max_outputs=19_000), clip, 64)
