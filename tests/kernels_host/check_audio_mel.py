@@ -25,7 +25,7 @@ _MAGNITUDES = replace(
 )  # fmt: skip
 _EMPHASISED = replace(
     _CENTRED, name="emphasised", n_fft=512, pad_left=256, pad_right=256, pad_mode="constant", signal_preemphasis=0.97,
-    window="ones", min_samples=1_000,
+    window="ones",
 )  # fmt: skip
 
 

@@ -19,11 +19,19 @@ class Tolerance:
 
 
 TOLERANCES = {
-    "mel/numpy": Tolerance("transformers.WhisperFeatureExtractor (torch route)", 1e-4, 7.7e-5),
-    "mel/numpy-float64": Tolerance("float64 numpy in the test", 1e-4, 8.7e-6),
-    "mel/cupy": Tolerance("the numpy route", 1e-4, None),
+    "mel/clamped": Tolerance("transformers' extractors whose features are clamped, and raw samples", 1e-4, 7.6e-5),
+    "mel/clamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-4, 1.5e-5),
+    "mel/unclamped": Tolerance(
+        "transformers' extractors without a clamp: mel levels, in parts of each frame's loudest", 1e-5, 1.9e-6
+    ),
+    "mel/unclamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 1.2e-6),
+    "mel/normalised": Tolerance(
+        "transformers' extractors that normalise, undone with the exact statistics, in the same parts", 2e-5, 5.6e-6
+    ),
+    "mel/normalised-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 2.3e-6),
+    "mel/cupy": Tolerance("the CPU route", 1e-4, None),
     "mel/kernel": Tolerance(
-        "float64 numpy in the test, by the kernels on the host: features that are clamped", 1e-4, 1.1e-5
+        "tests/parity/mel_reference.py, by the kernels on the host: features that are clamped", 1e-4, 1.1e-5
     ),
     "mel/kernel-linear": Tolerance(
         "the same: levels before the logarithm, in parts of their frame's peak", 1e-5, 1.5e-6
