@@ -22,7 +22,7 @@ from gpuflow.ops.mel import write_beside
 from gpuflow.ops.mel_jobs import MelJob, jobs_of
 from gpuflow.ops.mel_launch import launches as mel_launches
 from gpuflow.ops.mel_launch import obstacle
-from gpuflow.ops.pcm_kernel import SoundJob, sound_launches
+from gpuflow.ops.pcm_kernel import OUT_BYTES, SoundJob, sound_launches
 from gpuflow.ops.sound_plan import SoundPlan
 from gpuflow.ops.tables import Tables, device_tables
 from gpuflow.presets.clip_plan import ClipPlan
@@ -78,7 +78,7 @@ def batch_launches(
         if isinstance(clip, WaveClip):
             jobs.append(_job(clip.sound, clip.out))
             continue
-        samples = clip.sound.pcm.address if clip.sound.as_it_lies else scratch(4 * clip.sound.outputs)
+        samples = clip.sound.pcm.address if clip.sound.as_it_lies else scratch(OUT_BYTES * clip.sound.outputs)
         if not clip.sound.as_it_lies:
             jobs.append(_job(clip.sound, samples))
         mels += jobs_of(clip.clip, samples, clip.out)

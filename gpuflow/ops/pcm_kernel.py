@@ -30,6 +30,7 @@ RESAMPLE_JOB = np.dtype(
 )  # fmt: skip
 """``struct Job`` of ``kernels/audio/resample.cu``."""
 
+OUT_BYTES = 4
 _THREADS = 256
 _PCM_TILE = 4 * _THREADS
 _MOST_OUTPUTS = 256
@@ -55,10 +56,10 @@ class SoundJob:
 
     def __post_init__(self) -> None:
         whole = 1 if self.pcm.encoding == "s24" else self.pcm.sample_bytes
-        if self.pcm.address % whole or self.out % 4:
-            raise InvalidOptions(
-                f"{self.pcm.encoding} samples begin at a multiple of {whole} bytes; got {self.pcm.address}"
-            )
+        if self.pcm.address % whole:
+            raise InvalidOptions(f"{self.pcm.encoding} begins at a multiple of {whole} bytes; got {self.pcm.address}")
+        if self.out % OUT_BYTES:
+            raise InvalidOptions(f"float32 begins at a multiple of {OUT_BYTES} bytes; got {self.out}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +81,7 @@ class _Row:
     @property
     def out(self) -> int:
         """Address of the row."""
-        return self.job.out + 4 * self.first * self.job.outputs
+        return self.job.out + OUT_BYTES * self.first * self.job.outputs
 
 
 def sound_launches(
@@ -155,7 +156,7 @@ def _resample(
 
 
 def _weights(table: ResampleTable, tables: Tables) -> int:
-    return tables(("resample", table.up, table.down), lambda: table.weights)
+    return tables(("resample", table.up, table.down, table.starts), lambda: table.weights)
 
 
 def _stage_bytes(table: ResampleTable, most_outputs: int) -> int:

@@ -9,8 +9,8 @@
 // multiple of 4. Four sums of fmaf, one for t % 4 each, and their sum in pairs.
 //
 // Launch: any grid and any block of one dimension; a block takes tile after tile, and job_of says whose a tile is. A tile is
-// `tile` outputs of its job; the frames that they see, `(tile - 1) * down / up + 1 + taps` at most, are decoded and mixed
-// once into shared memory: 5 KB of 44.1 to 16 kHz.
+// `tile` outputs of its job; the frames that they see, `(tile - 1) * down / up` rounded up and `taps` more, are decoded and
+// mixed once into shared memory: 5 KB of 44.1 to 16 kHz, 48 KB at most.
 // Bytes moved: channels * sample_bytes a frame and 4 an output through DRAM, 5.3 + 1.9 MB for 30 s of 44.1 kHz stereo s16
 // to 16 kHz, 2 us at 4.3 TB/s; frames again (1 + taps * up / (tile * down)) times from L2. What bounds it are 265 million
 // multiply-adds with a number of shared memory each, 8 million of a warp. No time has been measured.

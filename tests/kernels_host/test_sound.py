@@ -212,8 +212,10 @@ def test_clips_that_contradict_themselves_are_refused() -> None:
         StoredPcm(np.zeros((5, 2), np.int16).T, "s16", 2, 5, 8_000)
     assert StoredPcm(b"", "s16", 2, 0, 8_000).bytes_on_host().size == 0
     odd = np.zeros(9, np.uint8)[1:]
-    with pytest.raises(InvalidOptions, match="begin at a multiple of 8 bytes"):
+    with pytest.raises(InvalidOptions, match="f64 begins at a multiple of 8 bytes"):
         SoundJob(StoredPcm(odd, "f64", 1, 1, 8_000), 64, 1)
+    with pytest.raises(InvalidOptions, match="float32 begins at a multiple of 4 bytes; got 66"):
+        SoundJob(StoredPcm(odd, "u8", 1, 8, 8_000), 66, 8)
 
 
 SPECS = ("whisper-80", "whisper-128")
