@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.errors import InvalidOptions
+from gpuflow.errors import CorruptMedia, InvalidOptions
 from gpuflow.values import shown
 
 Encoding = Literal["u8", "s16", "s24", "s32", "f32", "f64", "mulaw", "alaw"]
@@ -16,11 +16,13 @@ Encoding = Literal["u8", "s16", "s24", "s32", "f32", "f64", "mulaw", "alaw"]
 SAMPLE_BYTES: dict[str, int] = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8, "mulaw": 1, "alaw": 1}
 """In the order of ``enum Encoding`` of ``kernels/pcm.cuh``; s24 is packed, all are little endian."""
 
+MAX_LEVEL = 2.0**31  # as of what is decoded: gpuflow/codecs/pcm.py
+
 _BY_DTYPE: dict[str, Encoding] = {"uint8": "u8", "int16": "s16", "int32": "s32", "float32": "f32", "float64": "f64"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredPcm:
+class PcmSamples:
     """``count`` frames of ``channels`` samples. ``samples``: their bytes and nothing else, as an object with a buffer, or as
     a CuPy array of uint8 whose first byte lies at a multiple of the sample's size.
 
@@ -94,16 +96,33 @@ class StoredPcm:
         """The samples as ``(nbytes,)`` uint8, without a copy where they lie on the host."""
         return np.frombuffer(self.samples if self.on_host else self.samples.get(), np.uint8)
 
-    def head(self, count: int) -> Self:
-        """The first frames of a clip on the host, a view where they are interleaved; one on a GPU is left whole."""
-        if count >= self.count or not self.on_host:
-            return self
+    def part(self, first: int, last: int) -> Self:
+        """Frames ``first .. last`` of a clip on the host, as far as there are: a view where they are interleaved."""
+        first, last = min(first, self.count), min(last, self.count)
         rows = self.bytes_on_host().reshape(1 if self.interleaved else self.channels, -1)
-        samples = np.ascontiguousarray(rows[:, : count * self.strides[0]]).reshape(-1)
-        return replace(self, samples=samples, count=count)
+        step = self.strides[0]
+        samples = np.ascontiguousarray(rows[:, first * step : last * step]).reshape(-1)
+        return replace(self, samples=samples, count=last - first)
+
+    def head(self, count: int) -> Self:
+        """The first frames; a clip on a GPU is left whole."""
+        return self if count >= self.count or not self.on_host else self.part(0, count)
 
 
-def to_float(pcm: StoredPcm) -> NDArray[np.float32]:
+def require_numbers(pcm: PcmSamples) -> None:
+    """Of a clip on the host that nobody has decoded.
+
+    Raises:
+        CorruptMedia: a float that is none, or beyond any scale.
+    """
+    if pcm.encoding not in ("f32", "f64") or not pcm.count:
+        return
+    values = pcm.bytes_on_host().view(_float_of(pcm.encoding))
+    if not max(values.max(), -values.min()) <= MAX_LEVEL:  # also true of NaN, which both keep
+        raise CorruptMedia("the audio holds samples that are infinite or no numbers")
+
+
+def to_float(pcm: PcmSamples) -> NDArray[np.float32]:
     """A clip as ``(channels, count)`` float32 on the host, full scale being the integer's largest negative value.
 
     Source: what libsndfile gives; mu-law and A-law as of ITU-T G.711.
@@ -117,7 +136,7 @@ def to_float(pcm: StoredPcm) -> NDArray[np.float32]:
 def _levels(raw: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.float32]:
     """Of ``(n, sample_bytes)``."""
     if encoding in ("f32", "f64"):
-        return raw.view(encoding.replace("f32", "<f4").replace("f64", "<f8")).astype(np.float32)
+        return raw.view(_float_of(encoding)).astype(np.float32)
     if encoding == "u8":
         return (raw.astype(np.float32) - 128) / np.float32(128)
     if encoding in ("mulaw", "alaw"):
@@ -129,6 +148,10 @@ def _levels(raw: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.float32]:
         raw = wide
     integers = raw.view("<i2" if encoding == "s16" else "<i4")
     return integers.astype(np.float32) / np.float32(1 << (15 if encoding == "s16" else 31))
+
+
+def _float_of(encoding: Encoding) -> str:
+    return "<f4" if encoding == "f32" else "<f8"
 
 
 def _mu_law(codes: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.ops.kernels import Launch
-from gpuflow.ops.pcm import SAMPLE_BYTES, StoredPcm
+from gpuflow.ops.pcm import SAMPLE_BYTES, PcmSamples
 from gpuflow.ops.resample_table import ResampleTable
 from gpuflow.ops.tables import Tables
 
@@ -48,7 +48,7 @@ class SoundJob:
         InvalidOptions: samples that begin between two of their numbers.
     """
 
-    pcm: StoredPcm
+    pcm: PcmSamples
     out: int
     outputs: int
     table: ResampleTable | None = None

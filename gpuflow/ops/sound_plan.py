@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpuflow.config import Limits
 from gpuflow.ops.audio import down_mix, resample, result_count
-from gpuflow.ops.pcm import StoredPcm, to_float
+from gpuflow.ops.pcm import PcmSamples, to_float
 from gpuflow.ops.resample_table import NoTable, ResampleTable, frames_needed, resample_table
 
 
@@ -17,7 +17,7 @@ class SoundPlan:
     ``fallback``: why the CPU has resampled already; ``None`` where a kernel does or nobody has to.
     """
 
-    pcm: StoredPcm
+    pcm: PcmSamples
     outputs: int
     table: ResampleTable | None = None
     mono: bool = True
@@ -35,10 +35,10 @@ class SoundPlan:
 
 
 def sound_plan(
-    pcm: StoredPcm, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
+    pcm: PcmSamples, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
 ) -> SoundPlan:
-    """The plan of a clip, at ``to_hz`` or its own rate; what is beyond ``max_outputs`` is cut off, and so is
-    what none of the outputs sees. Floats are believed to be numbers: who decodes them looks.
+    """The plan of a clip, at ``to_hz`` or its own rate; what is beyond ``max_outputs`` is cut off, and so is what none of
+    the outputs sees. Floats are believed to be numbers: ``require_numbers`` looks.
 
     Raises:
         LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``, or the rate changes too much.
@@ -53,5 +53,5 @@ def sound_plan(
     if isinstance(table, NoTable):
         planar = to_float(pcm)
         resampled = resample(down_mix(planar) if mono else planar, pcm.sample_rate, rate)[:, :outputs]
-        return SoundPlan(StoredPcm.of(resampled, rate), outputs, mono=mono, fallback=table.reason)
+        return SoundPlan(PcmSamples.of(resampled, rate), outputs, mono=mono, fallback=table.reason)
     return SoundPlan(pcm.head(frames_needed(table, outputs)), outputs, table, mono)

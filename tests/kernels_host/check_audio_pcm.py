@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from gpuflow.ops.kernels import Launch
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.pcm_kernel import SoundJob, sound_launches
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.check_image_views import HostMemory
 from tests.kernels_host.sounds import ENCODINGS, levels, mean, stored
 
-Case = tuple[StoredPcm, bool]
+Case = tuple[PcmSamples, bool]
 
 
 def check(run: Callable[[Launch], None]) -> None:
@@ -26,7 +26,7 @@ def check(run: Callable[[Launch], None]) -> None:
     ]
     clips += [stored("s16", 8, 1100), stored("s24", 6, 3), stored("u8", 1, 1), stored("s16", 2, 0)]
     every_code = np.arange(256, dtype=np.uint8)
-    clips += [StoredPcm(every_code, encoding, 1, 256, 8_000) for encoding in ("mulaw", "alaw")]
+    clips += [PcmSamples(every_code, encoding, 1, 256, 8_000) for encoding in ("mulaw", "alaw")]
     expect(run, [(clip, number % 2 == 0) for number, clip in enumerate(clips)])
     expect(run, [(clip, number % 2 == 1) for number, clip in enumerate(clips)], blocks=3)
 

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.ops.kernels import Launch
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.pcm_kernel import SoundJob, sound_launches
 from gpuflow.ops.resample_table import ResampleTable
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.check_image_views import HostMemory
 from tests.kernels_host.sounds import levels, mean, stored
 
-Case = tuple[StoredPcm, ResampleTable, bool]
+Case = tuple[PcmSamples, ResampleTable, bool]
 TOLERANCE = 4e-7  # of the sum of all magnitudes; measured 1.1e-7
 
 

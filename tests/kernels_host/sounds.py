@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuflow.ops.pcm import SAMPLE_BYTES, StoredPcm
+from gpuflow.ops.pcm import SAMPLE_BYTES, PcmSamples
 
 ENCODINGS = tuple(SAMPLE_BYTES)
 
 
-def stored(encoding: Any, channels: int, count: int, *, rate: int = 44_100, interleaved: bool = True) -> StoredPcm:
+def stored(encoding: Any, channels: int, count: int, *, rate: int = 44_100, interleaved: bool = True) -> PcmSamples:
     """Noise over the whole range of an encoding, the same whenever it is asked for."""
     random = np.random.default_rng((len(encoding), channels, count))
     if encoding in ("f32", "f64"):
@@ -20,10 +20,10 @@ def stored(encoding: Any, channels: int, count: int, *, rate: int = 44_100, inte
         data = samples.view(np.uint8)
     else:
         data = random.integers(0, 256, channels * count * SAMPLE_BYTES[encoding], dtype=np.uint8)
-    return StoredPcm(data, encoding, channels, count, rate, interleaved)
+    return PcmSamples(data, encoding, channels, count, rate, interleaved)
 
 
-def levels(pcm: StoredPcm) -> NDArray[np.float32]:
+def levels(pcm: PcmSamples) -> NDArray[np.float32]:
     """``(channels, count)``, sample by sample: mu-law and A-law as ITU-T G.711 tabulates them."""
     data, width = bytes(pcm.bytes_on_host()), pcm.sample_bytes
     values = np.array([_level(data[at : at + width], pcm.encoding) for at in range(0, len(data), width)], np.float32)

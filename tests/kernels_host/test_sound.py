@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpuflow.config import Limits
-from gpuflow.errors import InvalidOptions, LimitExceeded, NoSuchStream
+from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.ops.audio import down_mix, to_rate
@@ -29,7 +29,7 @@ from gpuflow.ops.audio_gpu import (
     place_waveform_on_gpu,
 )
 from gpuflow.ops.mel import features
-from gpuflow.ops.pcm import StoredPcm, to_float
+from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
 from gpuflow.ops.pcm_kernel import SoundJob
 from gpuflow.ops.sound_plan import SoundPlan, sound_plan
 from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
@@ -60,7 +60,7 @@ def waves(run: Run, plans: list[SoundPlan]) -> list[NDArray[np.float32]]:
     return outs
 
 
-def wave(run: Run, pcm: StoredPcm, to_hz: int | None = None, *, mono: bool = True) -> NDArray[np.float32]:
+def wave(run: Run, pcm: PcmSamples, to_hz: int | None = None, *, mono: bool = True) -> NDArray[np.float32]:
     return waves(run, [sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)])[0]
 
 
@@ -86,7 +86,7 @@ def test_a_stored_clip_is_what_libsndfile_reads_and_its_mean_is_numpys(
     data = file.getvalue()
     at = data.index(b"data") + 8
     nbytes = int.from_bytes(data[at - 4 : at], "little")
-    pcm = StoredPcm(data[at : at + nbytes], encoding, channels, 3_000, 8_000)
+    pcm = PcmSamples(data[at : at + nbytes], encoding, channels, 3_000, 8_000)
     read = np.ascontiguousarray(soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0].T)
     np.testing.assert_array_equal(to_float(pcm), read)
     np.testing.assert_array_equal(wave(run_on_host, pcm, mono=False), read)
@@ -105,7 +105,7 @@ def test_on_the_host_every_encoding_has_the_same_values(encoding: Any) -> None:
 def test_the_kernel_gives_what_soxr_gives(run_on_host: Run, from_hz: int, to_hz: int) -> None:
     samples = noise(max(6_000, from_hz // 12))
     expected = by_soxr(samples, from_hz, to_hz)
-    found = wave(run_on_host, StoredPcm.of(samples[None], from_hz), to_hz)[0]
+    found = wave(run_on_host, PcmSamples.of(samples[None], from_hz), to_hz)[0]
     assert len(found) == len(expected)
     assert snr_db(found, expected) >= LEAST_SNR_DB
     assert snr_db(found[8:], expected[8:]) >= LEAST_SNR_DB
@@ -139,7 +139,7 @@ def test_odd_ratios_lengths_and_channels_are_the_cpus_route(
 @pytest.mark.parametrize("frequency", [8_200, 8_500, 10_000, 15_000, 22_000])
 def test_nothing_from_above_8200_hz_comes_back_below(run_on_host: Run, frequency: int) -> None:
     tone = np.sin(2 * np.pi * frequency * np.arange(22_050) / 44_100).astype(np.float32)
-    found = wave(run_on_host, StoredPcm.of(tone[None], 44_100), 16_000)[0][1_000:-1_000].astype(np.float64)
+    found = wave(run_on_host, PcmSamples.of(tone[None], 44_100), 16_000)[0][1_000:-1_000].astype(np.float64)
     assert 10 * math.log10(float((found**2).mean()) / 0.5) <= -100
 
 
@@ -198,24 +198,43 @@ def test_a_clip_is_held_to_the_limits_before_anything_is_made() -> None:
         sound_plan(stored("s16", 2, 1), 16_000, limits=LIMITS)
 
 
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_a_part_of_a_clip_is_that_part_of_its_samples(interleaved: bool) -> None:
+    pcm = stored("s24", 3, 500, interleaved=interleaved)
+    for first, last in ((0, 500), (7, 90), (480, 900), (600, 700)):
+        np.testing.assert_array_equal(to_float(pcm.part(first, last)), levels(pcm)[:, first:last])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 2.2e9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_stored_floats_that_are_no_numbers_are_refused(wrong: float, dtype: str) -> None:
+    samples = np.linspace(-1, 1, 50, dtype=dtype)[None]
+    require_numbers(PcmSamples.of(samples, 8_000))
+    samples[0, 30] = wrong
+    with pytest.raises(CorruptMedia, match="infinite or no numbers"):
+        require_numbers(PcmSamples.of(samples, 8_000))
+    require_numbers(stored("s16", 2, 9))
+    require_numbers(PcmSamples(b"", "f32", 1, 0, 8_000))
+
+
 def test_clips_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(InvalidOptions, match="encoding is one of u8"):
-        StoredPcm(b"", "s20", 1, 0, 8_000)  # type: ignore[arg-type]
+        PcmSamples(b"", "s20", 1, 0, 8_000)  # type: ignore[arg-type]
     with pytest.raises(InvalidOptions, match="3 frames of 2 s16 samples are 12 bytes; got 11"):
-        StoredPcm(bytes(11), "s16", 2, 3, 8_000)
+        PcmSamples(bytes(11), "s16", 2, 3, 8_000)
     with pytest.raises(InvalidOptions, match="0 and 8000 Hz"):
-        StoredPcm(b"", "s16", 0, 0, 8_000)
+        PcmSamples(b"", "s16", 0, 0, 8_000)
     for wrong in (np.zeros(5, np.float32), np.zeros((2, 5), np.complex64)):
         with pytest.raises(InvalidOptions, match=r"decoded sound is \(channels, n\)"):
-            StoredPcm.of(wrong, 8_000)
+            PcmSamples.of(wrong, 8_000)
     with pytest.raises(InvalidOptions, match="lie one after another"):
-        StoredPcm(np.zeros((5, 2), np.int16).T, "s16", 2, 5, 8_000)
-    assert StoredPcm(b"", "s16", 2, 0, 8_000).bytes_on_host().size == 0
+        PcmSamples(np.zeros((5, 2), np.int16).T, "s16", 2, 5, 8_000)
+    assert PcmSamples(b"", "s16", 2, 0, 8_000).bytes_on_host().size == 0
     odd = np.zeros(9, np.uint8)[1:]
     with pytest.raises(InvalidOptions, match="f64 begins at a multiple of 8 bytes"):
-        SoundJob(StoredPcm(odd, "f64", 1, 1, 8_000), 64, 1)
+        SoundJob(PcmSamples(odd, "f64", 1, 1, 8_000), 64, 1)
     with pytest.raises(InvalidOptions, match="float32 begins at a multiple of 4 bytes; got 66"):
-        SoundJob(StoredPcm(odd, "u8", 1, 8, 8_000), 66, 8)
+        SoundJob(PcmSamples(odd, "u8", 1, 8, 8_000), 66, 8)
 
 
 SPECS = ("whisper-80", "whisper-128")
@@ -231,12 +250,12 @@ def computed(run: Run, clips: list[tuple[SoundPlan, ClipPlan]]) -> list[NDArray[
     return outs
 
 
-def planned(pcm: StoredPcm, spec: MelSpec, parts: Parts | None = None) -> tuple[SoundPlan, ClipPlan]:
+def planned(pcm: PcmSamples, spec: MelSpec, parts: Parts | None = None) -> tuple[SoundPlan, ClipPlan]:
     sound = sound_plan(pcm, spec.sample_rate, limits=LIMITS, max_outputs=spec.most_samples)
     return sound, clip_plan(spec, sound.outputs, parts=parts)
 
 
-def on_the_cpu(pcm: StoredPcm, spec: MelSpec, parts: Parts | None = None) -> NDArray[np.float32]:
+def on_the_cpu(pcm: PcmSamples, spec: MelSpec, parts: Parts | None = None) -> NDArray[np.float32]:
     """The CPU's route: decoded, mixed, resampled by soxr, features by numpy."""
     samples = to_rate(to_float(pcm), pcm.sample_rate, spec.sample_rate, mono=True, limits=LIMITS)[0]
     found: NDArray[np.float32] = features(samples, spec, parts=parts)[spec.features_name]
@@ -248,14 +267,14 @@ def on_the_cpu(pcm: StoredPcm, spec: MelSpec, parts: Parts | None = None) -> NDA
 def test_features_of_stored_stereo_are_those_of_the_cpus_route(run_on_host: Run, name: str, rate: int) -> None:
     spec = mel_spec(name)
     interleaved = np.ascontiguousarray(speechlike(2.5, rate).T)
-    pcm = StoredPcm(interleaved, "s16", 2, len(interleaved), rate)
+    pcm = PcmSamples(interleaved, "s16", 2, len(interleaved), rate)
     found = computed(run_on_host, [planned(pcm, spec)])[0]
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
 
 
 def test_features_of_recorded_speech_of_24_bits_are_those_of_the_cpus_route(run_on_host: Run, real_media: Path) -> None:
     samples, rate = soundfile.read(real_media / "speech_jfk.flac", dtype="int32")
-    pcm, spec = StoredPcm(samples, "s32", samples.shape[1], len(samples), rate), mel_spec("whisper-128")
+    pcm, spec = PcmSamples(samples, "s32", samples.shape[1], len(samples), rate), mel_spec("whisper-128")
     found = computed(run_on_host, [planned(pcm, spec)])[0]
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
 
@@ -266,7 +285,7 @@ LONG = {"voxtral": 33.0, "glm-asr": 33.0, "cohere-asr": 1.5, "parakeet": 1.5, "g
 @pytest.mark.parametrize("name", LONG)
 def test_parts_and_noise_and_statistics_are_those_of_the_cpus_route(run_on_host: Run, name: str) -> None:
     spec = mel_spec(name)
-    pcm = StoredPcm.of(speechlike(LONG[name], 16_000), 16_000)
+    pcm = PcmSamples.of(speechlike(LONG[name], 16_000), 16_000)
     found = computed(run_on_host, [planned(pcm, spec)])[0]
     row = "mel/wave" if spec.kind == "raw" else "mel/kernel-normalised" if spec.normalize != "none" else "mel/resampled"
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES[row].max_abs
@@ -274,7 +293,7 @@ def test_parts_and_noise_and_statistics_are_those_of_the_cpus_route(run_on_host:
 
 def test_given_parts_of_several_lengths_have_zeros_behind_them(run_on_host: Run) -> None:
     spec, parts = mel_spec("qwen3-omni"), ((0, 12_000), (9_000, 21_000), (18_000, 22_050))
-    pcm = StoredPcm.of(speechlike(22_050 / 16_000, 48_000), 48_000)
+    pcm = PcmSamples.of(speechlike(22_050 / 16_000, 48_000), 48_000)
     found = computed(run_on_host, [planned(pcm, spec, parts)])[0]
     assert np.abs(found - on_the_cpu(pcm, spec, parts)).max() <= TOLERANCES["mel/resampled"].max_abs
     assert not found[2, :, 26:].any()
@@ -282,15 +301,15 @@ def test_given_parts_of_several_lengths_have_zeros_behind_them(run_on_host: Run)
 
 def test_features_and_waveforms_of_a_batch_are_as_alone(run_on_host: Run) -> None:
     spec = mel_spec("whisper-80")
-    clips = [StoredPcm.of(speechlike(1 + number, 44_100, channels=1 + number), 44_100) for number in range(3)]
-    clips.append(StoredPcm.of(noise(20_000)[None], 16_000))
+    clips = [PcmSamples.of(speechlike(1 + number, 44_100, channels=1 + number), 44_100) for number in range(3)]
+    clips.append(PcmSamples.of(noise(20_000)[None], 16_000))
     plans = [planned(pcm, spec) for pcm in clips]
     for plan, found in zip(plans, computed(run_on_host, plans), strict=True):
         np.testing.assert_array_equal(found, computed(run_on_host, [plan])[0])
 
 
 def test_float_samples_at_the_specs_rate_are_read_where_they_lie() -> None:
-    sound, clip = planned(StoredPcm.of(noise(20_000)[None], 16_000), mel_spec("whisper-80"))
+    sound, clip = planned(PcmSamples.of(noise(20_000)[None], 16_000), mel_spec("whisper-80"))
     memory = HostMemory()
     launches = batch_launches(
         [FeatureClip(sound, clip, 64)],
@@ -317,7 +336,7 @@ def test_on_a_gpu_a_waveform_is_the_cpus_route(encoding: Any, run_on_host: Run) 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SPECS)
 def test_on_a_gpu_features_are_those_of_the_cpus_route(name: str) -> None:
-    spec, pcm = mel_spec(name), StoredPcm.of(speechlike(3, 44_100), 44_100)
+    spec, pcm = mel_spec(name), PcmSamples.of(speechlike(3, 44_100), 44_100)
     sound, clip = planned(pcm, spec)
     specs = lay_out(clip.tensors)
     with Slab("64MiB", device="cuda") as gpu, gpu.allocate(block_bytes(specs)) as lease:

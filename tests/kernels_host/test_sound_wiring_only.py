@@ -14,7 +14,7 @@ from gpuflow.errors import BackendUnavailable, InvalidOptions
 from gpuflow.media import TensorSpec, block_bytes, lay_out
 from gpuflow.ops.audio_gpu import FeatureClip, SoundKernels, WaveClip, place_features_on_gpu, place_waveform_on_gpu
 from gpuflow.ops.mel import features
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.sound_plan import sound_plan
 from gpuflow.presets.clip_plan import Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
@@ -22,7 +22,7 @@ from gpuflow.presets.mel_specs import mel_spec
 from tests.kernels_host.cupy_wiring_only import Lease
 from tests.kernels_host.test_sound import LIMITS, on_the_cpu, planned, speechlike, waves
 
-CLIP = StoredPcm.of(speechlike(1.2, 44_100), 44_100)
+CLIP = PcmSamples.of(speechlike(1.2, 44_100), 44_100)
 
 
 def _untouched(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[tuple[TensorSpec, ...], Any]:
@@ -56,7 +56,7 @@ def test_a_waveform_comes_into_its_block_wiring_only(
 )
 def test_all_tensors_of_a_clip_come_into_their_block_wiring_only(name: str, parts: Parts | None, cupy: Any) -> None:
     spec: MelSpec = mel_spec(name)
-    pcm = StoredPcm.of(speechlike(1.2, 16_000, channels=1), 16_000)
+    pcm = PcmSamples.of(speechlike(1.2, 16_000, channels=1), 16_000)
     sound, clip = planned(pcm, spec, parts)
     specs, lease = _untouched(clip.tensors)
     place_features_on_gpu(sound, clip, lease, specs)
@@ -100,7 +100,7 @@ def test_what_was_copied_is_waited_for_and_a_batch_is_few_launches_wiring_only(c
 def test_sound_that_lies_on_the_gpu_is_not_waited_for_wiring_only(cupy: Any, run_on_host: Any) -> None:
     stream = cupy.cuda.Stream.ptds
     samples = cupy.asarray(CLIP.bytes_on_host())
-    there = StoredPcm(samples, "s16", 2, CLIP.count, 44_100, interleaved=False)
+    there = PcmSamples(samples, "s16", 2, CLIP.count, 44_100, interleaved=False)
     plan = sound_plan(there, None, limits=LIMITS)
     out = np.zeros(plan.shape, np.float32)
     SoundKernels(0).write([WaveClip(plan, int(out.ctypes.data))], stream=stream)
