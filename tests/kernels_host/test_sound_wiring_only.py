@@ -1,0 +1,132 @@
+"""Sound through copies, tables and kernels into blocks, the kernels on the host.
+
+What is between them and a GPU is wiring only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuflow.errors import BackendUnavailable, InvalidOptions
+from gpuflow.media import TensorSpec, block_bytes, lay_out
+from gpuflow.ops.audio_gpu import FeatureClip, SoundKernels, WaveClip, place_features_on_gpu, place_waveform_on_gpu
+from gpuflow.ops.mel import features
+from gpuflow.ops.pcm import PcmSamples
+from gpuflow.ops.sound_plan import sound_plan
+from gpuflow.presets.clip_plan import Parts, clip_plan
+from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
+from tests.kernels_host.cupy_wiring_only import Lease
+from tests.kernels_host.test_sound import LIMITS, on_the_cpu, planned, speechlike, waves
+
+CLIP = PcmSamples.of(speechlike(1.2, 44_100), 44_100)
+
+
+def _untouched(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[tuple[TensorSpec, ...], Any]:
+    """A block full of what nobody wrote."""
+    specs = lay_out(tensors)
+    lease = Lease(block_bytes(specs))
+    lease._bytes[:] = 77
+    return specs, lease
+
+
+@pytest.mark.parametrize("mono", [True, False])
+@pytest.mark.parametrize("to_hz", [None, 16_000, 47_999])
+def test_a_waveform_comes_into_its_block_wiring_only(
+    to_hz: int | None, mono: bool, cupy: Any, run_on_host: Any
+) -> None:
+    plan = sound_plan(CLIP, to_hz, mono=mono, limits=LIMITS)
+    specs, lease = _untouched({"waveform": ("float32", plan.shape)})
+    place_waveform_on_gpu(plan, lease, specs[0])
+    np.testing.assert_array_equal(lease.array(specs[0]), waves(run_on_host, [plan])[0])
+    assert lease.recorded == [cupy.cuda.Stream.ptds]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("qwen3-omni", None),
+        ("cohere-asr", None),
+        ("phi4-multimodal", None),
+        ("qwen3-omni", ((0, 9_000), (8_000, 19_200))),
+    ],
+)
+def test_all_tensors_of_a_clip_come_into_their_block_wiring_only(name: str, parts: Parts | None, cupy: Any) -> None:
+    spec: MelSpec = mel_spec(name)
+    pcm = PcmSamples.of(speechlike(1.2, 16_000, channels=1), 16_000)
+    sound, clip = planned(pcm, spec, parts)
+    specs, lease = _untouched(clip.tensors)
+    place_features_on_gpu(sound, clip, lease, specs)
+    samples = pcm.samples[0] / np.float32(2**15)
+    expected = features(samples, spec, parts=parts)
+    assert list(expected) == [tensor.name for tensor in specs]
+    for tensor in specs[1:]:
+        np.testing.assert_array_equal(lease.array(tensor), expected[tensor.name])
+    found = np.asarray(lease.array(specs[0]))
+    np.testing.assert_allclose(found, expected[spec.features_name], rtol=0, atol=3e-3)
+    np.testing.assert_allclose(found, on_the_cpu(pcm, spec, parts), rtol=0, atol=3e-3)
+    assert lease.recorded
+
+
+def test_sixteen_bits_are_uploaded_as_sixteen_bits_wiring_only(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, empty = [], cupy.empty
+
+    def kept(shape: Any, dtype: Any) -> Any:
+        made.append(empty(shape, dtype))
+        return made[-1]
+
+    monkeypatch.setattr(cupy, "empty", kept)
+    sound, clip = planned(CLIP, mel_spec("whisper-80"))
+    specs, lease = _untouched(clip.tensors)
+    place_features_on_gpu(sound, clip, lease, specs)
+    np.testing.assert_array_equal(made[0].view(np.int16).reshape(2, -1), CLIP.samples)
+
+
+def test_what_was_copied_is_waited_for_and_a_batch_is_few_launches_wiring_only(cupy: Any) -> None:
+    stream = cupy.cuda.Stream.ptds
+    plans = [sound_plan(CLIP, rate, limits=LIMITS) for rate in (16_000, 16_000, None, 48_000)]
+    outs = [np.zeros(plan.shape, np.float32) for plan in plans]
+    clips = [WaveClip(plan, int(out.ctypes.data)) for plan, out in zip(plans, outs, strict=True)]
+    SoundKernels(0).write(clips, stream=stream)
+    assert [(event.after, event.synchronized) for event in stream.recorded] == [(4, True)]
+    assert len(cupy.launched) == 3
+    assert stream.awaited, "tables come on a stream of their own"
+    np.testing.assert_array_equal(outs[0], outs[1])
+
+
+def test_sound_that_lies_on_the_gpu_is_not_waited_for_wiring_only(cupy: Any, run_on_host: Any) -> None:
+    stream = cupy.cuda.Stream.ptds
+    samples = cupy.asarray(CLIP.bytes_on_host())
+    there = PcmSamples(samples, "s16", 2, CLIP.count, 44_100, interleaved=False)
+    plan = sound_plan(there, None, limits=LIMITS)
+    out = np.zeros(plan.shape, np.float32)
+    SoundKernels(0).write([WaveClip(plan, int(out.ctypes.data))], stream=stream)
+    assert stream.queued == 0
+    assert not any(event.synchronized for event in stream.recorded)
+    np.testing.assert_array_equal(out, waves(run_on_host, [sound_plan(CLIP, None, limits=LIMITS)])[0])
+
+
+def test_features_that_no_kernel_makes_are_refused_wiring_only(cupy: Any) -> None:
+    spec = MelSpec("prime", n_fft=398, win_length=398, pad_left=199, pad_right=199)
+    sound = sound_plan(CLIP, 16_000, limits=LIMITS)
+    clip = clip_plan(spec, sound.outputs)
+    specs, lease = _untouched(clip.tensors)
+    with pytest.raises(BackendUnavailable, match="twice a product of 2, 3 and 5"):
+        place_features_on_gpu(sound, clip, lease, specs)
+
+
+def test_a_tensor_of_another_shape_is_refused_wiring_only(cupy: Any) -> None:
+    plan = sound_plan(CLIP, 16_000, limits=LIMITS)
+    specs, lease = _untouched({"waveform": ("float32", (1, plan.outputs - 1))})
+    with pytest.raises(InvalidOptions, match="waveform is"):
+        place_waveform_on_gpu(plan, lease, specs[0])
+    sound, clip = planned(CLIP, mel_spec("whisper-80"))
+    with pytest.raises(InvalidOptions, match="waveform is"):
+        place_features_on_gpu(sound, clip, lease, specs)
+    with pytest.raises(InvalidOptions, match=r"need as many of one row; got \(2, 19200\)"):
+        FeatureClip(sound_plan(CLIP, 16_000, mono=False, limits=LIMITS), clip, 64)
+    with pytest.raises(InvalidOptions, match=r"features of 19200 samples"):
+        FeatureClip(sound_plan(CLIP, 16_000, limits=LIMITS, max_outputs=19_000), clip, 64)
