@@ -14,7 +14,8 @@ from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
 from gpuflow.ops.audio import place
 from gpuflow.ops.mel import place_log_mel
-from gpuflow.presets.mel import MelSpec, mel_spec
+from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
 
 # Beyond a cut, so that the resampler sees what follows it: its filter reaches 276 samples (6 ms at 44.1 kHz, 35 at 8)
 _MARGIN_SECONDS = 0.1
