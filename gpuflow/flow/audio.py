@@ -144,9 +144,7 @@ def _place_waveform(sound: Sound, options: AudioOptions, blob: Blob, context: Lo
     return Waveform(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)
 
 
-def _place_features(
-    sound: Sound, spec: MelSpec, options: AudioOptions, blob: Blob, context: LoadContext
-) -> Features:
+def _place_features(sound: Sound, spec: MelSpec, options: AudioOptions, blob: Blob, context: LoadContext) -> Features:
     clip = _plan(sound, spec, options)
     specs = lay_out(clip.tensors)
     with context.placing(specs) as lease:
@@ -154,7 +152,7 @@ def _place_features(
     described = FeatureMetadata(
         spec.name,
         _describe(sound, options),
-        valid_length=clip.valid_lengths[0] if len(clip.parts) == 1 else None,
+        valid_length=sum(clip.valid_lengths),
         num_tokens=clip.num_tokens,
         parts=clip.parts if clip.in_parts else (),
         valid_lengths=clip.valid_lengths if clip.in_parts else (),

@@ -61,7 +61,9 @@ def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dic
 def _check(items: tuple[Features, ...]) -> None:
     if not items or not all(isinstance(item, Features) for item in items):
         raise InvalidOptions("collate takes the features of one image or clip or more")
-    if not any(all(isinstance(item.metadata.source, kind) for item in items) for kind in (ImageMetadata, AudioMetadata)):
+    if not any(
+        all(isinstance(item.metadata.source, kind) for item in items) for kind in (ImageMetadata, AudioMetadata)
+    ):
         raise InvalidOptions("collate takes features of images only, or of audio only")
     first = items[0]
     for item in items[1:]:

@@ -46,7 +46,9 @@ def _silent_to_one_length(tensors: Sequence[Any], item: Features, spec: MelSpec 
     time = 2 if spec.layout == "MT" else 1
     first = 0
     for tensor in tensors:
-        behind = batch[first : first + len(tensor)].narrow(time, tensor.shape[time], batch.shape[time] - tensor.shape[time])
+        behind = batch[first : first + len(tensor)].narrow(
+            time, tensor.shape[time], batch.shape[time] - tensor.shape[time]
+        )
         level = torch.from_numpy(_silence(spec, tensor)).to(batch)
         behind.copy_(level[:, None] if spec.layout == "MT" else level)
         first += len(tensor)

@@ -14,8 +14,8 @@ class MelPlan:
     a frame is a sample, or ``frame_samples`` of them.
 
     ``samples``: how many of the clip's are used. ``padded``: with the spec's padding; the reflection mirrors at its ends.
-    ``valid``: how many frames of the result are the clip's. ``shape``: of the features; without a frame, or too short to
-    be reflected, one of its sides is 0.
+    ``valid``: how many frames of the result are the clip's; ``valid_frames``: before stacking. ``shape``: of the features;
+    one of its sides is 0 where the clip is too short for a frame, or to be reflected.
     """
 
     samples: int
@@ -25,6 +25,7 @@ class MelPlan:
     frames: int
     valid: int
     shape: tuple[int, ...]
+    valid_frames: int
 
 
 def mel_plan(spec: MelSpec, num_samples: int) -> MelPlan:
@@ -42,15 +43,16 @@ def mel_plan(spec: MelSpec, num_samples: int) -> MelPlan:
     valid = min(_valid(spec, own), framed)
     rows, bands = frames // spec.stack, spec.n_mels * (2 if spec.delta_window else 1) * spec.stack
     shape = (bands, rows) if spec.layout == "MT" else (rows, bands)
-    return MelPlan(samples, padded, _live(spec, samples, padded, framed), framed, frames, valid // spec.stack, shape)
+    live = _live(spec, samples, padded, framed)
+    return MelPlan(samples, padded, live, framed, frames, valid // spec.stack, shape, valid)
 
 
 def _raw_plan(spec: MelSpec, samples: int, own: int, padded: int) -> MelPlan:
     side = spec.frame_samples
     if not side:
-        return MelPlan(samples, padded, samples, padded, padded, own, (padded,))
-    frames = -(-padded // side)
-    return MelPlan(samples, padded, -(-samples // side), frames, frames, -(-own // side), (frames, side))
+        return MelPlan(samples, padded, samples, padded, padded, own, (padded,), own)
+    live, valid, frames = (-(-count // side) for count in (samples, own, padded))
+    return MelPlan(samples, padded, live, frames, frames, valid, (frames, side), valid)
 
 
 def _padded(spec: MelSpec, own: int) -> int:

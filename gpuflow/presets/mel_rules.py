@@ -80,9 +80,15 @@ def _check_names(spec: MelSpec) -> None:
 
 
 def _check_clip(spec: MelSpec) -> None:
-    require(abs(spec.input_scale) >= 1e-9 and abs(spec.input_scale) <= 1e9, "input_scale is no such number", spec.input_scale)
+    require(
+        abs(spec.input_scale) >= 1e-9 and abs(spec.input_scale) <= 1e9,
+        "input_scale is no such number",
+        spec.input_scale,
+    )
     most = spec.most_samples
     require(most is None or spec.min_samples <= most, "min_samples lies within what is not cut off", spec.min_samples)
+    quiet = spec.min_samples == 0 or not (spec.dither or spec.signal_preemphasis)
+    require(quiet, "min_samples pads what is neither dithered nor pre-emphasised", spec.min_samples)
 
 
 def _check_raw(spec: MelSpec) -> None:
@@ -137,4 +143,6 @@ def _check_split(spec: MelSpec) -> None:
     else:
         fits = spec.pad_to == "none" and spec.zero_invalid and spec.frame_multiple == 1
         require(fits, "split='quietest' needs parts that are not padded, and zero_invalid", spec.pad_to)
-        require(spec.split_search_samples <= samples, "split_search_samples lies within a part", spec.split_search_samples)
+        require(
+            spec.split_search_samples <= samples, "split_search_samples lies within a part", spec.split_search_samples
+        )

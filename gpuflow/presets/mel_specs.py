@@ -74,7 +74,7 @@ _ROWS = (
     ),
     replace(
         _KALDI, name="seamless-m4t", input_scale=32_768.0, window="povey", periodic=False, remove_dc=True,
-        frame_preemphasis=0.97, f_min=20.0, floor=2.0**-23, normalize="feature", norm_eps=1e-7, eps_in_sqrt=True,
+        frame_preemphasis=0.97, f_min=20.0, floor=1.192092955078125e-07, normalize="feature", norm_eps=1e-7, eps_in_sqrt=True,
         frame_multiple=2, stack=2, mask_name="attention_mask",
     ),
     replace(
