@@ -50,11 +50,14 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
         max_samples=_most_samples(options, spec),
         stream=options.stream,
     )
-    with context.decoder(blob, kind, "audio") as decoder, _decoded(decoder, wanted, context) as sound:
-        with context.stage("place" if spec is None else "features"):
-            if spec is None:
-                return _place_waveform(sound, options, blob, context)
-            return _place_features(sound, spec, options, blob, context)
+    with (
+        context.decoder(blob, kind, "audio") as decoder,
+        _decoded(decoder, wanted, context) as sound,
+        context.stage("place" if spec is None else "features"),
+    ):
+        if spec is None:
+            return _place_waveform(sound, options, blob, context)
+        return _place_features(sound, spec, options, blob, context)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dic
 
 def _check(items: tuple[Features, ...]) -> None:
     if not items or not all(isinstance(item, Features) for item in items):
-        raise InvalidOptions("collate takes the features of one image or clip or more")
+        raise InvalidOptions("collate takes the features of one image or more, or of one clip or more")
     if not any(
         all(isinstance(item.metadata.source, kind) for item in items) for kind in (ImageMetadata, AudioMetadata)
     ):
