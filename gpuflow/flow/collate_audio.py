@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 def collate_audio(items: Sequence[Features], spec: MelSpec | None) -> dict[str, torch.Tensor]:
     """See ``collate``: clips on a new first axis, parts of clips one after another, at one length."""
-    in_parts = bool(items[0].metadata.parts)
-    if any(bool(item.metadata.parts) != in_parts for item in items):
-        raise InvalidOptions("features of one batch are all split, or none of them is")
-    batch = {}
+    in_parts, batch = bool(items[0].metadata.parts), {}
     for name, kind in ((tensor.name, len(tensor.shape)) for tensor in items[0].specs):
         tensors = [item[name] for item in items]
         sizes = kind == 1 and all(len(tensor) == 1 for tensor in tensors)

@@ -62,7 +62,7 @@ def _checked(samples: Any, channels: int) -> Samples:
 
 def _mono(rows: Samples) -> Samples:
     """New memory: ``down_mix``'s mean, in an order of sums that neither the chunk's size nor its strides change."""
-    mixed = rows[0].copy()
+    mixed: Samples = rows[0].copy()
     for row in rows[1:]:
         mixed += row
     mixed /= np.float32(len(rows))

@@ -115,7 +115,7 @@ class StreamingMel:
         if self.spec.signal_preemphasis:
             before = np.concatenate([self._last, samples[:-1]])
             self._last = samples[-1:].copy()
-            samples = samples - np.float32(self.spec.signal_preemphasis) * before
+            samples = np.subtract(samples, np.float32(self.spec.signal_preemphasis) * before, dtype=np.float32)
         self._padded = np.concatenate([self._padded, samples])
         self._open()
 

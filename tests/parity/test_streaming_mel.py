@@ -55,7 +55,7 @@ def _offline(samples: Samples, spec: MelSpec) -> Samples:
 
 @pytest.mark.parametrize("name", LIVE)
 @given(st.integers(0, 4_000), st.lists(st.integers(0, 4_000), max_size=9), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_frames_do_not_depend_on_the_chunks(name: str, num_samples: int, cuts: list[int], seed: int) -> None:
     samples = _noise(num_samples, seed)
     expected = _offline(samples, mel_spec(name))
@@ -71,7 +71,7 @@ def test_frames_do_not_depend_on_the_chunks(name: str, num_samples: int, cuts: l
     st.sampled_from(["none", "multiple"]), st.integers(0, 90), st.integers(1, 7), st.booleans(), st.sampled_from([0.0, 0.97]),
     st.integers(0, 400), st.lists(st.integers(0, 400), max_size=9),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_spec_whose_frames_stand_alone_can_be_streamed(
     half_fft: int, win_length: int, hop_length: int, window_at: Any, pad_mode: Any, pad_left: int, pad_right: int,
     frame_extra: int, drop_last: bool, pad_to: Any, min_samples: int, frame_multiple: int, zero_invalid: bool,
@@ -106,7 +106,7 @@ def test_a_source_of_another_rate_is_resampled_as_the_whole_clip_is(rate: int) -
 
 
 @given(st.integers(0, 900), st.lists(st.integers(0, 900), max_size=5), st.sampled_from([8_000, 44_100, 48_000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_resampled_frames_do_not_depend_on_the_chunks(num_samples: int, cuts: list[int], rate: int) -> None:
     samples = _noise(num_samples)
     whole = _streamed(StreamingMel("nemotron-streaming", sample_rate=rate), samples, [])
