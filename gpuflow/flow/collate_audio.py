@@ -3,66 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpuflow.errors import InvalidOptions
 from gpuflow.media import Features
 from gpuflow.ops.mel_finish import silence
-from gpuflow.ops.stack import stacked
+from gpuflow.ops.stack import filled, stacked
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_specs import mel_spec, mel_spec_names
 
-if TYPE_CHECKING:
-    import torch
 
-
-def collate_audio(items: Sequence[Features], spec: MelSpec | None) -> dict[str, torch.Tensor]:
+def collate_audio(items: Sequence[Features], spec: MelSpec | None) -> dict[str, Any]:
     """See ``collate``: clips on a new first axis, parts of clips one after another, at one length."""
-    in_parts, batch = bool(items[0].metadata.parts), {}
-    for name, kind in ((tensor.name, len(tensor.shape)) for tensor in items[0].specs):
+    first = items[0]
+    spec = spec or _built_in(first.metadata.preset)
+    sizes = spec.sizes_name if spec is not None else None
+    batch = {}
+    for name, axes in ((tensor.name, len(tensor.shape)) for tensor in first.specs):
         tensors = [item[name] for item in items]
-        sizes = kind == 1 and all(len(tensor) == 1 for tensor in tensors)
-        parts = tensors if in_parts or sizes else [tensor[None] for tensor in tensors]
-        is_features = name == items[0].specs[0].name
-        batch[name] = _silent_to_one_length(parts, items[0], spec) if is_features else stacked(parts)
+        joined = name == sizes or (bool(first.metadata.parts) and axes > 1)
+        clips = tensors if joined else [tensor[None] for tensor in tensors]
+        is_whole = name == first.specs[0].name and not first.metadata.parts
+        batch[name] = _features(clips, spec) if is_whole else stacked(clips)
     return batch
 
 
-def _silent_to_one_length(tensors: Sequence[Any], item: Features, spec: MelSpec | None) -> Any:
-    """``stacked``, and what is padded at the level that the spec gives to silence."""
-    import torch
-
-    batch = stacked(tensors)
-    if all(tensor.shape[1:] == batch.shape[1:] for tensor in tensors):
-        return batch
-    spec = spec or _built_in(item.metadata.preset)
+def _features(clips: Sequence[Any], spec: MelSpec | None) -> Any:
+    """On a new axis; what is padded has the level that the spec gives to silence."""
+    if len({clip.shape[1:] for clip in clips}) == 1:
+        return stacked(clips)
+    if spec is None:
+        raise InvalidOptions("the clips differ in length, and their spec is no built-in one: collate(..., spec=spec)")
     if spec.kind == "raw" or spec.zero_invalid or spec.normalize != "none" or spec.frame_multiple > 1:
-        return batch
-    time = 2 if spec.layout == "MT" else 1
-    first = 0
-    for tensor in tensors:
-        behind = batch[first : first + len(tensor)].narrow(
-            time, tensor.shape[time], batch.shape[time] - tensor.shape[time]
-        )
-        level = torch.from_numpy(_silence(spec, tensor)).to(batch)
-        behind.copy_(level[:, None] if spec.layout == "MT" else level)
-        first += len(tensor)
-    return batch
+        return stacked(clips)
+    axis = 2 if spec.layout == "MT" else 1
+    return filled(clips, axis=axis, levels=[_silence(spec, clip) for clip in clips])
 
 
 def _silence(spec: MelSpec, features: Any) -> Any:
     """``(bands,)`` float32: a frame of padding beside the other frames of its clip."""
-    loudest = None
-    if spec.clamp == "clip_max" and features.numel():
-        loudest = (float(features.max()) - spec.offset) / spec.scale
-    bands = silence(spec, loudest)[:, 0]
+    bands = silence(spec, _loudest(spec, features) if spec.clamp == "clip_max" else None)[:, 0]
     flat = np.zeros(spec.n_mels if spec.delta_window else 0, np.float32)
     return np.tile(np.concatenate([bands, flat]), spec.stack)
 
 
-def _built_in(name: str) -> MelSpec:
-    if name not in mel_spec_names():
-        raise InvalidOptions(f"features of {name} differ in length: name their MelSpec, collate(..., spec=spec)")
-    return mel_spec(name)
+def _loudest(spec: MelSpec, features: Any) -> float:
+    """The clip's loudest level before it was scaled."""
+    rows = features[0].T if spec.layout == "MT" else features[0]
+    levels = rows.float().reshape(-1, 2 if spec.delta_window else 1, spec.n_mels)[:, 0]
+    if spec.bin_std:
+        levels = levels * levels.new_tensor(spec.bin_std)
+    if spec.bin_mean:
+        levels = levels + levels.new_tensor(spec.bin_mean)
+    return (float(levels.max()) - spec.offset) / spec.scale
+
+
+def _built_in(name: str) -> MelSpec | None:
+    return mel_spec(name) if name in mel_spec_names() else None

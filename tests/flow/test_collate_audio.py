@@ -128,13 +128,16 @@ def test_parts_of_clips_come_one_after_another(context: LoadContext) -> None:
     assert _close(batch["input_features"], theirs["input_features"])
 
 
-def test_stacked_frames_with_deltas_are_padded_band_by_band(context: LoadContext) -> None:
-    with _loaded(_clips((24_000, 8_000)), context, features="granite-speech5") as features:
+@pytest.mark.parametrize("loudness", [1.0, 1e-4])
+def test_stacked_frames_with_deltas_are_padded_band_by_band(loudness: float, context: LoadContext) -> None:
+    clips = [clip * np.float32(loudness) for clip in _clips((24_000, 8_000))]
+    clips[1][::3_000] = 0.5 * loudness  # so that deltas rise
+    with _loaded(clips, context, features="granite-speech5") as features:
         rows = features[1].shape[0]
         loudest = features[1]["input_features"].reshape(-1, 2, 160)[..., :80].max()
         padding = gpuflow.collate(features)["input_features"][1, rows:].reshape(-1, 2, 2, 80)
     assert len(padding) > 20
-    assert set(padding[:, :, 0].flatten().tolist()) == {max(-1.5, float(loudest) - 2.0)}
+    assert _close(padding[:, :, 0], np.full((len(padding), 2, 80), max(-1.5, float(loudest) - 2.0)), 1e-6)
     assert not padding[:, :, 1].any()
 
 
@@ -171,3 +174,14 @@ def test_a_batch_is_of_one_spec_and_of_whole_clips_or_of_parts(context: LoadCont
                 assert isinstance(image, Features)
                 with pytest.raises(InvalidOptions, match="or of audio only"):
                     gpuflow.collate([*one, image])
+
+
+def test_masks_of_tokens_are_one_a_clip_also_where_it_is_split(context: LoadContext) -> None:
+    with _loaded(
+        _clips((40_000, 8_000)), context, features="granite-speech", split="windows", split_seconds=1.0
+    ) as features:
+        tokens = [item.metadata.num_tokens or 0 for item in features]
+        batch = gpuflow.collate(features)
+    assert batch["input_features"].shape[0] == 3 + 1
+    assert batch["input_features_mask"].sum(1).tolist() == tokens
+    assert len(batch["input_features_mask"]) == 2
