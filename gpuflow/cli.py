@@ -148,8 +148,7 @@ def _env(wanted: argparse.Namespace) -> int:
 
 
 def _presets(wanted: argparse.Namespace) -> int:
-    from gpuflow.presets.listing import EXAMPLE, image_preset_lines
-    from gpuflow.presets.mel_specs import mel_spec_names
+    from gpuflow.presets.listing import EXAMPLE, EXAMPLE_SECONDS, image_preset_lines, mel_spec_lines
     from gpuflow.presets.video import video_preset_names
     from gpuflow.samplers import SAMPLERS
 
@@ -159,8 +158,8 @@ def _presets(wanted: argparse.Namespace) -> int:
     print("\n".join(f"  {name}" for name in video_preset_names()))
     print("frames of videos (VideoOptions.sampler):")
     print("\n".join(f"  {row.name:18} {row.source}" for row in SAMPLERS.values()))
-    print("audio (AudioOptions.features):")
-    print("\n".join(f"  {name}" for name in mel_spec_names()))
+    print(f"audio (AudioOptions.features), shape and tokens of {EXAMPLE_SECONDS} s:")
+    print("\n".join(f"  {line}" for line in mel_spec_lines()))
     return 0
 
 

@@ -18,7 +18,7 @@ from gpuflow.presets.mel_hf_values import READERS, Settings
 from gpuflow.values import shown
 
 _NESTED = ("feature_extractor", "audio_processor")
-_FAMILIES: dict[str, dict[str, str]] = {
+FAMILIES: dict[str, dict[str, str]] = {
     "WhisperFeatureExtractor": {
         "WhisperProcessor": "whisper-80",
         "Qwen2AudioProcessor": "qwen2-audio",
@@ -63,9 +63,9 @@ def spec_fields(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
 
     settings = _settings(config)
     kind, processor = settings.get("feature_extractor_type"), settings.around("processor_class")
-    family = _FAMILIES.get(kind) if isinstance(kind, str) else None
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise InvalidOptions(f"feature_extractor_type is one of {', '.join(_FAMILIES)} here; got {shown(kind)}")
+        raise InvalidOptions(f"feature_extractor_type is one of {', '.join(FAMILIES)} here; got {shown(kind)}")
     name = next(iter(family.values())) if processor is None else _of_processor(family, processor)
     base = mel_spec(name)
     built_in = {field.name: getattr(base, field.name) for field in fields(base)}

@@ -51,10 +51,12 @@ class Settings:
         return value
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        """So many, or none."""
+        """So many, or none; as they are given, or as transformers writes them, ``[[[...]]]``."""
         values = self.own.get(name)
         if values is None:
             return ()
+        for _ in range(2):
+            values = values[0] if isinstance(values, list) and len(values) == 1 != count else values
         if not isinstance(values, (list, tuple)) or len(values) != count:
             raise InvalidOptions(f"{name} is a list of {count} numbers; got {shown(values)}")
         if not all(type(value) in (int, float) and abs(value) <= _MOST for value in values):
@@ -190,11 +192,16 @@ def _gemma(settings: Settings, base: MelSpec) -> Changes:
         raise InvalidOptions(f"frame_length_ms gives 2 .. 16384 samples; got {shown(settings.get('frame_length_ms'))}")
     overdrive = settings.whether("fft_overdrive", base.name == "gemma3n")
     mels = settings.count("feature_size", base.n_mels)
-    return {
-        "n_mels": mels,
+    sizes = {
         "win_length": window,
         "n_fft": 2 ** math.ceil(math.log2(window)) * (2 if overdrive else 1),
         "hop_length": round(base.sample_rate * settings.number("hop_length_ms", 10.0) / 1_000),
+    }
+    for name, written in (("win_length", "frame_length"), ("n_fft", "fft_length"), ("hop_length", "hop_length")):
+        settings.require(written, sizes[name])  # written beside what it is derived from, and never read back
+    return {
+        "n_mels": mels,
+        **sizes,
         "pad_left": window // 2 if base.pad_left else 0,
         "f_min": settings.number("min_frequency", base.f_min),
         "f_max": settings.number("max_frequency", base.f_max),

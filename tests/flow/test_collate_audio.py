@@ -19,9 +19,11 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.media import Features
 from gpuflow.presets.mel import MelSpec
 from tests.flow.audio_files import KINDS, Samples, blob, chirp, with_soundfile
+from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import encoded, scene
 
 RATE = 16_000
+CLAMPED, UNCLAMPED = (TOLERANCES[name].max_abs for name in ("mel/clamped", "mel/batch"))
 LENGTHS = (40_000, 24_240, 40_000, 8_320)
 
 
@@ -42,7 +44,7 @@ def _loaded(clips: Sequence[Samples], context: LoadContext, **options: Any) -> I
         yield found
 
 
-def _close(got: torch.Tensor, expected: Any, tolerance: float = 3e-3) -> bool:
+def _close(got: torch.Tensor, expected: Any, tolerance: float = UNCLAMPED) -> bool:
     theirs = torch.as_tensor(np.asarray(expected))
     return got.shape == theirs.shape and bool(((got - theirs).abs() <= tolerance).all())
 
@@ -53,7 +55,7 @@ def test_clips_of_one_length_are_a_batch_of_whispers(context: LoadContext) -> No
     with _loaded(clips, context, features="whisper-128") as features:
         batch = gpuflow.collate(features)
     assert batch.keys() == {"input_features"}
-    assert _close(batch["input_features"], expected["input_features"], 1e-4)
+    assert _close(batch["input_features"], expected["input_features"], CLAMPED)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,8 @@ def test_padding_is_what_the_spec_makes_of_silence(name: str, context: LoadConte
     assert batch["input_features"].shape == theirs["input_features"].shape
     for got, expected, clip in zip(batch["input_features"], theirs["input_features"], clips, strict=True):
         end = len(clip) // 160
-        assert _close(got[:, : end - 2], expected[:, : end - 2], 1e-4)
-        assert _close(got[:, end + 2 :], expected[:, end + 2 :], 1e-4)
+        assert _close(got[:, : end - 2], expected[:, : end - 2], CLAMPED)
+        assert _close(got[:, end + 2 :], expected[:, end + 2 :], CLAMPED)
     if name == "qwen3-omni":
         assert batch["feature_attention_mask"].sum(1).tolist() == [count // 160 for count in LENGTHS]
 
@@ -114,7 +116,7 @@ def test_raw_samples_are_padded_with_zeros(context: LoadContext) -> None:
     with _loaded(clips, context, features="wav2vec2-masked") as features:
         batch = gpuflow.collate(features)
     assert torch.equal(batch["attention_mask"], theirs["attention_mask"])
-    assert _close(batch["input_values"], theirs["input_values"], 1e-4)
+    assert _close(batch["input_values"], theirs["input_values"], CLAMPED)
 
 
 def test_parts_of_clips_come_one_after_another(context: LoadContext) -> None:

@@ -19,10 +19,21 @@ class Tolerance:
 
 
 TOLERANCES = {
-    "mel/numpy": Tolerance("transformers.WhisperFeatureExtractor (torch route)", 1e-4, 7.7e-5),
-    "mel/numpy-float64": Tolerance("float64 numpy in the test", 1e-4, 8.7e-6),
-    "mel/cupy": Tolerance("the numpy route", 1e-4, None),
+    "mel/clamped": Tolerance("transformers' extractors whose features are clamped, and raw samples", 1e-4, 7.6e-5),
+    "mel/clamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-4, 1.5e-5),
+    "mel/unclamped": Tolerance(
+        "transformers' extractors without a clamp: mel levels, in parts of each frame's loudest", 1e-5, 1.9e-6
+    ),
+    "mel/unclamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 1.2e-6),
+    "mel/normalised": Tolerance(
+        "transformers' extractors that normalise, undone with the exact statistics, in the same parts", 2e-5, 5.6e-6
+    ),
+    "mel/normalised-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 2.3e-6),
+    "mel/cupy": Tolerance("the CPU route", 1e-4, None),
     "mel/streaming": Tolerance("Nemotron's and Voxtral realtime's extractors, called chunk by chunk", 2e-4, 1.1e-4),
+    "mel/batch": Tolerance(
+        "transformers' extractors of clips in parts and batches, normalised or without a clamp", 1e-3, 4.8e-4
+    ),
     "resample/soxr": Tolerance("librosa.resample(res_type='soxr_hq')", 1e-6, 0.0),
     "decode/pcm": Tolerance("the samples that were encoded, lossless", 2.0**-24, 0.0),
     "color/picture": Tolerance("float64 matrix in the test; 0.5 is rounding", 0.51, 0.5),

@@ -1,0 +1,112 @@
+"""Every built-in mel spec on every clip: features, masks and counts equal Hugging Face's, and a float64 computation."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpuflow.errors import NoSuchStream
+from gpuflow.ops.mel import features, planned
+from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
+from tests.parity.audio_extractors import CALLS, Tensors, hugging_face
+from tests.parity.mel_reference import reference
+from tests.parity.mel_signals import SIGNALS, Signal, tone
+from tests.parity.tolerances import TOLERANCES
+
+Array = NDArray[Any]
+_SLOW = {"qwen2.5-omni": ("speech", "one sample"), "music-flamingo": ("speech", "longer")}
+MATRIX = [(spec, clip) for spec in CALLS for clip in _SLOW.get(spec, SIGNALS)]
+
+
+@functools.lru_cache(maxsize=4)
+def _signal(clip: str) -> Signal:
+    return SIGNALS[clip]()
+
+
+def _of_hugging_face(name: str, signal: Signal) -> Tensors | None:
+    """``None`` where the extractor raises, gives no frame, or divides by none."""
+    try:
+        made = hugging_face(name, signal)
+    except (RuntimeError, ValueError):
+        return None
+    values = made[mel_spec(name).features_name]
+    return made if values.size and np.isfinite(values).all() else None
+
+
+def _linear(values: Array, base: Array, spec: MelSpec) -> Array:
+    """Levels as they are before logarithm and normalisation; ``base``: the exact ones, before normalisation."""
+    rows = values.reshape(-1, spec.n_mels)[: len(base)].astype(np.float64)
+    if spec.normalize == "feature":
+        deviation = base.std(axis=0, ddof=1)
+        by = np.sqrt(deviation**2 + spec.norm_eps) if spec.eps_in_sqrt else deviation + spec.norm_eps
+        rows = rows * by + base.mean(axis=0)
+    return np.exp(rows) - (spec.floor if spec.floor_mode == "add" else 0)
+
+
+def _bases(signal: Signal, spec: MelSpec) -> list[Array]:
+    """The exact levels of the valid frames of each part, ``(frames, n_mels)``, before normalisation."""
+    plain = replace(spec, normalize="none", stack=1, frame_multiple=1)
+    whole, clip = reference(signal, plain), planned(signal, plain)
+    parts = whole if clip.in_parts else whole[None]
+    return [part[:valid] for part, valid in zip(parts, clip.valid_lengths, strict=True)]
+
+
+def _check(values: Array, expected: Array, signal: Signal, spec: MelSpec, key: str) -> None:
+    """Clamped features differ by a number; others by a part of each frame's loudest level, because the logarithm of what
+    lies 100 dB under it is that of rounding."""
+    if spec.kind == "raw" or spec.clamp != "none":
+        assert np.abs(values - expected).max() <= TOLERANCES[f"mel/clamped{key}"].max_abs
+        return
+    pairs = (values, expected) if spec.split != "none" else (values[None], expected[None])
+    for got, wanted, base in zip(*pairs, _bases(signal, spec), strict=True):
+        exact = np.exp(base) - (spec.floor if spec.floor_mode == "add" else 0)
+        loudest = exact.max(axis=1, keepdims=True, initial=0) + spec.floor
+        off = np.abs(_linear(got, base, spec) - _linear(wanted, base, spec)) / loudest
+        kind = "normalised" if spec.normalize == "feature" else "unclamped"
+        assert off.max(initial=0) <= TOLERANCES[f"mel/{kind}{key}"].max_abs
+        behind = len(base) * spec.n_mels
+        assert np.abs(got.reshape(-1)[behind:] - wanted.reshape(-1)[behind:]).max(initial=0) <= 1e-6
+
+
+@pytest.mark.parametrize(("name", "clip"), MATRIX)
+def test_features_masks_and_counts_equal_hugging_face(name: str, clip: str) -> None:
+    spec, signal = mel_spec(name), _signal(clip)
+    expected = _of_hugging_face(name, signal)
+    if expected is None:
+        with pytest.raises(NoSuchStream, match="too short for a frame"):
+            features(signal, spec)
+        return
+    made = features(signal, spec)
+    assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
+        key: (value.shape, value.dtype) for key, value in expected.items()
+    }
+    for key in made.keys() - {spec.features_name}:
+        assert np.array_equal(made[key], expected[key]), key
+    _check(made[spec.features_name], expected[spec.features_name], signal, spec, "")
+
+
+@pytest.mark.parametrize(("name", "clip"), MATRIX)
+def test_features_equal_a_float64_computation(name: str, clip: str) -> None:
+    spec, signal = mel_spec(name), _signal(clip)
+    try:
+        made = features(signal, spec)[spec.features_name]
+    except NoSuchStream:
+        assert len(signal) < 2 * spec.n_fft  # and Hugging Face refuses it too, as the test above says
+        return
+    expected = reference(signal, spec)
+    assert made.shape == expected.shape
+    assert made.dtype == np.float32
+    _check(made, expected, signal, spec, "-float64")
+
+
+@pytest.mark.parametrize("name", ["whisper-80", "whisper-128", "granite-speech", "granite-speech5"])
+def test_a_tone_at_the_edge_of_the_band_equals_hugging_face(name: str) -> None:
+    signal = tone(7_999.0, 1.0)
+    made, expected = features(signal, mel_spec(name)), hugging_face(name, signal)
+    assert np.abs(made["input_features"] - expected["input_features"]).max() <= TOLERANCES["mel/clamped"].max_abs
