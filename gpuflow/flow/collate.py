@@ -30,10 +30,9 @@ def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dic
 
     Features of audio get a first axis, ``(clips, n_mels, frames)``; parts of split clips come one after another. Clips of
     several lengths are padded on their right with what the spec makes of silence, or with 0 where it zeroes what is not
-    the clip's, as parts are; their masks with 0. Features are per clip, as of a batch of one: Hugging Face's processors compute those
-    of a batch of its padded samples, so that the last frames of a shorter clip see zeros there and its own reflection
-    here, and masks may have one frame more. The level of silence beside Whisper's own clamp follows the clip's loudest
-    frame.
+    the clip's, as parts are; their masks with 0. Features are per clip, as of a batch of one: Hugging Face's processors
+    compute those of a batch of its padded samples, so that the last frames of a shorter clip see zeros there and its own
+    reflection here, and masks may have one frame more.
     ::
 
         with flow.load("a.mp3", options=options) as a, flow.load("b.mp3", options=options) as b:
