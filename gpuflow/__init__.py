@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from gpuflow.memory.slab import Slab as Slab
     from gpuflow.memory.tiered import TieredMemory as TieredMemory
     from gpuflow.memory.tiers import HostTier as HostTier
+    from gpuflow.ops.streaming_mel import StreamingMel as StreamingMel
     from gpuflow.presets.image import Preset as Preset
     from gpuflow.presets.mel import MelSpec as MelSpec
     from gpuflow.transfer.descriptor import Descriptor as Descriptor
@@ -87,6 +88,7 @@ _NAMES = {
     "memory.tiered": ("TieredMemory",),
     "memory.file_tier": ("FileTier",),
     "memory.tiers": ("HostTier",),
+    "ops.streaming_mel": ("StreamingMel",),
     "presets.image": ("Preset",),
     "presets.mel": ("MelSpec",),
     "transfer.descriptor": ("Descriptor", "Peer"),

@@ -236,8 +236,9 @@ class AudioOptions(Value, frozen=True, kw_only=True):
     parts of ``split_seconds``, each beginning ``overlap_seconds`` before the end of the one before it (a third of
     ``split_seconds`` is the ASR pipeline's of Hugging Face). Features have a first axis of parts then, and each part is
     a clip of its own, as if it came in a file; of a waveform the result only says where its parts lie. ``None`` leaves
-    it to the spec: Voxtral, Audio Flamingo 3, GLM-ASR and Cohere ASR cut long clips by a rule of their own, which
-    ``split`` replaces; other specs cut off what is beyond their window. ``dtype``: of features.
+    it to the spec: Audio Flamingo 3, GLM-ASR and Cohere ASR cut long clips by a rule of their own, which ``split``
+    replaces; so does Voxtral, whose rule cuts features and takes no ``split``; other specs cut off what is beyond their
+    window. ``gpuflow.ops.audio_parts.strides`` has what overlapping parts give up to each other. ``dtype``: of features.
     ::
 
         options = {"features": "whisper-128", "split": "quietest"}

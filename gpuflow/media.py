@@ -289,7 +289,9 @@ class Media:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in self.specs)
-        return f"<{type(self).__name__} {shapes} on {self.device} by {self.backend}>"
+        parts = getattr(self.metadata, "parts", ())
+        cut = f" in {len(parts)} part{'s' * (len(parts) > 1)}" if parts else ""
+        return f"<{type(self).__name__} {shapes}{cut} on {self.device} by {self.backend}>"
 
 
 class Image(Media):

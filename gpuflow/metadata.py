@@ -88,10 +88,11 @@ class AudioMetadata:
 
 @dataclass(frozen=True, slots=True)
 class FeatureMetadata:
-    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio) or ``None``.
+    """What the features were made of, by which preset or spec; ``valid_length`` is in frames (audio), those of all parts,
+    or ``None``.
 
-    ``parts``: of audio that was split, the first sample and the one behind the last of each part, at the spec's rate;
-    ``valid_lengths``: the frames of each.
+    ``parts``: of audio that was split, the first sample and the one behind the last of each part, at the spec's rate and
+    after ``start_seconds``; ``valid_lengths``: the frames of each.
     """
 
     preset: str

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuflow.media import AudioMetadata, Features, Frames, Media, Stage, Waveform
+from gpuflow.media import AudioMetadata, FeatureMetadata, Features, Frames, Media, Stage, Waveform
+from gpuflow.presets.mel_specs import mel_spec, mel_spec_names
 
 INK, PALE, PAPER = (32, 36, 42), (120, 126, 134), (255, 255, 255)
 MARGIN = 24
@@ -160,12 +161,31 @@ def _features(media: Features, width: int) -> Any:
         if len(tiles) == 1:
             return _image(tiles[0])
         return contact_sheet(tiles, [f"tile {number}" for number in range(len(tiles))], width=width)
-    if length is None:
+    if not isinstance(media.metadata.source, AudioMetadata) or length is None:
         return spectrogram(array.reshape(-1, array.shape[-1]), width=width)
-    source = media.metadata.source
-    seconds = source.duration_seconds if isinstance(source, AudioMetadata) else 0.0
-    picture = spectrogram(array[:, : max(1, length)], width=width)
-    return _with_axis(picture, f"{length} of {array.shape[1]} frames hold sound", f"{seconds:.1f} s")
+    if array.ndim == 1:
+        return waveform(array[None], width=width)
+    seconds = media.metadata.source.duration_seconds
+    picture = spectrogram(_sounding(array, media.metadata), width=width)
+    frames = array.size // (array.shape[-1] if _is_by_time(media.metadata) else array.shape[-2])
+    return _with_axis(picture, f"{length} of {frames} frames hold sound", f"{seconds:.1f} s")
+
+
+def _sounding(array: Any, metadata: FeatureMetadata) -> Any:
+    """``(bands, frames)``: the frames that hold sound, of all parts one after another."""
+    parts = array if metadata.parts else array[None]
+    turned = parts.swapaxes(1, 2) if _is_by_time(metadata) else parts
+    lengths = metadata.valid_lengths or (metadata.valid_length or 0,)
+    shown = [part[:, :length] for part, length in zip(turned, lengths, strict=True)]
+    return np.concatenate(shown, axis=1) if any(lengths) else turned[0][:, :1]
+
+
+def _is_by_time(metadata: FeatureMetadata) -> bool:
+    """Whether rows are frames; specs of one's own are taken for Whisper's kind."""
+    if metadata.preset not in mel_spec_names():
+        return False
+    spec = mel_spec(metadata.preset)
+    return spec.kind == "raw" or spec.layout == "TM"
 
 
 def _with_axis(picture: Any, left: str, right: str) -> Any:

@@ -1,4 +1,4 @@
-"""Features of several images as one batch: what the family's processor returns for a list of them."""
+"""Features of several images or clips as one batch: what the family's processor returns for a list of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.flow.collate_audio import collate_audio
 from gpuflow.media import Features
-from gpuflow.metadata import ImageMetadata
+from gpuflow.metadata import AudioMetadata, ImageMetadata
 from gpuflow.ops.stack import stacked, summed
+from gpuflow.presets.mel import MelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _PADDED_WITH_ONES = frozenset({"image_attention_mask"})  # Phi-4-multimodal attends to the tiles that it pads
 
 
-def collate(features: Sequence[Features]) -> dict[str, torch.Tensor]:
+def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dict[str, torch.Tensor]:
     """The tensors that the processor of the features' family returns for ``images=[...]`` in this order; new memory, on
     the features' device, which may be released afterwards.
 
@@ -26,12 +28,27 @@ def collate(features: Sequence[Features]) -> dict[str, torch.Tensor]:
     of one prompt: ``(1, tiles of all images, ...)``. Of several images of one prompt for LLaVA-OneVision
     (``"llava-onevision-multi"``), ``batch_num_images`` is their number.
 
+    Features of audio get a first axis, ``(clips, n_mels, frames)``; parts of split clips come one after another. Clips of
+    several lengths are padded on their right with what the spec makes of silence, or with 0 where it zeroes what is not
+    the clip's, as parts are; their masks with 0. Features are per clip, as of a batch of one: Hugging Face's processors
+    compute those of a batch of its padded samples, so that the last frames of a shorter clip see zeros there and its own
+    reflection here, and masks may have one frame more.
+    ::
+
+        with flow.load("a.mp3", options=options) as a, flow.load("b.mp3", options=options) as b:
+            inputs = gpuflow.collate([a, b])  # {"input_features": (2, 128, 3000)}
+
+    Args:
+        spec: of audio features whose lengths differ, where it is not a built-in one.
+
     Raises:
-        InvalidOptions: no features, not of images, or of different presets, types or devices.
+        InvalidOptions: no features, not of images or audio, or of different presets, types or devices.
         LeaseExpired: a block was released.
     """
     items = tuple(features) if isinstance(features, Iterable) else ()
     _check(items)
+    if isinstance(items[0].metadata.source, AudioMetadata):
+        return collate_audio(items, spec)
     tensors = {name: [item[name] for item in items] for name in items[0]}
     axis = 1 if "pixel_attention_mask" in tensors and items[0]["pixel_values"].ndim == 5 else 0
     batch = {name: stacked(parts, axis=axis, fill=int(name in _PADDED_WITH_ONES)) for name, parts in tensors.items()}
@@ -42,9 +59,11 @@ def collate(features: Sequence[Features]) -> dict[str, torch.Tensor]:
 
 def _check(items: tuple[Features, ...]) -> None:
     if not items or not all(isinstance(item, Features) for item in items):
-        raise InvalidOptions("collate takes the features of one image or more")
-    if not all(isinstance(item.metadata.source, ImageMetadata) for item in items):
-        raise InvalidOptions("collate takes features of images only")
+        raise InvalidOptions("collate takes the features of one image or more, or of one clip or more")
+    if not any(
+        all(isinstance(item.metadata.source, kind) for item in items) for kind in (ImageMetadata, AudioMetadata)
+    ):
+        raise InvalidOptions("collate takes features of images only, or of audio only")
     first = items[0]
     for item in items[1:]:
         if _kind(item) != _kind(first):

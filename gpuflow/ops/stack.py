@@ -15,6 +15,21 @@ def stacked(tensors: Sequence[Any], *, axis: int = 0, fill: int = 0) -> Any:
     return torch.cat([_padded(tensor, sizes, axis, fill) for tensor in tensors], dim=axis)
 
 
+def filled(tensors: Sequence[Any], *, axis: int, levels: Sequence[Any]) -> Any:
+    """``stacked`` along the first axis; what is padded of each along ``axis`` has its ``levels``, a numpy array of the
+    length of the other axis."""
+    import torch
+
+    batch, begin = stacked(tensors), 0
+    for tensor, level in zip(tensors, levels, strict=True):
+        length = tensor.shape[axis]
+        behind = batch[begin : begin + len(tensor)].narrow(axis, length, batch.shape[axis] - length)
+        value = torch.from_numpy(level).to(batch)
+        behind.copy_(value if axis == 1 else value[:, None])
+        begin += len(tensor)
+    return batch
+
+
 def summed(tensors: Sequence[Any]) -> Any:
     """A new tensor, their sum, of their type."""
     import torch

@@ -45,6 +45,10 @@ TOLERANCES = {
         "the same: by each band's deviation, which is small of quiet noise", 3e-3, 1.7e-3
     ),
     "mel/wave": Tolerance("the same: waveforms", 1e-5, 1.0e-6),
+    "mel/streaming": Tolerance("Nemotron's and Voxtral realtime's extractors, called chunk by chunk", 2e-4, 1.1e-4),
+    "mel/batch": Tolerance(
+        "transformers' extractors of clips in parts and batches, normalised or without a clamp", 1e-3, 4.8e-4
+    ),
     "resample/soxr": Tolerance("librosa.resample(res_type='soxr_hq')", 1e-6, 0.0),
     "resample/kernel": Tolerance(
         "soxr HQ, by the kernel on the host, noise of full scale; on a GPU not run yet", 3e-6, 8.4e-7

@@ -87,7 +87,7 @@ def test_the_cuts_are_those_of_the_servers(name: str, limit: float, search: floa
 def test_quietest_parts_hold_everything_once_and_none_is_too_long_or_empty(
     num_samples: int, limit: int, window: int, share: float, seed: int, middle: bool
 ) -> None:
-    samples = np.random.default_rng(seed).choice(np.float32([0, 0, 1e-3, 0.5, -1]), num_samples)
+    samples = np.random.default_rng(seed).choice(np.array([0, 0, 1e-3, 0.5, -1], np.float32), num_samples)
     search = max(1, int(limit * share))
     parts = quietest_parts(samples, limit=limit, search=search, window=window, middle=middle)
     assert [place for first, last in parts for place in range(first, last)] == list(range(num_samples))
