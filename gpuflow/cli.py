@@ -149,7 +149,7 @@ def _env(wanted: argparse.Namespace) -> int:
 
 def _presets(wanted: argparse.Namespace) -> int:
     from gpuflow.presets.listing import EXAMPLE, image_preset_lines
-    from gpuflow.presets.mel import mel_spec_names
+    from gpuflow.presets.mel_specs import mel_spec_names
     from gpuflow.presets.video import video_preset_names
     from gpuflow.samplers import SAMPLERS
 

@@ -21,7 +21,14 @@ from gpuflow.values import Value, fields, shown
 MIB = 1 << 20
 MIN_RANGE_BYTES = 4_096
 MAX_NVDEC_SESSIONS = 64
+MIN_SPLIT_SECONDS = 1.0
 _PROXY = re.compile(r"http://(?:[!-9;-?A-~]+:[!-?A-~]+@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8}){0,4}")
+_SPLITS = {
+    "split_seconds": ("quietest", "windows"),
+    "search_seconds": ("quietest",),
+    "overlap_seconds": ("windows",),
+}
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -224,10 +231,19 @@ class AudioOptions(Value, frozen=True, kw_only=True):
     any resampling. ``start_seconds`` and ``duration_seconds`` cut a section. ``stream`` names one of a container's audio
     streams, by its place among them or by its language (``"eng"``); ``None`` is the first.
 
-    ``split`` cuts what is longer than ``split_seconds``: ``"quietest"`` where the last ``search_seconds`` of each part are
-    quietest, without overlap; ``"windows"`` into parts of ``split_seconds``, each ``overlap_seconds`` before the end of the
-    one before it. Features have a first axis of parts then; of a waveform the result only says where its parts lie.
-    ``None`` leaves it to the spec. ``dtype``: of features.
+    ``split`` cuts what is longer than ``split_seconds``, at least 1: ``"quietest"`` where the last ``search_seconds`` of
+    each part are quietest, without overlap (vLLM's and SGLang's rule, whose values are the defaults); ``"windows"`` into
+    parts of ``split_seconds``, each beginning ``overlap_seconds`` before the end of the one before it (a third of
+    ``split_seconds`` is the ASR pipeline's of Hugging Face). Features have a first axis of parts then, and each part is
+    a clip of its own, as if it came in a file; of a waveform the result only says where its parts lie. ``None`` leaves
+    it to the spec: Voxtral, Audio Flamingo 3, GLM-ASR and Cohere ASR cut long clips by a rule of their own, which
+    ``split`` replaces; other specs cut off what is beyond their window. ``dtype``: of features.
+    ::
+
+        options = {"features": "whisper-128", "split": "quietest"}
+        with gpuflow.load("lecture.mp3", options=options) as media:  # (parts, 128, 3000)
+            media.metadata.parts  # ((0, 471200), (471200, 947200), ...): samples at 16 kHz
+            media.metadata.valid_lengths  # (2945, 2975, ...): frames
     """
 
     sample_rate: int | None = None
@@ -249,9 +265,33 @@ class AudioOptions(Value, frozen=True, kw_only=True):
             raise InvalidOptions(f"start_seconds is 0 or more; got {self.start_seconds}")
         if self.duration_seconds is not None and not self.duration_seconds > 0:
             raise InvalidOptions(f"duration_seconds must be above 0; got {self.duration_seconds}")
+        _check_stream(self.stream)
         _check_named("features", self.features, "MelSpec")
         if self.features is not None and not self.mono:
             raise InvalidOptions("features are computed from one channel: mono=False contradicts features")
+        if self.features is None and self.dtype is not None:
+            raise InvalidOptions(
+                f"dtype is of features, and a waveform is float32; got {self.dtype!r} without features"
+            )
+        self._check_split()
+
+    def _check_split(self) -> None:
+        given = {name for name, _, default in fields(type(self)) if name in _SPLITS and getattr(self, name) != default}
+        for name in given:
+            if self.split not in _SPLITS[name]:
+                wanted = " or ".join(f"split={split!r}" for split in _SPLITS[name])
+                raise InvalidOptions(f"{name} goes with {wanted}; got it with split={self.split!r}")
+        if self.split is None:
+            return
+        if self.split_seconds < MIN_SPLIT_SECONDS:
+            raise InvalidOptions(f"split_seconds is {MIN_SPLIT_SECONDS:g} or more; got {self.split_seconds}")
+        half = self.split_seconds / 2
+        if self.split == "quietest" and not 0 < self.search_seconds <= half:
+            raise InvalidOptions(f"search_seconds is above 0, at most half of split_seconds; got {self.search_seconds}")
+        if not 0 <= self.overlap_seconds <= half:
+            raise InvalidOptions(
+                f"overlap_seconds is 0 or more, at most half of split_seconds; got {self.overlap_seconds}"
+            )
 
 
 class VideoOptions(Value, frozen=True, kw_only=True):
@@ -361,6 +401,13 @@ def _check_named(name: str, value: object, kind: str) -> None:
     """Presets and mel specs are dataclasses, which this module does not know; what JSON holds is none of them."""
     if not (value is None or isinstance(value, str) or (is_dataclass(value) and not isinstance(value, type))):
         raise InvalidOptions(f"{name} is a name or a {kind}; got {shown(value)}")
+
+
+def _check_stream(stream: int | str | None) -> None:
+    if isinstance(stream, int) and stream < 0:
+        raise InvalidOptions(f"stream is a place, 0 or more, or a language; got {stream}")
+    if isinstance(stream, str) and not _LANGUAGE.fullmatch(stream):
+        raise InvalidOptions(f"stream is a language of letters, like 'eng', or a place; got {shown(stream)}")
 
 
 def _check_range(start: float | None, end: float | None) -> None:

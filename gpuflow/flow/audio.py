@@ -13,8 +13,9 @@ from gpuflow.isolation.decoding import Decoder, Sound
 from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
 from gpuflow.ops.audio import place
-from gpuflow.ops.mel import place_log_mel
-from gpuflow.presets.mel import MelSpec, mel_spec
+from gpuflow.ops.mel import place_features, planned
+from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
 
 # Beyond a cut, so that the resampler sees what follows it: its filter reaches 276 samples (6 ms at 44.1 kHz, 35 at 8)
 _MARGIN_SECONDS = 0.1
@@ -38,14 +39,14 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
         duration_seconds=_seconds_to_decode(options, spec),
         mono=options.mono,
         sample_rate=rate,
-        max_samples=spec.pad_samples if spec is not None else None,
+        max_samples=spec.most_samples if spec is not None else None,
     )
     with context.decoder(blob, kind, "audio") as decoder, _decoded(decoder, wanted, context) as sound:
         metadata = _describe(sound, options)
         with context.stage("place" if spec is None else "features"):
             if spec is None:
                 return _place_waveform(sound, metadata, blob, context)
-            return _place_features(sound, spec, metadata, blob, context)
+            return _place_features(sound, spec, options, metadata, blob, context)
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def _target_rate(options: AudioOptions, spec: MelSpec | None, limits: Limits) ->
 
 
 def _seconds_to_decode(options: AudioOptions, spec: MelSpec | None) -> float | None:
-    if spec is None:
+    if spec is None or spec.max_seconds is None:
         return options.duration_seconds
     needed = spec.max_seconds + _MARGIN_SECONDS
     return needed if options.duration_seconds is None else min(options.duration_seconds, needed)
@@ -101,9 +102,20 @@ def _place_waveform(sound: Sound, metadata: AudioMetadata, blob: Blob, context: 
     return Waveform(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)
 
 
-def _place_features(sound: Sound, spec: MelSpec, metadata: AudioMetadata, blob: Blob, context: LoadContext) -> Features:
-    specs = lay_out({"input_features": ("float32", (spec.n_mels, spec.num_frames))})
+def _place_features(
+    sound: Sound, spec: MelSpec, options: AudioOptions, metadata: AudioMetadata, blob: Blob, context: LoadContext
+) -> Features:
+    samples = sound.samples[0]
+    clip = planned(samples, spec, dtype=options.dtype or "float32")
+    specs = lay_out(clip.tensors)
     with context.placing(specs) as lease:
-        valid_length = place_log_mel(sound.samples[0], spec, lease, specs[0])
-    described = FeatureMetadata(spec.name, metadata, valid_length=valid_length)
+        place_features(samples, clip, lease, specs)
+    described = FeatureMetadata(
+        spec.name,
+        metadata,
+        valid_length=sum(clip.valid_lengths),
+        num_tokens=clip.num_tokens,
+        parts=clip.parts if clip.in_parts else (),
+        valid_lengths=clip.valid_lengths if clip.in_parts else (),
+    )
     return Features(lease, specs, described, backend=sound.backend, content_hash=blob.content_hash)

@@ -1,12 +1,11 @@
-"""Log-mel features of one clip. One algorithm: numpy runs it on the CPU, CuPy on a GPU.
+"""Features of one clip on the CPU, under the names of the processor that they equal.
 
 Frames that touch nothing but padding are filled, not computed: their power is 0, so the result is the same.
 """
 
 from __future__ import annotations
 
-import functools
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,93 +13,150 @@ from numpy.typing import NDArray
 
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
+from gpuflow.ops import mel_finish as finish
+from gpuflow.ops.audio_parts import quietest_parts
+from gpuflow.ops.frames import store
 from gpuflow.ops.mel_power import mel_power
-from gpuflow.ops.mel_tables import mel_tables
+from gpuflow.ops.mel_signal import padded_signal, raw_samples
+from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan, row_axis
 from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_plan import MelPlan
+
+Samples = NDArray[np.float32]
 
 
-def log_mel(samples: Any, spec: MelSpec, *, xp: Any, out: Any = None) -> tuple[Any, int]:
-    """Features of one clip as of a batch of one, and how many of its frames hold sound.
+def features(samples: Samples, spec: MelSpec, *, parts: Parts | None = None, dtype: str = "float32") -> dict[str, Any]:
+    """A clip's features and what is beside them, without the batch axis: as of a batch of one.
 
     Args:
-        samples: ``(n,)`` float32 at ``spec.sample_rate``, of ``xp``; what lies beyond ``spec.max_seconds`` is cut off.
-        xp: ``numpy`` or ``cupy``; on a GPU the work is queued on the current stream.
-        out: ``(n_mels, num_frames)`` float32 to write to; a new array without it.
+        samples: ``(n,)`` float32 at ``spec.sample_rate``.
+        parts: as of ``clip_plan``.
+        dtype: of the features: ``"float32"``, ``"float16"``, or ``"bfloat16"``, whose bits come as uint16.
 
-    Returns:
-        ``(n_mels, num_frames)`` float32 and ``ceil(n / hop_length)``, at most ``num_frames``.
+    Raises:
+        NoSuchStream: too short for a frame.
+        InvalidOptions: as ``clip_plan``.
 
-    Source: ``WhisperFeatureExtractor``; equal to it within 1e-4 (tests/parity/tolerances.py).
+    Source: the feature extractors of transformers; equal to them within tests/parity/tolerances.py.
     """
-    samples = samples[: spec.pad_samples]
-    features = xp.empty((spec.n_mels, spec.num_frames), np.float32) if out is None else out
-    live = live_frames(len(samples), spec)
-    sound = features[:, :live]
-    padded = _padded(samples, live, spec, xp)
-    if xp is np:
-        mel_power(padded, spec, first=0, count=live, out=sound)
-    else:
-        _mel_power(padded, spec, xp, sound)
-    xp.log10(xp.maximum(sound, np.float32(spec.floor)), out=sound)
-    silence = np.float32(math.log10(spec.floor))
-    loudest = sound.max() if live else silence  # 0-d on a GPU: nothing waits for it
-    least = loudest - np.float32(spec.clamp_range)
-    xp.maximum(sound, least, out=sound)
-    sound *= np.float32(spec.scale)
-    sound += np.float32(spec.offset)
-    features[:, live:] = xp.maximum(xp.asarray(silence), least) * np.float32(spec.scale) + np.float32(spec.offset)
-    return features, min(-(-len(samples) // spec.hop_length), spec.num_frames)
+    clip = planned(samples, spec, parts=parts, dtype=dtype)
+    outs = {name: _empty(kind, shape) for name, (kind, shape) in clip.tensors.items()}
+    write_features(samples, clip, outs)
+    return outs
 
 
-def live_frames(num_samples: int, spec: MelSpec) -> int:
-    """Frames that touch a sample of the clip. Reflection at the end reads within a frame, so it wakes no further one."""
-    if num_samples == 0:
-        return 0
-    return min(spec.num_frames, (num_samples + spec.pad_left - 1) // spec.hop_length + 1)
+def planned(samples: Samples, spec: MelSpec, *, parts: Parts | None = None, dtype: str = "float32") -> ClipPlan:
+    """``clip_plan``, cut where the clip is quietest if that is the spec's rule.
+
+    Raises:
+        NoSuchStream, InvalidOptions: as ``clip_plan``.
+        LimitExceeded: too many parts.
+    """
+    if parts is None and spec.split == "quietest":
+        size = spec.split_frames * spec.hop_length
+        search, window = spec.split_search_samples, spec.split_window_samples
+        within = samples[: spec.most_samples]
+        parts = quietest_parts(within, limit=size, search=search, window=window, middle=True)[: spec.max_splits] or None
+    return clip_plan(spec, len(samples), parts=parts, dtype=dtype)
 
 
-def place_log_mel(samples: NDArray[np.float32], spec: MelSpec, lease: Lease, tensor: TensorSpec) -> int:
-    """``log_mel`` of host samples into a block, on the block's device; returns the valid length."""
-    out: Any = lease.array(tensor)
+def place_features(samples: Samples, clip: ClipPlan, lease: Lease, tensors: Sequence[TensorSpec]) -> None:
+    """``write_features`` of host samples into a block; onto a GPU they are uploaded."""
     if lease.device == "cpu":
-        return log_mel(samples, spec, xp=np, out=out)[1]
-    import cupy
-
-    with out.device, cupy.cuda.Stream.ptds as stream:
-        uploaded = cupy.empty(samples.shape, np.float32)
-        uploaded.set(np.ascontiguousarray(samples), stream=stream)
-        valid_length = log_mel(uploaded, spec, xp=cupy, out=out)[1]
-        lease.record_stream(stream)
-    return valid_length
+        write_features(samples, clip, {tensor.name: lease.array(tensor) for tensor in tensors})
+        return
+    outs = {tensor.name: _empty(tensor.dtype, tensor.shape) for tensor in tensors}
+    write_features(samples, clip, outs)
+    for tensor in tensors:
+        store(outs[tensor.name], lease.array(tensor), lease)
 
 
-def _padded(samples: Any, live: int, spec: MelSpec, xp: Any) -> Any:
-    """The padded, reflected clip, as far as the live frames reach."""
-    reach = max((live - 1) * spec.hop_length + spec.n_fft, 2 * spec.pad_left + 1)
-    padded = xp.zeros(reach, np.float32)
-    count = min(len(samples), reach - spec.pad_left)
-    padded[spec.pad_left : spec.pad_left + count] = samples[:count]
-    padded[: spec.pad_left] = padded[2 * spec.pad_left : spec.pad_left : -1]
-    end = spec.pad_left + spec.pad_samples
-    if reach > end:
-        padded[end:] = padded[end - 2 : end - 2 - (reach - end) : -1]
-    return padded
+def write_features(samples: Samples, clip: ClipPlan, outs: Mapping[str, Any]) -> None:
+    """Write every tensor of the plan to its array, of any strides; bfloat16 as its bits in uint16."""
+    spec = clip.spec
+    out = outs[spec.features_name]
+    if spec.split == "after_mel":
+        _write_cut(samples, clip, out)
+    else:
+        for place, plan, (first, last) in zip(out if clip.in_parts else [out], clip.plans, clip.parts, strict=True):
+            _write_part(samples[first:last], spec, plan, place, clip.dtype)
+    if spec.mask_name is not None:
+        _write_mask(clip, outs[spec.mask_name])
+    if spec.sizes_name is not None:
+        outs[spec.sizes_name][...] = clip.num_tokens
 
 
-def _mel_power(padded: Any, spec: MelSpec, xp: Any, out: Any) -> None:
-    """Write mel-filtered squared spectra of the frames to ``out``, ``(n_mels, frames)``."""
-    window, filters = _device_tables(spec, xp.cuda.Device().id)
-    step = padded.strides[0]
-    shape, strides = (out.shape[1], spec.n_fft), (spec.hop_length * step, step)
-    spectrum = xp.fft.rfft(xp.lib.stride_tricks.as_strided(padded, shape, strides) * window)
-    out[...] = filters @ (xp.square(spectrum.real) + xp.square(spectrum.imag)).T
+def _write_cut(samples: Samples, clip: ClipPlan, out: Any) -> None:
+    """One mel over the whole clip, its frames split among the parts."""
+    spec, plan = clip.spec, clip.plans[0]
+    whole = np.empty(plan.shape, out.dtype)
+    _write(samples, spec, plan, whole, clip.dtype)
+    axis, frames = row_axis(spec), spec.split_frames
+    for part, place in enumerate(out):
+        place[...] = whole.take(range(part * frames, (part + 1) * frames), axis)
 
 
-@functools.lru_cache(maxsize=16)
-def _device_tables(spec: MelSpec, device: int) -> tuple[Any, Any]:
-    import cupy
+def _write_part(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype: str) -> None:
+    """Features of a part, zeros behind them where others are longer."""
+    by_row = np.moveaxis(out, row_axis(spec), 0)
+    rows = plan.shape[row_axis(spec)]
+    by_row[rows:] = 0
+    _write(samples, spec, plan, np.moveaxis(by_row[:rows], 0, row_axis(spec)), dtype)
 
-    with cupy.cuda.Device(device):
-        window, filters = (cupy.asarray(table) for table in mel_tables(spec))
-        cupy.cuda.get_current_stream().synchronize()  # other threads' streams use them too
-    return window, filters
+
+def _write(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype: str) -> None:
+    if spec.kind == "raw":
+        out[...] = finish.cast(raw_samples(samples, spec, plan), dtype)
+    elif spec.stack > 1 or spec.delta_window or spec.normalize != "none":
+        _write_whole(samples, spec, plan, out, dtype)
+    else:
+        _write_filled(samples, spec, plan, finish.by_frame(out, spec), dtype)
+
+
+def _write_filled(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype: str) -> None:
+    """Where each frame is finished by itself: ``(n_mels, frames)``, live ones computed, the others filled."""
+    levels = out[:, : plan.live] if dtype == "float32" else np.empty((spec.n_mels, plan.live), np.float32)
+    loudest = _compute(samples, spec, plan, levels)
+    if dtype != "float32":
+        out[:, : plan.live] = finish.cast(levels, dtype)
+    if plan.live < plan.framed:
+        out[:, plan.live : plan.framed] = finish.cast(finish.silence(spec, loudest), dtype)
+    out[:, plan.valid_frames if spec.zero_invalid else plan.framed :] = 0
+
+
+def _write_whole(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype: str) -> None:
+    """Where frames know of each other."""
+    levels = np.empty((spec.n_mels, plan.framed), np.float32)
+    loudest = _compute(samples, spec, plan, levels[:, : plan.live])
+    levels[:, plan.live :] = finish.silence(spec, loudest)
+    if spec.delta_window:
+        levels = np.concatenate([levels, finish.deltas(levels, spec.delta_window)])
+    if spec.normalize == "feature":
+        finish.normalise(levels, spec, plan.valid_frames)
+    if spec.zero_invalid:
+        levels[:, plan.valid_frames :] = 0
+    finish.store_stacked(levels, spec, plan, out, dtype)
+
+
+def _compute(samples: Samples, spec: MelSpec, plan: MelPlan, levels: Any) -> float | None:
+    """Write the live frames' finished levels; the loudest of the clip, before scaling, ``None`` without a live frame."""
+    if not plan.live:
+        return None
+    mel_power(padded_signal(samples, spec, plan), spec, first=0, count=plan.live, out=levels)
+    finish.to_logs(levels, spec)
+    loudest = float(levels.max())
+    finish.to_scale(levels, spec, loudest)
+    return loudest
+
+
+def _write_mask(clip: ClipPlan, mask: Any) -> None:
+    if clip.spec.mask_of == "tokens":
+        mask[...] = 1
+        return
+    for place, valid in zip(mask if clip.in_parts else [mask], clip.valid_lengths, strict=True):
+        place[:valid] = 1
+        place[valid:] = 0
+
+
+def _empty(kind: str, shape: tuple[int, ...]) -> Any:
+    return np.empty(shape, "uint16" if kind == "bfloat16" else kind)

@@ -1,23 +1,17 @@
-"""Mel specs: what a model family's feature extractor computes, as data."""
+"""Mel specs: what a model family's feature extractor computes, as data. ``mel_specs.py`` has the built-in ones."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from gpuflow.errors import InvalidOptions
-from gpuflow.values import check_fields, shown
+from gpuflow.presets.mel_hf import spec_fields
+from gpuflow.presets.mel_rules import check_spec
 
-_CONFIG_FILE = "preprocessor_config.json"
-
-
-def _require(holds: bool, rule: str, got: object) -> None:
-    if not holds:
-        raise InvalidOptions(f"mel spec: {rule}; got {shown(got)}")
+Tokens = Literal["qwen2", "qwen3", "glm", "voxtral", "gemma3n", "gemma4", "phi4", "granite", "frames"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,38 +19,46 @@ class MelSpec:
     """What one speech front end makes of one clip; every field is one step, in this order.
 
     The clip, one channel at ``sample_rate`` Hz: cut to ``max_samples``; zero-padded to ``min_samples``, which then count
-    as its own; zero-padded to ``pad_samples`` (``pad_to="fixed"``), to a multiple of it (``"multiple"``) or not at all;
-    times ``input_scale``; ``dither`` times normal noise, seeded by its length; ``x[n] - signal_preemphasis * x[n - 1]``,
-    the first sample as it is and padding back to 0.
+    as its own; zero-padded to ``pad_samples`` (``pad_to="fixed"``), to a multiple of it (``"multiple"``), so far that
+    ``samples // hop_length`` frames, rounded up to a multiple of ``stack``, have their middle within it and are all there
+    are (``"frames"``), or not at all; times ``input_scale``; ``dither`` times normal noise, by torch's generator on the
+    CPU, seeded by the clip's length; ``x[n] - signal_preemphasis * x[n - 1]``, the first sample as it is and padding back
+    to 0.
 
-    ``kind="raw"`` ends here: ``(n,)`` float32, ``frame_samples > 0``: ``(frames, frame_samples)``; normalised by the clip's
-    own mean and variance where ``normalize="clip"``.
+    ``kind="raw"`` ends here: ``(n,)``, or with ``frame_samples`` zero-padded ``(frames, frame_samples)``;
+    ``normalize="clip"``: minus the clip's mean, by the root of its variance (ddof 0) plus ``norm_eps``, padding then 0.
 
     Frames: ``pad_left`` and ``pad_right`` samples more at the ends, zeros or reflected; every ``hop_length`` samples
-    ``win_length + frame_extra`` of them, of which the window takes the first ``win_length``; ``drop_last`` drops the last
-    frame. In each: its mean removed where ``remove_dc``, ``x[n] - frame_preemphasis * x[n - 1]`` with ``1 -
-    frame_preemphasis`` of the first sample, the window, and zeros up to ``n_fft``: behind it, or on both sides
-    (``window_at="centre"``, where frames are ``n_fft`` apart in reach: as ``torch.stft``).
+    ``n_fft`` of them (``window_at="centre"``, the window in their middle, as ``torch.stft``) or ``win_length +
+    frame_extra`` (``"left"``, the window at their beginning, zeros behind it); ``drop_last`` drops the last frame. Of the
+    ``win_length`` samples that the window takes: their mean removed where ``remove_dc``; ``x[n] - frame_preemphasis *
+    x[n - 1]``, with ``1 - frame_preemphasis`` of the first; the window, over one sample more where ``periodic``.
 
     Levels: magnitudes of the spectrum to the ``power``; ``n_mels`` triangles from ``f_min`` to ``f_max`` Hz, equally wide
     on ``mel_scale``, straight in Hz or in mel (``triangles``), of area 1 where ``mel_norm="slaney"``; ``log`` of
-    ``max(x, floor)`` or ``x + floor``; raised to the clip's maximum minus ``clamp_range`` (``clamp="clip_max"``) or to
-    ``fixed_max`` minus it (``"fixed"``); ``x * scale + offset``; ``bin_mean`` and ``bin_std`` a band; deltas over
-    ``delta_window`` frames beside them.
+    ``max(x, floor)`` or ``x + floor``; raised to the clip's maximum, over all of its frames, minus ``clamp_range``
+    (``clamp="clip_max"``) or to ``fixed_max`` minus it (``"fixed"``); ``x * scale + offset``; minus ``bin_mean``, by
+    ``bin_std`` of each band; deltas over ``delta_window`` frames behind the bands, the end frames repeated.
 
-    The whole: ``normalize="feature"`` subtracts each band's mean and divides by its deviation (ddof 1) over the valid
-    frames, ``norm_eps`` inside the root where ``eps_in_sqrt``, else beside it; frames behind the valid ones are 0 where
-    ``zero_invalid``; zero frames up to a multiple of ``frame_multiple``; ``stack`` frames become one; ``layout``: ``"MT"``
-    ``(n_mels, frames)``, ``"TM"`` ``(frames, n_mels)``.
+    The whole: ``normalize="feature"``: minus each band's mean, by its deviation (ddof 1) over the valid frames,
+    ``norm_eps`` inside the root where ``eps_in_sqrt``, else beside it; fewer than two valid frames deviate by 0; frames
+    behind the valid ones are 0 where ``zero_invalid``; zero frames up to a multiple of ``frame_multiple``; ``stack``
+    frames become one, what is left over is dropped; ``layout``: ``"MT"`` ``(bands, frames)``, ``"TM"`` ``(frames, bands)``.
 
-    ``valid``: how many frames hold the clip: ``floor_hop`` n // hop, ``ceil_hop`` the same rounded up, ``floor_hop_p1`` one
-    more, ``win`` those whose window ends within it, ``last_sample`` those whose last sample is real.
+    ``valid``: how many frames hold the clip, none beyond those that there are: ``floor_hop`` n // hop, ``ceil_hop`` the
+    same rounded up, ``floor_hop_p1`` one more, ``win`` those whose window would end within the clip if it began at their
+    place, ``last_sample`` those whose last sample is real.
 
     ``split="after_mel"`` cuts the features every ``split_frames`` frames, ``"before_mel"`` the clip every so many hops,
-    ``"quietest"`` the clip where it is quietest before that; there is a first axis of parts then, ``max_splits`` at most.
+    ``"quietest"`` the clip where the last ``split_search_samples`` before that are quietest over ``split_window_samples``;
+    there is a first axis of parts then, ``max_splits`` at most, the shorter parts zero-padded to the longest.
+
+    Beside the features: ``mask_name``, 1 for each valid one (``mask_of="frames"``) or for each token (``"tokens"``), of
+    ``mask_dtype``, none where it is ``None``; ``sizes_name``: ``(1,)`` int64, how many tokens. ``tokens``: whose rule says
+    how many places the clip takes in a prompt (``audio_tokens.py``).
 
     Raises:
-        InvalidOptions: sizes that contradict each other.
+        InvalidOptions: a field of another type or out of range, or fields that contradict each other.
     """
 
     name: str
@@ -64,7 +66,7 @@ class MelSpec:
     sample_rate: int = 16_000
     max_samples: int | None = 480_000
     min_samples: int = 0
-    pad_to: Literal["fixed", "multiple", "none"] = "fixed"
+    pad_to: Literal["fixed", "multiple", "frames", "none"] = "fixed"
     pad_samples: int = 480_000
     input_scale: float = 1.0
     dither: float = 0.0
@@ -114,103 +116,51 @@ class MelSpec:
     layout: Literal["MT", "TM"] = "MT"
     split: Literal["none", "after_mel", "before_mel", "quietest"] = "none"
     split_frames: int = 3_000
+    split_search_samples: int = 80_000
+    split_window_samples: int = 1_600
     max_splits: int | None = None
 
     features_name: str = "input_features"
-    mask_name: str = "attention_mask"
-    tokens: str | None = None
+    mask_name: str | None = None
+    mask_dtype: Literal["int32", "int64", "bool"] = "int32"
+    mask_of: Literal["frames", "tokens"] = "frames"
+    sizes_name: str | None = None
+    tokens: Tokens | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        _require(self.pad_left >= 0 and self.pad_right >= 0, "padding is 0 or more", self.pad_left)
-        _require(self.sample_rate > 0, "sample_rate lies above 0", self.sample_rate)
-        _require(1 <= self.n_mels <= 1024, "n_mels is 1 .. 1024", self.n_mels)
-        _require(2 <= self.n_fft <= 65_536 and self.n_fft % 2 == 0, "n_fft is even, 2 .. 65536", self.n_fft)
-        _require(1 <= self.win_length <= self.n_fft, "win_length is 1 .. n_fft", self.win_length)
-        _require(1 <= self.hop_length <= self.n_fft, "hop_length is 1 .. n_fft", self.hop_length)
-        _require(1 <= self.pad_samples <= 1 << 28, "pad_samples is 1 .. 2^28", self.pad_samples)
-        _require(0 <= self.f_min < self.f_max <= self.sample_rate / 2, "f_min < f_max <= sample_rate / 2", self.f_max)
-        _require(self.floor > 0, "floor lies above 0", self.floor)
+        check_spec(self)
 
     @property
-    def num_frames(self) -> int:
-        """Frames of every result, whatever the clip's length."""
-        return self.pad_samples // self.hop_length
+    def most_samples(self) -> int | None:
+        """What is beyond them is cut off; ``None``: nothing is."""
+        caps = [cap for cap in (self.max_samples, self._most_of_splits) if cap is not None]
+        return min(caps) if caps else None
 
     @property
-    def max_seconds(self) -> float:
-        """What is beyond it is cut off."""
-        return self.pad_samples / self.sample_rate
+    def max_seconds(self) -> float | None:
+        """``most_samples`` in seconds."""
+        return None if self.most_samples is None else self.most_samples / self.sample_rate
+
+    @property
+    def _most_of_splits(self) -> int | None:
+        if self.split == "none" or self.max_splits is None:
+            return None
+        return self.max_splits * self.split_frames * self.hop_length
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any] | str | os.PathLike[str]) -> Self:
-        """The spec of a Hugging Face feature extractor.
+        """The spec of a Hugging Face feature extractor, as the processor around it calls it.
 
         Args:
-            config: its ``preprocessor_config.json``: as a mapping, as the file's path, or the path of its folder.
+            config: its ``preprocessor_config.json`` or the processor's ``processor_config.json``: as a mapping, as the
+                file's path, or the path of the folder with either or both.
 
         Raises:
-            InvalidOptions: no such file, an extractor of another kind, or a setting that this spec does not express.
+            InvalidOptions: no such file, an extractor of another kind, a value of the wrong kind, or a setting that a
+                spec does not express.
         """
-        values = config if isinstance(config, Mapping) else _read_config(Path(config))
-        kind = values.get("feature_extractor_type")
-        if kind != "WhisperFeatureExtractor":
-            raise InvalidOptions(f"feature_extractor_type is WhisperFeatureExtractor here; got {shown(kind)}")
-        for name in ("dither", "padding_value", "do_normalize"):
-            if values.get(name):
-                raise InvalidOptions(f"{name}={shown(values[name])} is not supported: Whisper's checkpoints have 0")
-        rate, n_fft = _int(values, "sampling_rate", 16_000), _int(values, "n_fft", 400)
-        return cls(
-            name=f"whisper-{_int(values, 'feature_size', 80)}",
-            sample_rate=rate,
-            n_mels=_int(values, "feature_size", 80),
-            n_fft=n_fft,
-            hop_length=_int(values, "hop_length", 160),
-            pad_left=n_fft // 2,
-            pad_right=n_fft // 2,
-            pad_samples=_int(values, "chunk_length", 30) * rate,
-        )
-
-
-_WHISPER_80 = MelSpec("whisper-80")
-_WHISPER_128 = replace(_WHISPER_80, name="whisper-128", n_mels=128)
-_SPECS = {spec.name: spec for spec in (_WHISPER_80, _WHISPER_128)}
-_ALIASES = {  # checkpoints whose extractor has the very same settings
-    "whisper-large-v2": "whisper-80",
-    "whisper-large-v3": "whisper-128",
-    "qwen2-audio": "whisper-128",
-}
-
-
-def mel_spec_names() -> tuple[str, ...]:
-    """Every name that ``mel_spec`` takes."""
-    return (*_SPECS, *_ALIASES)
-
-
-def mel_spec(name: str) -> MelSpec:
-    """A built-in spec by its name or by a model's.
-
-    Raises:
-        InvalidOptions: no such name; lists them.
-    """
-    spec = _SPECS.get(_ALIASES.get(name, name))
-    if spec is None:
-        raise InvalidOptions(f"no mel spec {shown(name)}; there are {', '.join(mel_spec_names())}")
-    return spec
-
-
-def _int(values: Mapping[str, Any], name: str, default: int) -> int:
-    value = values.get(name, default)
-    _require(isinstance(value, int) and not isinstance(value, bool) and value > 0, f"{name} is a number above 0", value)
-    return int(value)
-
-
-def _read_config(path: Path) -> Mapping[str, Any]:
-    file = path / _CONFIG_FILE if os.path.isdir(path) else path
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidOptions(f"no readable {_CONFIG_FILE} at the path that was given") from error
-    if not isinstance(values, dict):
-        raise InvalidOptions(f"{_CONFIG_FILE} holds no object; got {type(values).__name__}")
-    return values
+        fields = spec_fields(config)
+        try:
+            return cls(**fields)
+        except InvalidOptions as error:
+            raise InvalidOptions(f"a spec cannot express this configuration: {error}") from error

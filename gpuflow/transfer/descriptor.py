@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -46,7 +46,7 @@ _METADATA: dict[str, type[Any]] = {
     "audio": AudioMetadata,
     "features": FeatureMetadata,
 }
-
+_OF_FEATURES = {name: of for name, of in get_type_hints(FeatureMetadata).items() if name != "source"}
 _METADATA_OF_KIND = {"image": "image", "frames": "video", "waveform": "audio", "features": "features"}
 
 
@@ -239,14 +239,12 @@ def read_metadata(wire: tuple[str, dict[str, Any]] | Any) -> Any:
         source = read_metadata(values["source"])
         if isinstance(source, FeatureMetadata):
             raise ValueError("features of features")
-        preset, length, tokens = values["preset"], values.get("valid_length"), values.get("num_tokens")
-        return FeatureMetadata(str(preset), source, _count(length), _count(tokens))
+        told = {name: of for name, of in _OF_FEATURES.items() if name in values}
+        return FeatureMetadata(
+            source=source, **{name: msgspec.convert(values[name], of, strict=True) for name, of in told.items()}
+        )
     except (msgspec.ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InvalidDescriptor("the descriptor's metadata is not valid") from error
-
-
-def _count(value: object) -> int | None:
-    return None if value is None else msgspec.convert(value, int, strict=True)
 
 
 def _frame(magic: bytes, payload: bytes, key: bytes) -> bytes:

@@ -61,6 +61,24 @@ def test_partly_given_limits_keep_the_defaults_of_the_others() -> None:
         (AudioOptions, {"sample_rate": 0}, "above 0 Hz"),
         (AudioOptions, {"features": "whisper-80", "mono": False}, "contradicts"),
         (AudioOptions, {"duration_seconds": 0.0}, "above 0"),
+        (AudioOptions, {"split": "silence"}, "split: one of 'quietest', 'windows'; got 'silence'"),
+        (AudioOptions, {"split_seconds": 20.0}, "split_seconds goes with split='quietest' or split='windows'"),
+        (AudioOptions, {"search_seconds": 2.0}, "search_seconds goes with split='quietest'; got it with split=None"),
+        (AudioOptions, {"split": "windows", "search_seconds": 2.0}, "search_seconds goes with split='quietest'"),
+        (AudioOptions, {"split": "quietest", "overlap_seconds": 2.0}, "overlap_seconds goes with split='windows'"),
+        (AudioOptions, {"split": "windows", "split_seconds": 0.5}, "split_seconds is 1 or more; got 0.5"),
+        (AudioOptions, {"split": "windows", "split_seconds": -1e9}, "split_seconds is 1 or more"),
+        (AudioOptions, {"split": "windows", "split_seconds": float("nan")}, "finite"),
+        (AudioOptions, {"split": "quietest", "search_seconds": 0.0}, "above 0, at most half"),
+        (AudioOptions, {"split": "quietest", "split_seconds": 1.5}, "at most half of split_seconds; got 1.0"),
+        (AudioOptions, {"split": "windows", "overlap_seconds": 15.5}, "at most half"),
+        (AudioOptions, {"split": "windows", "overlap_seconds": -1.0}, "0 or more"),
+        (AudioOptions, {"dtype": "float16"}, "dtype is of features"),
+        (AudioOptions, {"features": "whisper-80", "dtype": "int8"}, "dtype: one of 'float32', 'float16', 'bfloat16'"),
+        (AudioOptions, {"stream": -1}, "0 or more"),
+        (AudioOptions, {"stream": "no language"}, "like 'eng'"),
+        (AudioOptions, {"stream": ""}, "like 'eng'"),
+        (AudioOptions, {"stream": 1.0}, "stream"),
     ],
 )
 def test_a_wrong_option_is_named(kind: Any, values: dict[str, Any], says: str) -> None:
@@ -68,6 +86,23 @@ def test_a_wrong_option_is_named(kind: Any, values: dict[str, Any], says: str) -
         kind.from_mapping(values)
     assert caught.value.code == "invalid_options"
     assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"split": "quietest"},
+        {"split": "quietest", "split_seconds": 35.0, "search_seconds": 5.0, "mono": False},
+        {"split": "windows", "split_seconds": 1.0},
+        {"split": "windows", "split_seconds": 30.0, "overlap_seconds": 10.0, "features": "whisper-80"},
+        {"features": "whisper-80", "dtype": "bfloat16", "stream": "eng"},
+        {"stream": 3},
+        {"stream": "pt-BR"},
+    ],
+)
+def test_what_goes_together_of_audio_is_taken(values: dict[str, Any]) -> None:
+    options = AudioOptions.from_mapping(values)
+    assert {name: getattr(options, name) for name in values} == values
 
 
 def test_values_made_in_python_are_checked_like_json() -> None:

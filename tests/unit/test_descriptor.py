@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from gpuflow.errors import InvalidDescriptor
 from gpuflow.media import AudioMetadata, FeatureMetadata, ImageMetadata, VideoMetadata
+from gpuflow.ops.audio_parts import MAX_PARTS
 from gpuflow.transfer.descriptor import (
     MAGIC,
     MAX_DESCRIPTOR_BYTES,
@@ -44,12 +46,45 @@ def test_the_wire_form_comes_back_equal_and_small() -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    [IMAGE, VIDEO, AUDIO, FeatureMetadata("clip-224", IMAGE, None, 256), FeatureMetadata("w", AUDIO, 300, None)],
+    [
+        IMAGE,
+        VIDEO,
+        AUDIO,
+        pytest.param(replace(AUDIO, parts=((0, 40_000), (40_000, 80_000))), id="AudioMetadata of parts"),
+        FeatureMetadata("clip-224", IMAGE, None, 256),
+        FeatureMetadata("w", AUDIO, 300, None),
+        FeatureMetadata("parted", AUDIO, None, 125, ((0, 40_000), (40_000, 80_000)), (250, 250)),
+    ],
     ids=lambda metadata: type(metadata).__name__ + str(getattr(metadata, "preset", "")),
 )
 def test_metadata_of_every_kind_comes_back_equal(metadata: Any) -> None:
     wire = msgspec.msgpack.decode(msgspec.msgpack.encode(write_metadata(metadata)))
     assert read_metadata(wire) == metadata
+
+
+def test_metadata_without_parts_are_those_of_an_older_publisher() -> None:
+    name, values = write_metadata(FeatureMetadata("w", AUDIO, 300))
+    for added in ("parts", "valid_lengths"):
+        del values[added]
+    assert read_metadata((name, values)) == FeatureMetadata("w", AUDIO, 300)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"parts": 1}, {"parts": [[0]]}, {"parts": [[0, "1"]]}, {"valid_lengths": [1.5]}, {"preset": None}, {"preset": 3}],
+)
+def test_metadata_of_parts_that_are_none_are_refused(changes: dict[str, Any]) -> None:
+    name, values = write_metadata(FeatureMetadata("w", AUDIO, 300))
+    with pytest.raises(InvalidDescriptor):
+        read_metadata((name, values | changes))
+
+
+def test_the_most_parts_of_a_clip_fit_in_a_descriptor() -> None:
+    last = 1 << 30
+    metadata = FeatureMetadata("w", AUDIO, None, 1 << 20, ((last, last),) * MAX_PARTS, (1 << 15,) * MAX_PARTS)
+    peer = Peer(PEER.agent, b"m" * (16 << 10), PEER.shm, PEER.secret)
+    sent = _descriptor(kind="features", metadata=write_metadata(metadata), peer=peer).to_bytes()
+    assert read_metadata(Descriptor.from_bytes(sent).metadata) == metadata
 
 
 def test_no_truncation_is_taken() -> None:
