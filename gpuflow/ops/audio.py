@@ -11,6 +11,10 @@ from gpuflow.config import Limits
 from gpuflow.errors import LimitExceeded, NoSuchStream
 from gpuflow.media import TensorSpec
 from gpuflow.memory import Lease
+from gpuflow.ops.resample_table import resampled_count
+
+MAX_FACTOR = 4_096  # soxr needs seconds for a filter of 200,000-fold, and never ends beyond 524,288-fold
+SAMPLE_BYTES = 4
 
 
 def down_mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -19,7 +23,7 @@ def down_mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
-    """Resample by soxr HQ, each channel for itself: ``round(n * to_hz / from_hz)`` samples, C-contiguous.
+    """Resample by soxr HQ, each channel for itself: ``resampled_count`` samples, C-contiguous.
 
     Source: librosa's default, and so the features' reference; aliases lie 140 dB down where swresample's and
     torchaudio's defaults leave 7 to 13 dB.
@@ -33,23 +37,35 @@ def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[
     return np.stack(channels) if len(channels) > 1 else channels[0][None]
 
 
+def result_count(count: int, from_hz: int, to_hz: int, *, channels: int, limits: Limits) -> int:
+    """How many samples a channel has after resampling.
+
+    Raises:
+        LimitExceeded: they would take more than ``Limits.max_pcm_bytes``, or the rate changes more than 4,096-fold.
+        NoSuchStream: not one is left.
+    """
+    if not 1 / MAX_FACTOR <= to_hz / from_hz <= MAX_FACTOR:
+        raise LimitExceeded(f"{from_hz} Hz to {to_hz} Hz: a rate changes {MAX_FACTOR}-fold at most")
+    resampled = resampled_count(count, from_hz, to_hz)
+    nbytes = SAMPLE_BYTES * channels * resampled
+    if nbytes > limits.max_pcm_bytes:
+        raise LimitExceeded(f"{nbytes} bytes of audio at {to_hz} Hz; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
+    if resampled == 0:
+        raise NoSuchStream(f"{count} samples at {from_hz} Hz are less than one at {to_hz} Hz")
+    return resampled
+
+
 def to_rate(
     samples: NDArray[np.float32], from_hz: int, to_hz: int | None, *, mono: bool, limits: Limits
 ) -> NDArray[np.float32]:
     """Down-mix where ``mono``, then resample; ``to_hz=None`` keeps the rate.
 
     Raises:
-        LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``.
-        NoSuchStream: no sample is left.
+        LimitExceeded, NoSuchStream: see ``result_count``.
     """
-    mixed, rate = down_mix(samples) if mono else samples, to_hz or from_hz
-    nbytes = mixed.shape[0] * mixed.itemsize * round(mixed.shape[1] * rate / from_hz)
-    if nbytes > limits.max_pcm_bytes:
-        raise LimitExceeded(f"{nbytes} bytes of audio at {rate} Hz; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
-    resampled = resample(mixed, from_hz, rate)
-    if resampled.shape[1] == 0:
-        raise NoSuchStream(f"{samples.shape[1]} samples at {from_hz} Hz are less than one at {rate} Hz")
-    return resampled
+    channels, rate = 1 if mono else samples.shape[0], to_hz or from_hz
+    result_count(samples.shape[1], from_hz, rate, channels=channels, limits=limits)
+    return resample(down_mix(samples) if mono else samples, from_hz, rate)
 
 
 def place(samples: NDArray[np.float32], lease: Lease, tensor: TensorSpec) -> None:

@@ -6,6 +6,7 @@ A part is ``(first, last)``: its first sample and the one behind its last.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def quietest_parts(
         cuts.append(cut if cut > cuts[-1] else end)
         _require_few(len(cuts), len(samples))
     cuts.append(len(samples))
-    return tuple(zip(cuts[:-1], cuts[1:], strict=True)) if len(samples) else ()
+    return tuple(pairwise(cuts)) if len(samples) else ()
 
 
 def window_parts(num_samples: int, *, length: int, overlap: int = 0) -> Parts:
@@ -67,7 +68,7 @@ def window_parts(num_samples: int, *, length: int, overlap: int = 0) -> Parts:
 def strides(parts: Parts) -> Iterator[tuple[int, int, int]]:
     """Of each part its samples, and how many at its beginning and its end another part knows better: half of what it
     shares with its neighbour. What the ASR pipelines of transformers call ``stride``."""
-    shared = [0, *((before[1] - after[0]) // 2 for before, after in zip(parts, parts[1:], strict=False)), 0]
+    shared = [0, *((before[1] - after[0]) // 2 for before, after in pairwise(parts)), 0]
     for (first, last), left, right in zip(parts, shared, shared[1:], strict=False):
         yield last - first, left, right
 

@@ -80,6 +80,12 @@ def write_features(samples: Samples, clip: ClipPlan, outs: Mapping[str, Any]) ->
     else:
         for place, plan, (first, last) in zip(out if clip.in_parts else [out], clip.plans, clip.parts, strict=True):
             _write_part(samples[first:last], spec, plan, place, clip.dtype)
+    write_beside(clip, outs)
+
+
+def write_beside(clip: ClipPlan, outs: Mapping[str, Any]) -> None:
+    """Write what stands beside the features: their mask, their number of tokens."""
+    spec = clip.spec
     if spec.mask_name is not None:
         _write_mask(clip, outs[spec.mask_name])
     if spec.sizes_name is not None:

@@ -32,12 +32,20 @@ def conditioned(samples: Samples, spec: MelSpec) -> Samples:
     if spec.input_scale != 1:
         samples = samples * np.float32(spec.input_scale)
     if spec.dither:
-        samples = samples + np.float32(spec.dither) * _noise(len(samples))
+        samples = samples + np.float32(spec.dither) * normal_noise(len(samples))
     if not spec.signal_preemphasis or not len(samples):
         return samples
     made = samples.copy()
     made[1:] -= np.float32(spec.signal_preemphasis) * samples[:-1]
     return made
+
+
+def normal_noise(count: int) -> Samples:
+    """What ``dither`` scales, for a clip of so many samples."""
+    import torch
+
+    noise: Samples = torch.randn(count, generator=torch.Generator().manual_seed(count)).numpy()
+    return noise
 
 
 def raw_samples(samples: Samples, spec: MelSpec, plan: MelPlan) -> Samples:
@@ -54,13 +62,6 @@ def raw_samples(samples: Samples, spec: MelSpec, plan: MelPlan) -> Samples:
         own -= np.float32(own.mean(dtype=np.float64))
         own /= np.float32(by or 1)
     return made.reshape(plan.shape)
-
-
-def _noise(count: int) -> Samples:
-    import torch
-
-    noise: Samples = torch.randn(count, generator=torch.Generator().manual_seed(count)).numpy()
-    return noise
 
 
 def _reflect(padded: Samples, needed: int, begin: int, end: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.ops.batch_memory import BatchMemory
 from gpuflow.ops.tables import device_tables
 from gpuflow.ops.views import Job, launches, unfilled
 
@@ -35,7 +36,7 @@ class ViewsKernel:
         """
         import cupy
 
-        memory = _Memory()
+        memory = BatchMemory()
         with self._device, stream:
             here = [_on_gpu(job, stream) for job in jobs]
             uploaded = stream.record()
@@ -54,25 +55,6 @@ class ViewsKernel:
 def views_kernel(device_index: int) -> ViewsKernel:
     """The one of that GPU."""
     return ViewsKernel(device_index)
-
-
-class _Memory:
-    """Of one batch. It is freed as soon as all is queued: CuPy gives it to what is queued on the same stream later."""
-
-    def __init__(self) -> None:
-        self._kept: list[Any] = []
-
-    def upload(self, array: NDArray[np.uint8]) -> int:
-        import cupy
-
-        self._kept.append(cupy.asarray(array))
-        return int(self._kept[-1].data.ptr)
-
-    def scratch(self, nbytes: int) -> int:
-        import cupy
-
-        self._kept.append(cupy.empty(nbytes, cupy.uint8))
-        return int(self._kept[-1].data.ptr)
 
 
 def _on_gpu(job: Job, stream: Any) -> Job:

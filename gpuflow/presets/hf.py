@@ -120,16 +120,21 @@ def _read(path: Path, modality: str | None) -> Config:
             f"there is nothing at {shown(str(path))}"
         )
     if not os.path.isdir(path):
-        return _json(path)
-    joint = _json(path / JOINT_CONFIG_FILE) if os.path.isfile(path / JOINT_CONFIG_FILE) else {}
+        return read_json(path)
+    joint = read_json(path / JOINT_CONFIG_FILE) if os.path.isfile(path / JOINT_CONFIG_FILE) else {}
     if isinstance(joint.get(f"{modality or 'image'}_processor"), Mapping):
         return joint
     video = path / VIDEO_CONFIG_FILE
-    own = _json(video if modality == "video" and os.path.isfile(video) else path / CONFIG_FILE)
+    own = read_json(video if modality == "video" and os.path.isfile(video) else path / CONFIG_FILE)
     return {**own, AROUND: joint}
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+        InvalidOptions: it cannot be read, or holds something else.
+    """
     try:
         values = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpuflow.ops import kernels, picture, tables, views_kernel
+from gpuflow.ops import kernels, mel_kernel, picture, tables, views_kernel
 from gpuflow.ops.kernels import Launch, source
 from tests.kernels_host.building import HostKernel, Schedule, build_for_host
 
@@ -40,7 +40,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, run_on_host: Run) -> Iterator[Any]:
     fake: Any = module(run_on_host)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "kernel", fake.kernel)
-    kept = (picture.picture_kernel, views_kernel.views_kernel, tables.device_tables)
+    kept = (picture.picture_kernel, views_kernel.views_kernel, mel_kernel.mel_kernel, tables.device_tables)
     for one_a_gpu in kept:
         one_a_gpu.cache_clear()
     yield fake

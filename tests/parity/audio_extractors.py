@@ -89,7 +89,12 @@ def _phi4(signal: Signal) -> Tensors:
     return {"audio_input_features": made["audio_input_features"][0], "audio_embed_sizes": made["audio_embed_sizes"]}
 
 
-_NEMO: dict[str, Any] = {"sampling_rate": RATE, "padding": "longest", "return_attention_mask": True, "return_tensors": "np"}
+_NEMO: dict[str, Any] = {
+    "sampling_rate": RATE,
+    "padding": "longest",
+    "return_attention_mask": True,
+    "return_tensors": "np",
+}
 _OF_PYTORCH: dict[str, Any] = {"sampling_rate": RATE, "return_tensors": "pt"}
 _of = functools.partial
 CALLS: dict[str, Callable[[Signal], Tensors]] = {

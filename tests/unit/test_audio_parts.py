@@ -41,7 +41,7 @@ def _by_the_servers_rule(samples: Samples, limit: int, search: int, window: int)
         first, end = begin + limit - search, begin + limit
         quietest, least = first, math.inf
         for at in range(first, end - window, window):
-            level = float((samples[at : at + window] ** 2).mean() ** np.float32(0.5))
+            level = np.sqrt((samples[at : at + window] ** 2).mean())
             if level < least:
                 quietest, least = at, level
         cut = quietest if quietest > begin else end
@@ -146,14 +146,12 @@ def test_windows_hold_everything_and_what_is_left_of_their_strides_holds_it_once
     assert kept == list(range(num_samples))
 
 
-@pytest.mark.parametrize("way", ["quietest", "windows"])
-def test_more_parts_than_a_descriptor_holds_are_refused(way: str) -> None:
+def test_more_parts_than_a_descriptor_holds_are_refused() -> None:
     samples = np.zeros(MAX_PARTS * 10 + 1, np.float32)
     with pytest.raises(LimitExceeded, match="more than 2048 parts"):
-        if way == "windows":
-            window_parts(len(samples), length=10)
-        else:
-            quietest_parts(samples, limit=10, search=1, window=1)
+        window_parts(len(samples), length=10)
+    with pytest.raises(LimitExceeded, match="more than 2048 parts"):
+        quietest_parts(samples, limit=10, search=1, window=1)
     assert len(window_parts(MAX_PARTS * 10, length=10)) == MAX_PARTS
 
 

@@ -1,0 +1,300 @@
+"""Sound from stored PCM to waveforms and features by the kernels' own source, run on the host, against libsndfile, soxr and
+the CPU's route. On a GPU, the same through the real thing."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpuflow.config import Limits
+from gpuflow.errors import BackendUnavailable, InvalidOptions, LimitExceeded, NoSuchStream
+from gpuflow.media import block_bytes, lay_out
+from gpuflow.memory import Slab
+from gpuflow.ops.audio import down_mix, to_rate
+from gpuflow.ops.audio_gpu import (
+    Clip,
+    FeatureClip,
+    WaveClip,
+    batch_launches,
+    noise_of,
+    place_features_on_gpu,
+    place_waveform_on_gpu,
+)
+from gpuflow.ops.mel import features
+from gpuflow.ops.pcm import StoredPcm, to_float
+from gpuflow.ops.pcm_kernel import SoundJob
+from gpuflow.ops.sound_plan import SoundPlan, sound_plan
+from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
+from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
+from tests.kernels_host.building import HostTables
+from tests.kernels_host.check_image_views import HostMemory
+from tests.kernels_host.conftest import Run
+from tests.kernels_host.sounds import ENCODINGS, levels, stored
+from tests.parity.test_resample import LEAST_SNR_DB, PAIRS, by_soxr, noise, snr_db
+from tests.parity.tolerances import TOLERANCES
+
+SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
+SUBTYPES |= {"mulaw": "ULAW", "alaw": "ALAW"}
+LIMITS = Limits()
+
+
+def run_batch(run: Run, clips: list[Clip]) -> None:
+    memory = HostMemory()
+    for launch in batch_launches(clips, tables=HostTables(), upload=memory.upload, scratch=memory.scratch):
+        run(launch)
+
+
+def waves(run: Run, plans: list[SoundPlan]) -> list[NDArray[np.float32]]:
+    """What the kernels make of clips, side by side."""
+    outs = [np.full(plan.shape, np.nan, np.float32) for plan in plans]
+    run_batch(run, [WaveClip(plan, int(out.ctypes.data)) for plan, out in zip(plans, outs, strict=True)])
+    return outs
+
+
+def wave(run: Run, pcm: StoredPcm, to_hz: int | None = None, *, mono: bool = True) -> NDArray[np.float32]:
+    return waves(run, [sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)])[0]
+
+
+def speechlike(seconds: float, rate: int, channels: int = 2) -> NDArray[np.int16]:
+    """``(channels, n)``: harmonics that glide, in bursts, over a little noise; silence at the end of each burst."""
+    time = np.arange(int(seconds * rate)) / rate
+    pitch = 110 + 40 * np.sin(2 * np.pi * 0.7 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 30)) * np.clip(np.sin(2 * np.pi * 1.5 * time), 0, None)
+    random = np.random.default_rng(channels)
+    mixed = [0.2 * voice * (1 - 0.2 * c) + 1e-3 * random.standard_normal(len(time)) for c in range(channels)]
+    return np.round(np.clip(mixed, -1, 1 - 2**-15) * 2**15).astype(np.int16)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_stored_clip_is_what_libsndfile_reads_and_its_mean_is_numpys(
+    run_on_host: Run, encoding: Any, channels: int
+) -> None:
+    file = io.BytesIO()
+    sound = np.random.default_rng(channels).uniform(-1, 1, (3_000, channels))
+    soundfile.write(file, sound, 8_000, format="WAV", subtype=SUBTYPES[encoding])
+    data = file.getvalue()
+    at = data.index(b"data") + 8
+    nbytes = int.from_bytes(data[at - 4 : at], "little")
+    pcm = StoredPcm(data[at : at + nbytes], encoding, channels, 3_000, 8_000)
+    read = np.ascontiguousarray(soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0].T)
+    np.testing.assert_array_equal(to_float(pcm), read)
+    np.testing.assert_array_equal(wave(run_on_host, pcm, mono=False), read)
+    np.testing.assert_array_equal(wave(run_on_host, pcm), down_mix(read))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_on_the_host_every_encoding_has_the_same_values(encoding: Any) -> None:
+    for interleaved in (True, False):
+        pcm = stored(encoding, 3, 500, interleaved=interleaved)
+        np.testing.assert_array_equal(to_float(pcm), levels(pcm))
+        np.testing.assert_array_equal(to_float(pcm.head(77)), levels(pcm)[:, :77])
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)
+def test_the_kernel_gives_what_soxr_gives(run_on_host: Run, from_hz: int, to_hz: int) -> None:
+    samples = noise(max(6_000, from_hz // 12))
+    expected = by_soxr(samples, from_hz, to_hz)
+    found = wave(run_on_host, StoredPcm.of(samples[None], from_hz), to_hz)[0]
+    assert len(found) == len(expected)
+    assert snr_db(found, expected) >= LEAST_SNR_DB
+    assert snr_db(found[8:], expected[8:]) >= LEAST_SNR_DB
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    from_hz=st.sampled_from([*range(4_000, 48_001, 500), 11_025, 22_050, 44_100, 96_000]),
+    to_hz=st.sampled_from([8_000, 16_000, 22_050, 24_000, 44_100]),
+    count=st.integers(1, 3_000),
+    channels=st.integers(1, 3),
+    mono=st.booleans(),
+)
+@example(from_hz=44_100, to_hz=16_000, count=2, channels=2, mono=True)
+@example(from_hz=47_500, to_hz=44_100, count=999, channels=2, mono=False)
+def test_odd_ratios_lengths_and_channels_are_the_cpus_route(
+    run_on_host: Run, from_hz: int, to_hz: int, count: int, channels: int, mono: bool
+) -> None:
+    pcm = stored("s16", channels, count, rate=from_hz)
+    try:
+        expected = to_rate(to_float(pcm), from_hz, to_hz, mono=mono, limits=LIMITS)
+    except NoSuchStream:
+        with pytest.raises(NoSuchStream):
+            sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)
+        return
+    found = wave(run_on_host, pcm, to_hz, mono=mono)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCES["resample/kernel"].max_abs
+
+
+@pytest.mark.parametrize("frequency", [8_200, 8_500, 10_000, 15_000, 22_000])
+def test_nothing_from_above_8200_hz_comes_back_below(run_on_host: Run, frequency: int) -> None:
+    tone = np.sin(2 * np.pi * frequency * np.arange(22_050) / 44_100).astype(np.float32)
+    found = wave(run_on_host, StoredPcm.of(tone[None], 44_100), 16_000)[0][1_000:-1_000].astype(np.float64)
+    assert 10 * math.log10(float((found**2).mean()) / 0.5) <= -100
+
+
+def test_clips_of_many_rates_and_encodings_side_by_side_are_as_alone(run_on_host: Run) -> None:
+    clips = [
+        stored(encoding, 1 + number % 2, 1_000 + 37 * number, rate=rate, interleaved=number % 3 > 0)
+        for number, (encoding, rate) in enumerate(
+            zip(ENCODINGS, (8_000, 16_000, 44_100, 48_000, 44_100, 192_000, 8_000, 16_000), strict=True)
+        )
+    ]
+    plans = [sound_plan(pcm, 16_000, mono=number % 2 == 0, limits=LIMITS) for number, pcm in enumerate(clips)]
+    for plan, found in zip(plans, waves(run_on_host, plans), strict=True):
+        np.testing.assert_array_equal(found, waves(run_on_host, [plan])[0])
+
+
+def test_one_launch_serves_all_ratios_that_need_as_much_shared_memory() -> None:
+    rates = (44_100, 48_000, 22_050, 44_100, 16_000, 192_000)
+    plans = [sound_plan(stored("s16", 2, 4_000, rate=rate), 16_000, limits=LIMITS) for rate in rates]
+    outs = [np.empty(plan.shape, np.float32) for plan in plans]
+    memory = HostMemory()
+    launches = batch_launches(
+        [WaveClip(plan, int(out.ctypes.data)) for plan, out in zip(plans, outs, strict=True)],
+        tables=HostTables(), upload=memory.upload, scratch=memory.scratch,
+    )  # fmt: skip
+    names = [launch.name for launch in launches]
+    assert names == ["audio/pcm", *["audio/resample"] * 3]
+    shared = [launch.shared_bytes for launch in launches[1:]]
+    assert shared == sorted(set(shared))
+    assert max(shared) <= 48 << 10, "what every GPU has"
+
+
+def test_only_what_the_outputs_see_is_kept_of_a_long_clip(run_on_host: Run) -> None:
+    for interleaved in (True, False):
+        pcm = stored("s16", 2, 30_000, interleaved=interleaved)
+        plan = sound_plan(pcm, 16_000, limits=LIMITS, max_outputs=1_000)
+        assert plan.shape == (1, 1_000)
+        assert plan.pcm.count < 1_000 * 44_100 // 16_000 + 300
+        np.testing.assert_array_equal(waves(run_on_host, [plan])[0], wave(run_on_host, pcm, 16_000)[:, :1_000])
+
+
+def test_a_ratio_without_a_table_is_resampled_by_the_cpu_which_says_so(run_on_host: Run) -> None:
+    pcm = stored("s16", 2, 5_000)
+    plan = sound_plan(pcm, 47_999, limits=LIMITS)
+    assert plan.fallback is not None
+    assert "44100 to 47999 Hz is resampled on the CPU" in plan.fallback
+    assert plan.table is None
+    np.testing.assert_array_equal(
+        waves(run_on_host, [plan])[0], to_rate(to_float(pcm), 44_100, 47_999, mono=True, limits=LIMITS)
+    )
+
+
+def test_a_clip_is_held_to_the_limits_before_anything_is_made() -> None:
+    with pytest.raises(LimitExceeded, match="max_pcm_bytes is 1000"):
+        sound_plan(stored("s16", 2, 500), 44_100, limits=Limits(max_pcm_bytes=1_000))
+    with pytest.raises(NoSuchStream, match="less than one"):
+        sound_plan(stored("s16", 2, 1), 16_000, limits=LIMITS)
+
+
+def test_clips_that_contradict_themselves_are_refused() -> None:
+    with pytest.raises(InvalidOptions, match="encoding is one of u8"):
+        StoredPcm(b"", "s20", 1, 0, 8_000)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptions, match="3 frames of 2 s16 samples are 12 bytes; got 11"):
+        StoredPcm(bytes(11), "s16", 2, 3, 8_000)
+    with pytest.raises(InvalidOptions, match="0 and 8000 Hz"):
+        StoredPcm(b"", "s16", 0, 0, 8_000)
+    for wrong in (np.zeros(5, np.float32), np.zeros((2, 5), np.complex64)):
+        with pytest.raises(InvalidOptions, match=r"decoded sound is \(channels, n\)"):
+            StoredPcm.of(wrong, 8_000)
+    odd = np.zeros(9, np.uint8)[1:]
+    with pytest.raises(InvalidOptions, match="begin at a multiple of 8 bytes"):
+        SoundJob(StoredPcm(odd, "f64", 1, 1, 8_000), 64, 1)
+
+
+SPECS = ("whisper-80", "whisper-128")
+
+
+def computed(run: Run, clips: list[tuple[SoundPlan, ClipPlan]]) -> list[NDArray[np.float32]]:
+    """The features of clips, side by side, by the kernels."""
+    outs = [np.zeros(clip.tensors[clip.spec.features_name][1], np.float32) for _, clip in clips]
+    noises = [noise_of(clip) for _, clip in clips]
+    run_batch(
+        run,
+        [
+            FeatureClip(sound, clip, int(out.ctypes.data), out.strides, tuple(int(one.ctypes.data) for one in drawn))
+            for (sound, clip), out, drawn in zip(clips, outs, noises, strict=True)
+        ],
+    )
+    return outs
+
+
+def planned(pcm: StoredPcm, spec: MelSpec, parts: Parts | None = None) -> tuple[SoundPlan, ClipPlan]:
+    sound = sound_plan(pcm, spec.sample_rate, limits=LIMITS, max_outputs=spec.most_samples)
+    return sound, clip_plan(spec, sound.outputs, parts=parts)
+
+
+def on_the_cpu(pcm: StoredPcm, spec: MelSpec, parts: Parts | None = None) -> NDArray[np.float32]:
+    """The CPU's route: decoded, mixed, resampled by soxr, features by numpy."""
+    samples = to_rate(to_float(pcm), pcm.sample_rate, spec.sample_rate, mono=True, limits=LIMITS)[0]
+    found: NDArray[np.float32] = features(samples, spec, parts=parts)[spec.features_name]
+    return found
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("rate", [44_100, 48_000, 8_000, 16_000, 22_050])
+def test_features_of_stored_stereo_are_those_of_the_cpus_route(run_on_host: Run, name: str, rate: int) -> None:
+    spec = mel_spec(name)
+    interleaved = np.ascontiguousarray(speechlike(2.5, rate).T)
+    pcm = StoredPcm(interleaved, "s16", 2, len(interleaved), rate)
+    found = computed(run_on_host, [planned(pcm, spec)])[0]
+    assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
+
+
+def test_features_and_waveforms_of_a_batch_are_as_alone(run_on_host: Run) -> None:
+    spec = mel_spec("whisper-80")
+    clips = [StoredPcm.of(speechlike(1 + number, 44_100, channels=1 + number), 44_100) for number in range(3)]
+    clips.append(StoredPcm.of(noise(20_000)[None], 16_000))
+    plans = [planned(pcm, spec) for pcm in clips]
+    for plan, found in zip(plans, computed(run_on_host, plans), strict=True):
+        np.testing.assert_array_equal(found, computed(run_on_host, [plan])[0])
+
+
+def test_float_samples_at_the_specs_rate_are_read_where_they_lie() -> None:
+    sound, clip = planned(StoredPcm.of(noise(20_000)[None], 16_000), mel_spec("whisper-80"))
+    memory = HostMemory()
+    launches = batch_launches(
+        [FeatureClip(sound, clip, 64, (12_000, 4))],
+        tables=HostTables(), upload=memory.upload, scratch=memory.scratch,
+    )  # fmt: skip
+    assert {launch.name for launch in launches} == {"audio/mel", "audio/mel_finish"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_on_a_gpu_a_waveform_is_the_cpus_route(encoding: Any, run_on_host: Run) -> None:
+    pcm = stored(encoding, 2, 40_000)
+    with Slab("64MiB", device="cuda") as gpu:
+        for to_hz, mono in ((None, True), (None, False), (16_000, True), (48_000, False)):
+            plan = sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)
+            specs = lay_out({"waveform": ("float32", plan.shape)})
+            with gpu.allocate(block_bytes(specs)) as lease:
+                place_waveform_on_gpu(plan, lease, specs[0])
+                lease.synchronize()
+                found = lease.array(specs[0]).get()
+            np.testing.assert_array_equal(found, waves(run_on_host, [plan])[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SPECS)
+def test_on_a_gpu_features_are_those_of_the_cpus_route(name: str) -> None:
+    spec, pcm = mel_spec(name), StoredPcm.of(speechlike(3, 44_100), 44_100)
+    sound, clip = planned(pcm, spec)
+    specs = lay_out(clip.tensors)
+    with Slab("64MiB", device="cuda") as gpu, gpu.allocate(block_bytes(specs)) as lease:
+        place_features_on_gpu(sound, clip, lease, specs)
+        lease.synchronize()
+        found = lease.array(specs[0]).get()
+    assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
