@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.config import Limits
-from gpuflow.ops.audio_gpu import Clip, FeatureClip, WaveClip, batch_launches, sound_kernels
-from gpuflow.ops.kernels import Launch
-from gpuflow.ops.mel import planned
+from gpuflow.ops.audio_gpu import Clip, FeatureClip, WaveClip, batch_launches, noise_of, sound_kernels
+from gpuflow.ops.kernels import Launch, kernel
 from gpuflow.ops.pcm import StoredPcm
 from gpuflow.ops.sound_plan import sound_plan
+from gpuflow.presets.clip_plan import clip_plan
 from gpuflow.presets.mel import MelSpec
 
 LIMITS = Limits()
+STATIC_SHARED_BYTES = 48 << 10  # more has to be asked for
 ITEM_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # bfloat16 as its bits
 
 
@@ -105,6 +107,8 @@ class Cuda:
 
     def queue(self, launch: Launch) -> None:
         """See ``Place``."""
+        if launch.shared_bytes > STATIC_SHARED_BYTES:
+            kernel(launch.name, launch.defines).max_dynamic_shared_size_bytes = launch.shared_bytes
         launch.queue()
 
     def microseconds(self, run: Callable[[], Any], *, rounds: int = 20) -> float:
@@ -137,28 +141,39 @@ class Cuda:
 PLACE: Place = Cuda()
 
 
-def feature_batch(pcms: Sequence[StoredPcm], spec: MelSpec, dtype: str = "float32") -> tuple[list[Clip], list[Any]]:
-    """Clips under a spec, at its rate or resampled to it, and the new arrays that their features go to."""
-    clips, outs = [], []
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Clips, the new arrays that each is written to, and what else must last as long."""
+
+    clips: list[Clip]
+    outs: list[Any]
+    kept: list[Any]
+
+
+def feature_batch(pcms: Sequence[StoredPcm], spec: MelSpec, dtype: str = "float32") -> Batch:
+    """Clips under a spec, at its rate or resampled to it."""
+    made = Batch([], [], [])
     for pcm in pcms:
         sound = sound_plan(pcm, spec.sample_rate, limits=LIMITS)
-        plan = planned(np.zeros(sound.outputs, np.float32), spec, dtype=dtype)
-        outs.append(PLACE.empty(plan.tensors[spec.features_name][1], ITEM_TYPES[dtype]))
-        clips.append(FeatureClip(sound, plan, PLACE.address(outs[-1]), outs[-1].strides))
-    return list(clips), outs
+        plan = clip_plan(spec, sound.outputs, dtype=dtype)
+        out = PLACE.empty(plan.tensors[spec.features_name][1], ITEM_TYPES[dtype])
+        noise = [PLACE.copied(drawn) for drawn in noise_of(plan)]
+        made.clips.append(FeatureClip(sound, plan, PLACE.address(out), out.strides, tuple(map(PLACE.address, noise))))
+        made.outs.append(out)
+        made.kept.extend([pcm, *noise])
+    return made
 
 
-def wave_batch(pcms: Sequence[StoredPcm], to_hz: int) -> tuple[list[Clip], list[Any]]:
-    """Clips to one channel at a rate, and the new arrays that they go to."""
+def wave_batch(pcms: Sequence[StoredPcm], to_hz: int) -> Batch:
+    """Clips to one channel at a rate."""
     plans = [sound_plan(pcm, to_hz, limits=LIMITS) for pcm in pcms]
     outs = [PLACE.empty(plan.shape, np.float32) for plan in plans]
-    return [WaveClip(plan, PLACE.address(out)) for plan, out in zip(plans, outs, strict=True)], outs
+    clips: list[Clip] = [WaveClip(plan, PLACE.address(out)) for plan, out in zip(plans, outs, strict=True)]
+    return Batch(clips, outs, list(pcms))
 
 
 def on_device(pcm: StoredPcm) -> StoredPcm:
     """The same samples where the kernels read them without a copy."""
-    from dataclasses import replace
-
     return replace(pcm, samples=PLACE.copied(pcm.bytes_on_host()))
 
 

@@ -85,10 +85,10 @@ def _features_row(batch: int, seconds: float, device: str, rounds: int, skip: fr
 def _ours(waves: Sequence[Any], dtype: str, device: str) -> Any:
     if device == "cpu":
         return ours.features(waves, ours.SHORT_WINDOW)
-    clips, outs = on.feature_batch(_stored(waves), mel_spec(ours.SPECS[ours.SHORT_WINDOW]), dtype)
-    on.PLACE.write(clips)
+    batch = on.feature_batch(_stored(waves), mel_spec(ours.SPECS[ours.SHORT_WINDOW]), dtype)
+    on.PLACE.write(batch.clips)
     _settle(device)
-    return outs
+    return batch.outs
 
 
 def _stored(waves: Sequence[Any]) -> list[StoredPcm]:
@@ -97,7 +97,7 @@ def _stored(waves: Sequence[Any]) -> list[StoredPcm]:
 
 def _launches(waves: Sequence[Any]) -> int:
     pcms = [on.on_device(pcm) for pcm in _stored(waves)]
-    return len(on.PLACE.launches(on.feature_batch(pcms, mel_spec(ours.SPECS[ours.SHORT_WINDOW]))[0]))
+    return len(on.PLACE.launches(on.feature_batch(pcms, mel_spec(ours.SPECS[ours.SHORT_WINDOW])).clips))
 
 
 def _resample_row(batch: int, seconds: float, device: str, rounds: int) -> dict[str, Any]:
@@ -116,10 +116,10 @@ def _ours_resampled(interleaved: Sequence[Any], device: str) -> Any:
     if device == "cpu":
         return [ours.resampled(sound.T.astype(np.float32) / 32_768, FILE_RATE).mean(axis=0) for sound in interleaved]
     pcms = [StoredPcm(sound.tobytes(), "s16", 2, len(sound), FILE_RATE) for sound in interleaved]
-    clips, outs = on.wave_batch(pcms, RATE)
-    on.PLACE.write(clips)
+    batch = on.wave_batch(pcms, RATE)
+    on.PLACE.write(batch.clips)
     _settle(device)
-    return outs
+    return [out[0] for out in batch.outs]
 
 
 def _settle(device: str) -> None:
