@@ -77,7 +77,7 @@ SOUNDFILE_ONLY = ("librosa + HF", "soundfile, soxr + HF")
 
 def absent(form: Form) -> dict[str, str]:
     """Peers that cannot open such a file, and why."""
-    return {name: "libsndfile does not read it" for name in SOUNDFILE_ONLY} if form == "m4a" else {}
+    return dict.fromkeys(SOUNDFILE_ONLY, "libsndfile does not read it") if form == "m4a" else {}
 
 
 def _features(wave: NDArray[np.float32]) -> Any:

@@ -14,8 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._audio_peers import BANDS, FLOOR, HOP, N_FFT, RANGE, Waves, dali_pipeline, extractor, hann, hf_torch
-from benchmarks._audio_peers import torchaudio_mel, whisper_scaled
+from benchmarks._audio_peers import (
+    BANDS,
+    FLOOR,
+    HOP,
+    N_FFT,
+    RANGE,
+    Waves,
+    dali_pipeline,
+    extractor,
+    hann,
+    hf_torch,
+    torchaudio_mel,
+    whisper_scaled,
+)
 from benchmarks._sounds import RATE
 
 WINDOW_SECONDS = 30
@@ -140,7 +152,7 @@ def _tables(device: str) -> tuple[Any, Any]:
 
 @functools.cache
 def _array_tables(xp: Any) -> tuple[Any, Any]:
-    return tuple(xp.asarray(table) for table in _float32_tables())  # type: ignore[return-value]
+    return tuple(xp.asarray(table) for table in _float32_tables())
 
 
 def _float32_tables() -> tuple[Any, Any]:

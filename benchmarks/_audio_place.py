@@ -124,7 +124,7 @@ class Cuda:
             end.record()
             end.synchronize()
             times.append(1e3 * cupy.cuda.get_elapsed_time(begin, end))
-        return round(statistics.median(times), 2)
+        return float(round(statistics.median(times), 2))
 
     def _table(self, key: object, make: Callable[[], Any]) -> int:
         return self._upload(np.ascontiguousarray(make()).view(np.uint8).reshape(-1))
@@ -150,13 +150,22 @@ class Batch:
     kept: list[Any]
 
 
-def feature_batch(pcms: Sequence[StoredPcm], spec: MelSpec, dtype: str = "float32") -> Batch:
-    """Clips under a spec, at its rate or resampled to it."""
+def queue_all(launches: Sequence[Launch]) -> None:
+    """Run all, in order."""
+    for launch in launches:
+        PLACE.queue(launch)
+
+
+def feature_batch(
+    pcms: Sequence[StoredPcm], spec: MelSpec, dtype: str = "float32", *, outs: Sequence[Any] | None = None
+) -> Batch:
+    """Clips under a spec, at its rate or resampled to it. ``outs``: arrays to write to, new ones without them."""
     made = Batch([], [], [])
-    for pcm in pcms:
+    for number, pcm in enumerate(pcms):
         sound = sound_plan(pcm, spec.sample_rate, limits=LIMITS)
         plan = clip_plan(spec, sound.outputs, dtype=dtype)
-        out = PLACE.empty(plan.tensors[spec.features_name][1], ITEM_TYPES[dtype])
+        shape = plan.tensors[spec.features_name][1]
+        out = outs[number] if outs is not None else PLACE.empty(shape, ITEM_TYPES[dtype])
         noise = [PLACE.copied(drawn) for drawn in noise_of(plan)]
         made.clips.append(FeatureClip(sound, plan, PLACE.address(out), out.strides, tuple(map(PLACE.address, noise))))
         made.outs.append(out)

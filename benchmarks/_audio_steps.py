@@ -34,7 +34,9 @@ def every_spec(quick: bool) -> dict[str, Any]:
         if (reason := obstacle(spec)) is not None:
             found[name] = {"not_on_a_gpu": reason}
             continue
-        found[name] = {kind: off(written([sound], spec)[0], expected(sound, spec)) for kind, sound in sounds(quick).items()}
+        found[name] = {
+            kind: off(written([sound], spec)[0], expected(sound, spec)) for kind, sound in sounds(quick).items()
+        }
     return found
 
 
@@ -115,7 +117,8 @@ def resampled(sound: Sound, rate: int) -> Sound:
     """One channel at 16 kHz by the kernel."""
     batch = on.wave_batch([StoredPcm.of(sound[None], rate)], RATE)
     on.PLACE.write(batch.clips)
-    return on.PLACE.host(batch.outs[0])[0]
+    made: Sound = on.PLACE.host(batch.outs[0])[0]
+    return made
 
 
 def stored(wave: Sound) -> StoredPcm:

@@ -124,4 +124,4 @@ def alias_db(resample: Resample, rate: int, tones_hz: tuple[int, ...] = _TONES_H
 def _level_db(resample: Resample, rate: int, hz: int) -> float:
     tone = (0.5 * np.sin(2 * np.pi * hz * np.arange(rate) / rate)).astype(np.float32)
     left = np.asarray(resample(tone, rate))[_EDGE:-_EDGE].astype(np.float64)
-    return float(10 * np.log10(max(1e-20, np.mean(left**2) / 0.125)))
+    return 10 * math.log10(max(1e-20, float(np.mean(left**2)) / 0.125))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpuflow.demo import samples
 
 Form = Literal["mp3", "m4a", "wav", "flac"]
+FORMS: tuple[Form, ...] = ("mp3", "m4a", "wav", "flac")
 RATE, FILE_RATE = 16_000, 44_100
 _ENCODERS: dict[Form, tuple[str, str, int]] = {
     "mp3": ("mp3", "libmp3lame", 128_000), "m4a": ("mp4", "aac", 128_000),
@@ -42,7 +43,9 @@ def encoded(form: Form, seconds: float, seed: int = 0) -> bytes:
         floats = "fltp" in {form.name for form in stream.codec.audio_formats}
         sound = stereo(seconds, seed)
         planes = sound if floats else np.round(sound * 32_767).astype(np.int16).T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp" if floats else "s16", layout="stereo")
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(planes), format="fltp" if floats else "s16", layout="stereo"
+        )
         frame.sample_rate = FILE_RATE
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
