@@ -11,7 +11,7 @@ from gpuflow.media import Modality
 _CPU: dict[Modality, tuple[str, ...]] = {
     "image": ("torch", "torchvision.io", "torchvision.transforms.v2.functional", "PIL.Image"),
     "video": ("av", "av.video.reformatter"),
-    "audio": ("av", "soundfile", "soxr"),
+    "audio": ("torch", "av", "soundfile", "soxr"),
 }
 _GPU: dict[Modality, tuple[str, ...]] = {
     "image": ("cupy", "nvidia.nvimgcodec"),

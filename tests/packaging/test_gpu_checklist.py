@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import _checklist, _clips, _nvdec_steps, h200_image_checklist, h200_video_checklist
+from benchmarks import (
+    _checklist,
+    _clips,
+    _nvdec_steps,
+    h200_audio_checklist,
+    h200_image_checklist,
+    h200_video_checklist,
+)
 from benchmarks._clips import ClipSpec, clip, number
 from gpuflow.codecs._backends import pynv_caps
 from gpuflow.codecs._backends.pynv_surface import planes
@@ -33,8 +40,10 @@ ROOT = Path(__file__).parents[2]
     [
         ("h200_video_checklist", h200_video_checklist.CHECKLIST),
         ("h200_image_checklist", h200_image_checklist.CHECKLIST),
+        ("h200_audio_checklist", h200_audio_checklist.CHECKLIST),
         ("bench_video_gpu", None),
         ("bench_image_gpu", None),
+        ("bench_audio_gpu", None),
     ],
 )
 def test_without_a_gpu_the_exit_status_and_the_text_say_so(
