@@ -57,7 +57,8 @@ def decode_audio(
     first by default. ``native``: int16 instead of float32 where the source has no more than 16 bits (PCM, mu-law, A-law,
     FLAC, ALAC), which is exact and half the size.
 
-    A section equals that part of the whole, bit for bit in PCM, FLAC, ALAC, ADPCM and Vorbis, within 1e-6 in MP3 and Opus.
+    A section equals that part of the whole, bit for bit in PCM, FLAC, ALAC, ADPCM and Vorbis, within 1e-6 in MP3 and Opus
+    (Ogg Opus of low bit rates: 2e-3).
     AAC with noise substitution has other noise where the section begins after 5 s: its generator goes on from packet to
     packet. AC-3, AMR, WMA, Speex, and Vorbis in Matroska are decoded from the beginning.
 

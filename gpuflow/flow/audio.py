@@ -39,6 +39,7 @@ def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: Load
         mono=options.mono,
         sample_rate=rate,
         max_samples=spec.pad_samples if spec is not None else None,
+        stream=options.stream,
     )
     with context.decoder(blob, kind, "audio") as decoder, _decoded(decoder, wanted, context) as sound:
         metadata = _describe(sound, options)
@@ -89,8 +90,9 @@ def _seconds_to_decode(options: AudioOptions, spec: MelSpec | None) -> float | N
 def _describe(sound: Sound, options: AudioOptions) -> AudioMetadata:
     count, rate = sound.samples.shape[1], sound.sample_rate
     return AudioMetadata(
-        sound.codec, sound.channels, sound.source_rate, rate, count, count / rate, start_seconds=options.start_seconds
-    )
+        sound.codec, sound.channels, sound.source_rate, rate, count, count / rate, start_seconds=options.start_seconds,
+        stream=sound.stream, num_streams=sound.num_streams,
+    )  # fmt: skip
 
 
 def _place_waveform(sound: Sound, metadata: AudioMetadata, blob: Blob, context: LoadContext) -> Waveform:

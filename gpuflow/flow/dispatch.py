@@ -15,9 +15,10 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.image import load_image
 from gpuflow.flow.image_steps import image_steps
 from gpuflow.flow.preload import preload
+from gpuflow.flow.sound import add_sound
 from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.flow.video import load_video, load_video_features
-from gpuflow.media import Blob, Features, Image, Media, Modality
+from gpuflow.media import Blob, Features, Frames, Image, Media, Modality
 
 
 def load_blob(
@@ -43,15 +44,19 @@ def load_blob(
         resize=getattr(wanted, "size", None) is not None or getattr(wanted, "preset", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
+    if getattr(wanted, "audio", None) is not None:
+        preload("audio", on_gpu=context.device.is_cuda, resize=False, dali=False)
     if isinstance(wanted, ImageOptions) and batches is not None:
         return advance(image_steps(blob, kind, wanted, context, batches))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context, info)
     if isinstance(wanted, AudioOptions):
         return load_audio(blob, kind, wanted, context)
-    if wanted.preset is not None:
-        return load_video_features(blob, kind, wanted, context)
-    return load_video(blob, kind, wanted, context)
+    load = load_video if wanted.preset is None else load_video_features
+    media: Frames | Features = load(blob, kind, wanted, context)
+    if wanted.audio is not None:
+        add_sound(media, blob, kind, wanted.audio, context)
+    return media
 
 
 def recognise(blob: Blob, asked: Modality | None, context: LoadContext) -> tuple[MediaType, Modality]:

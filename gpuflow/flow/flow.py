@@ -297,7 +297,7 @@ class Flow:
         ``FetchPolicy.range_bytes`` only the parts are fetched that the frames need, and no chunk has one.
 
         Raises:
-            InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video.
+            InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video, or also want sound.
             GpuflowError: as ``load``, from the iterator.
         """
         require_counts(chunk=chunk, ahead=ahead)
@@ -406,6 +406,8 @@ class Flow:
             media.fallback = self.device.reason
             if count:
                 self.counters.add("gpuflow_fallback_total", modality=modality_of(media))
+        if media.audio is not None:
+            self._note_device(media.audio, count=count)
 
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:

@@ -158,7 +158,7 @@ class Pixels(_Message, frozen=True):
 
 
 class Sound(_Message, frozen=True):
-    """Audio was decoded and resampled; ``channels`` and ``source_rate`` are the file's, the rest the result's."""
+    """Audio was decoded and resampled; ``channels``, ``source_rate`` and streams are the file's, the rest the result's."""
 
     codec: str
     channels: int
@@ -166,6 +166,8 @@ class Sound(_Message, frozen=True):
     sample_rate: int
     shape: tuple[int, int]
     backend: str
+    stream: int = 0
+    num_streams: int = 1
 
 
 class Opened(_Message, frozen=True):

@@ -213,8 +213,11 @@ class Worker:
         samples = sound.samples
         shape = (samples.shape[0], samples.shape[1])
         self._inbox.send(
-            wire.Sound(sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend)
-        )
+            wire.Sound(
+                sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend, sound.stream,
+                sound.num_streams,
+            )
+        )  # fmt: skip
         self._view(self._inbox.next().offset, "float32", shape)[...] = samples
 
     def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, Unsupported
 from gpuflow.values import shown
 
 _GUESSED_DURATION = frozenset({"aac", "mp3", "ac3", "eac3", "amr"})  # bit rate times size, wrong by any factor
-_LEFT_OUT = frozenset({"aiff", "au", "caf"})  # libavformat loses the end of ALAC in CAF
+_LEFT_OUT = frozenset({"aiff", "au", "caf"})  # no demuxer that is not needed
 _WITHIN_16_BITS = frozenset({"s16", "s16p"})
 _SEEK_FROM_SECONDS = 5.0  # what takes less to decode is not worth other noise, where a codec has noise
 _MAX_NAMED = 16

@@ -1,4 +1,4 @@
-"""WAV, AIFF, AU, CAF, FLAC, Ogg and MP3 by libsndfile, which carries mpg123, libvorbis, libopus and ALAC."""
+"""WAV, AIFF, AU, CAF, FLAC, Ogg and MP3 by libsndfile, which carries mpg123, libvorbis and libopus."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _FORMATS = {
 _CODECS = {  # FFmpeg's names, so that both backends say the same
     "PCM_U8": "pcm_u8", "PCM_S8": "pcm_s8", "PCM_16": "pcm_s16le", "PCM_24": "pcm_s24le", "PCM_32": "pcm_s32le",
     "FLOAT": "pcm_f32le", "DOUBLE": "pcm_f64le", "ULAW": "pcm_mulaw", "ALAW": "pcm_alaw",
-    "IMA_ADPCM": "adpcm_ima_wav", "MS_ADPCM": "adpcm_ms", "ALAC_16": "alac", "ALAC_20": "alac", "ALAC_24": "alac",
-    "ALAC_32": "alac",
+    "IMA_ADPCM": "adpcm_ima_wav", "MS_ADPCM": "adpcm_ms",
 }  # fmt: skip
 _CODECS_BY_FORMAT = {"FLAC": "flac", "MP3": "mp3"}
 _WITHIN_16_BITS = frozenset({"PCM_U8", "PCM_S8", "PCM_16", "ULAW", "ALAW"})
