@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def read(data: bytes, found: StoredPcm) -> Samples:
         wide = np.zeros((raw.size // 3, 4), np.uint8)
         wide[:, 1:] = raw.reshape(-1, 3)
         raw = wide.reshape(-1)
-    levels = {
+    ways: dict[str, Callable[[], NDArray[Any]]] = {
         "u8": lambda: (raw.astype(np.float32) - 128) / 128,
         "s16": lambda: raw.view("<i2").astype(np.float32) / 2**15,
         "s24": lambda: raw.view("<i4").astype(np.float32) / 2**31,
@@ -58,8 +59,8 @@ def read(data: bytes, found: StoredPcm) -> Samples:
         "f64": lambda: raw.view("<f8").astype(np.float32),
         "mulaw": lambda: _mulaw(raw).astype(np.float32) / 2**15,
         "alaw": lambda: _alaw(raw).astype(np.float32) / 2**15,
-    }[found.encoding]()
-    rows: Samples = levels.reshape(-1, found.channels).T
+    }
+    rows: Samples = ways[found.encoding]().reshape(-1, found.channels).T
     return rows
 
 
