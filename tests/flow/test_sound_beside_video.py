@@ -178,7 +178,12 @@ def test_a_stream_of_many_releases_both_of_what_nobody_took(flow: SyncFlow) -> N
     async def run() -> None:
         outcomes = flow.flow.stream([SPOKEN, SILENT, b"no clip", SPOKEN], options=BOTH, ordered=True)
         found = [outcome async for outcome in outcomes]
-        assert [outcome.media is not None and outcome.media.audio is not None for outcome in found] == [True, False, False, True]
+        assert [outcome.media is not None and outcome.media.audio is not None for outcome in found] == [
+            True,
+            False,
+            False,
+            True,
+        ]
         assert isinstance(found[2].error, GpuflowError)
         for outcome in found:
             if outcome.media is not None:
