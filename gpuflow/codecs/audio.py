@@ -62,6 +62,10 @@ def decode_audio(
     AAC with noise substitution has other noise where the section begins after 5 s: its generator goes on from packet to
     packet. AC-3, AMR, WMA, Speex, and Vorbis in Matroska are decoded from the beginning.
 
+    The first sample is the one that was encoded first, where anything says so: edit lists, LAME's tag, Matroska's delay,
+    Opus' and Vorbis' headers. Nothing does in raw ADTS and in AAC of MPEG-TS or ASF (1,024 samples come before it), AC-3
+    outside of MP4 (256), Opus in MPEG-TS (312), raw AMR-NB (about 40), MP3 without a tag (1,105).
+
     The limits hold for what the header claims and again for what comes out: seconds up to the section's end, channels,
     sample rate, bytes of PCM.
 

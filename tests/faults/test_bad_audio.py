@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -242,8 +243,7 @@ def _lying() -> dict[str, tuple[str, Callable[[], bytes]]]:
 
     short = chirp(0.5, 16_000)
     wav, flac, aiff, au = (
-        lambda form=form: with_soundfile(short, 16_000, form, "PCM_16")  # type: ignore[misc]
-        for form in ("WAV", "FLAC", "AIFF", "AU")
+        partial(with_soundfile, short, 16_000, form, "PCM_16") for form in ("WAV", "FLAC", "AIFF", "AU")
     )
     many, few = struct.pack(">I", 4_000_000), struct.pack(">I", 100)
     return {

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gpuflow.config import AudioOptions, Options
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
@@ -92,9 +93,10 @@ def test_every_item_ends_in_its_own_error_or_result(options: AudioOptions, flow:
     wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
-def _numbers(flow: SyncFlow, data: bytes, options: AudioOptions) -> object:
+def _numbers(flow: SyncFlow, data: bytes, options: AudioOptions) -> NDArray[np.float32]:
     with flow.load(data, options=options) as media:
-        return media.numpy().copy()
+        copied: NDArray[np.float32] = media.numpy().copy()
+        return copied
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -121,4 +123,4 @@ def test_a_section_is_sought_in_a_worker_as_here(flow: SyncFlow) -> None:
     data = with_ffmpeg(noise(9.0, RATE), RATE, "ipod", "alac")
     whole = _numbers(flow, data, AudioOptions())
     part = _numbers(flow, data, AudioOptions(start_seconds=7.0, duration_seconds=1.0))
-    assert np.array_equal(part, whole[:, 7 * RATE : 8 * RATE])  # type: ignore[index]
+    assert np.array_equal(part, whole[:, 7 * RATE : 8 * RATE])

@@ -138,6 +138,13 @@ def test_sound_is_aligned_to_what_was_encoded(
         assert np.array_equal(pcm.samples, expected)
 
 
+def test_mp3_without_a_tag_keeps_what_its_encoder_began_with() -> None:
+    samples = noise(1.0, RATE, 2)
+    pcm = decoded(with_ffmpeg(samples, RATE, "mp3", "libmp3lame", muxing={"write_xing": "0", "id3v2_version": "0"}))
+    assert pcm.backend == "soundfile"
+    assert lag(pcm.samples[0], samples[0]) == 1_105
+
+
 @pytest.mark.parametrize("make", [lambda x: with_ffmpeg(x, RATE, "mp3", "libmp3lame", bit_rate=32_000)] + [
     lambda x, subtype=subtype, form=form: with_soundfile(x, RATE, form, subtype)
     for form, subtype in (("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"))
