@@ -10,9 +10,7 @@ import re
 from typing import Any
 
 _PREROLL_SECONDS = 2.0  # MP3's bit reservoir, what Opus and SBR remember: as in ``soundfile.py``
-_LOSSY = frozenset(
-    {"aac", "mp1", "mp2", "mp3"}
-)  # a fixed number of samples a packet; the noise of AC-3 depends on all before
+_LOSSY = frozenset({"aac", "mp1", "mp2", "mp3"})  # and not AC-3, whose noise depends on all that was before
 _LOSSLESS = frozenset({"alac", "flac"})
 _PCM = re.compile(r"pcm_(?:[suf](8|16|24|32|64)(?:le|be)?(?:_planar)?|mulaw|alaw)")
 _OPUS_SAMPLES = (*(480, 960, 1_920, 2_880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # a frame, by configuration
@@ -72,9 +70,9 @@ class Steps:
 
 def _opus_samples(head: memoryview) -> int:
     """At 48 kHz. Source: RFC 6716, section 3.1."""
-    if len(head) < 2:
+    code = head[0] & 3 if head else 3
+    if code == 3 and len(head) < 2:
         return 0
-    code = head[0] & 3
     count = 1 if code == 0 else 2 if code < 3 else head[1] & 63
     return count * _OPUS_SAMPLES[head[0] >> 3]
 
