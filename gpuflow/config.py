@@ -312,7 +312,8 @@ class VideoOptions(Value, frozen=True, kw_only=True):
     ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks and those whose damage
     the decoder concealed and says so; ``strict`` raises.
 
-    ``audio`` also loads the sound of the clip, of the same bytes: ``media.audio``.
+    ``audio`` also loads the sound of the clip, of the same bytes: ``media.audio``, ``None`` of a clip without any. A stream
+    that ``audio`` names must be there; its section is its own, all of the clip by default. ``Flow.frames`` gives no sound.
     """
 
     num_frames: int | None = None

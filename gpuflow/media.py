@@ -196,11 +196,14 @@ class Media:
     It is a context manager over its lease. Views (``tensor``, ``numpy()``, DLPack) share the block's memory: after
     ``release()`` the block belongs to somebody else and they must not be used. A view alone keeps an unreleased block
     alive.
+
+    ``audio``: the sound of a video, where ``VideoOptions.audio`` asks for it and the clip has any. It is released with the
+    video, or before; a ``Publisher`` publishes the video alone, and ``media.audio`` by itself.
     """
 
     kind: ClassVar[str] = "media"
     __slots__ = (
-        "__weakref__", "_lease", "_released", "backend", "content_hash", "fallback", "metadata", "specs", "stages",
+        "__weakref__", "_lease", "_released", "audio", "backend", "content_hash", "fallback", "metadata", "specs", "stages",
     )  # fmt: skip
 
     def __init__(
@@ -216,6 +219,7 @@ class Media:
     ) -> None:
         self._lease = lease
         self._released = False
+        self.audio: Media | None = None
         self.specs = specs
         self.metadata = metadata
         self.backend = backend
@@ -271,7 +275,10 @@ class Media:
         return self.tensor if self.dtype == "bfloat16" else self._lease.array(self.specs[0])
 
     def release(self) -> None:
-        """Give the block back; harmless when repeated, also while others hold it: only the first call counts."""
+        """Give the block back, and that of ``audio``; harmless when repeated, also while others hold it: only the first call
+        counts."""
+        if self.audio is not None:
+            self.audio.release()
         if not self._released:
             self._released = True
             self._lease.release()

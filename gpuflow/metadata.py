@@ -74,7 +74,8 @@ class VideoMetadata:
 @dataclass(frozen=True, slots=True)
 class AudioMetadata:
     """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's. ``parts``:
-    where ``AudioOptions.split`` cuts it: the first sample and the one behind the last of each."""
+    where ``AudioOptions.split`` cuts it: the first sample and the one behind the last of each. ``stream``: which of the
+    container's ``num_streams`` audio streams it is."""
 
     codec: str
     channels: int
@@ -84,6 +85,8 @@ class AudioMetadata:
     duration_seconds: float
     start_seconds: float = 0.0
     parts: tuple[tuple[int, int], ...] = ()
+    stream: int = 0
+    num_streams: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from gpuflow.codecs._backends.soundfile import SoundFileDecoder
 from gpuflow.codecs.base import Capability, Deadline, MediaType
 from gpuflow.codecs.pcm import AudioDecoder, AudioInfo, Pcm, Section
 from gpuflow.codecs.probe import container_claims
+from gpuflow.codecs.stored_pcm import StoredPcm as StoredPcm
+from gpuflow.codecs.stored_pcm import stored_pcm as stored_pcm
 from gpuflow.config import Limits
 from gpuflow.errors import BackendUnavailable, UnsupportedFormat
 
@@ -23,17 +25,19 @@ def capabilities() -> dict[str, Capability]:
     return {backend.name: backend.capability() for backend in BACKENDS}
 
 
-def audio_info(data: bytes, kind: MediaType, limits: Limits | None = None) -> AudioInfo:
-    """What the header claims; nothing is decoded and nothing is believed.
+def audio_info(
+    data: bytes, kind: MediaType, limits: Limits | None = None, *, stream: int | str | None = None
+) -> AudioInfo:
+    """What the header claims of one audio stream, the first by default; nothing is decoded and nothing is believed.
 
     Raises:
         UnsupportedFormat: no backend reads this format or codec.
         CorruptMedia: the header is damaged.
-        NoSuchStream: a container without an audio stream.
+        NoSuchStream: a container without an audio stream, or without that one.
         BackendUnavailable: a backend that would read it is not installed.
     """
-    container_claims(data, kind, limits or Limits(), wanted="audio")
-    return _first(kind, lambda backend: backend.info(data, kind))
+    container_claims(data, kind, limits or Limits(), wanted="audio", stream=stream)
+    return _first(kind, lambda backend: backend.info(data, kind, stream))
 
 
 def decode_audio(
@@ -44,8 +48,23 @@ def decode_audio(
     deadline: Deadline,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
+    stream: int | str | None = None,
+    native: bool = False,
 ) -> Pcm:
-    """Decode the first audio stream, or a section of it.
+    """Decode an audio stream, or a section of it; what lies before a section is not decoded where that changes nothing.
+
+    ``stream``: its place among the container's audio streams, or its language as the container has it (``"eng"``); the
+    first by default. ``native``: int16 instead of float32 where the source has no more than 16 bits (PCM, mu-law, A-law,
+    FLAC, ALAC), which is exact and half the size.
+
+    A section equals that part of the whole, bit for bit in PCM, FLAC, ALAC, ADPCM and Vorbis, within 1e-6 in MP3 and Opus
+    (Ogg Opus of low bit rates: 2e-3).
+    AAC with noise substitution has other noise where the section begins after 5 s: its generator goes on from packet to
+    packet. AC-3, AMR, WMA, Speex, and Vorbis in Matroska are decoded from the beginning.
+
+    The first sample is the one that was encoded first, where anything says so: edit lists, LAME's tag, Matroska's delay,
+    Opus' and Vorbis' headers. Nothing does in raw ADTS and in AAC of MPEG-TS or ASF (1,024 samples come before it), AC-3
+    outside of MP4 (256), Opus in MPEG-TS (312), raw AMR-NB (about 40), MP3 without a tag (1,105).
 
     The limits hold for what the header claims and again for what comes out: seconds up to the section's end, channels,
     sample rate, bytes of PCM.
@@ -53,15 +72,15 @@ def decode_audio(
     Raises:
         UnsupportedFormat: no backend reads this format or codec.
         CorruptMedia: it cannot be decoded, or holds samples that are no numbers.
-        NoSuchStream: a container without an audio stream, or with an empty one.
+        NoSuchStream: a container without an audio stream, without that one, or with an empty one.
         LimitExceeded: it claims or holds more than ``limits`` allows, or than libavformat should be asked to believe.
         InvalidOptions: the section begins after the end.
         DeadlineExceeded: the time is over.
         BackendUnavailable: a backend that would read it is not installed.
     """
     until = math.inf if duration_seconds is None else start_seconds + duration_seconds
-    container_claims(data, kind, limits, wanted="audio", until_seconds=until)
-    section = Section(start_seconds, duration_seconds)
+    container_claims(data, kind, limits, wanted="audio", until_seconds=until, stream=stream)
+    section = Section(start_seconds, duration_seconds, stream, native)
     return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
 
 

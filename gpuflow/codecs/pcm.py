@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,37 +13,46 @@ from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
 
-SAMPLE_BYTES = 4
+Samples = NDArray[Any]  # float32, or int16 where that is asked for and is all that there is
 MAX_LEVEL = 2.0**31  # a float file may hold unscaled int32, never more; beyond it, powers leave float32
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header claims. ``num_samples`` is per channel, ``None`` where the header does not say or only guesses."""
+    """What the header claims. ``num_samples`` is per channel, ``None`` where the header does not say or only guesses.
+    ``stream``: which of a container's audio streams it is, and how many there are."""
 
     codec: str
     channels: int
     sample_rate: int
     num_samples: int | None = None
+    stream: int = 0
+    num_streams: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Pcm:
-    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous; ``channels`` is as in the file."""
+    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous; ``channels`` is as in the file. Or int16, where
+    ``native`` was asked for and the source has no more than 16 bits: 2**15 times the float32."""
 
-    samples: NDArray[np.float32]
+    samples: Samples
     sample_rate: int
     codec: str
     channels: int
     backend: str
+    stream: int = 0
+    num_streams: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The part that is wanted, in seconds after the first sample; ``duration_seconds=None`` is up to the end."""
+    """The part that is wanted, in seconds after the first sample; ``duration_seconds=None`` is up to the end. ``stream``: of
+    which audio stream, by its place among them or its language. ``native``: as int16 where that is exact."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
+    stream: int | str | None = None
+    native: bool = False
 
     def samples(self, sample_rate: int) -> tuple[int, int | None]:
         """First sample and the one after the last, at a rate."""
@@ -62,8 +71,8 @@ class AudioDecoder(Protocol):
 
     def supports(self, kind: MediaType) -> Support: ...
 
-    def info(self, data: bytes, kind: MediaType) -> AudioInfo:
-        """The header. Raises ``UnsupportedFormat`` where this library does not read the file, ``CorruptMedia``, ``NoSuchStream``."""
+    def info(self, data: bytes, kind: MediaType, stream: int | str | None = None) -> AudioInfo:
+        """The header, of one of its audio streams. Raises ``UnsupportedFormat`` where this library does not read the file, ``CorruptMedia``, ``NoSuchStream``."""
         ...
 
     def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
@@ -78,18 +87,47 @@ class Gathering:
         LimitExceeded: rate, channels, seconds or bytes, as claimed or as decoded.
     """
 
-    def __init__(self, info: AudioInfo, section: Section, *, limits: Limits, deadline: Deadline) -> None:
-        _check_claims(info, section, limits)
+    def __init__(
+        self,
+        info: AudioInfo,
+        section: Section,
+        *,
+        limits: Limits,
+        deadline: Deadline,
+        dtype: Literal["float32", "int16"] = "float32",
+    ) -> None:
+        self._dtype = np.dtype(dtype)
+        check_claims(info, section, limits, self._dtype.itemsize)
         self.info = info
         self._section = section
         self._limits = limits
         self._deadline = deadline
         self._start, self._stop = section.samples(info.sample_rate)
         self._max_samples = math.floor(limits.max_audio_seconds * info.sample_rate)
-        self._blocks: list[NDArray[np.float32]] = []
+        self._blocks: list[Samples] = []
         self._seen = self._kept = 0
 
-    def put(self, block: NDArray[np.float32]) -> bool:
+    @property
+    def seen(self) -> int:
+        """Samples that came or were skipped."""
+        return self._seen
+
+    @property
+    def first(self) -> int:
+        """The section's first sample."""
+        return self._start
+
+    @property
+    def found(self) -> bool:
+        """Whether any sample of the section has come."""
+        return self._kept > 0
+
+    def skip(self, count: int) -> None:
+        """So many samples, none of them of the section, are not decoded: they count as if they were."""
+        self._seen += count
+        _check_amount(min(self._seen, self._start), 0, self.info, self._limits)
+
+    def put(self, block: Samples) -> bool:
         """Take ``(channels, n)``; false once the section is complete and the decoder may stop."""
         self._deadline.check()
         first = max(0, self._start - self._seen)
@@ -98,7 +136,8 @@ class Gathering:
         if last > first:
             self._blocks.append(block[:, first:last])
             self._kept += last - first
-        _check_amount(min(self._seen, self._stop or self._seen), self._kept, self.info, self._limits)
+        nbytes = self._kept * self.info.channels * self._dtype.itemsize
+        _check_amount(min(self._seen, self._stop or self._seen), nbytes, self.info, self._limits)
         return self._stop is None or self._seen < self._stop
 
     def finish(self, backend: str) -> Pcm:
@@ -116,14 +155,20 @@ class Gathering:
             raise InvalidOptions(
                 f"start_seconds={self._section.start_seconds:g} lies after the end: the audio lasts {seconds:g} s"
             )
-        samples = np.empty((self.info.channels, self._kept), np.float32)
+        samples = np.empty((self.info.channels, self._kept), self._dtype)
         np.concatenate(self._blocks, axis=1, out=samples)
-        if not max(samples.max(), -samples.min()) <= MAX_LEVEL:  # also true of NaN, which both keep
+        if self._dtype.kind == "f" and not max(samples.max(), -samples.min()) <= MAX_LEVEL:  # also NaN, which both keep
             raise CorruptMedia("the audio holds samples that are infinite or no numbers")
-        return Pcm(samples, self.info.sample_rate, self.info.codec, self.info.channels, backend)
+        info = self.info
+        return Pcm(samples, info.sample_rate, info.codec, info.channels, backend, info.stream, info.num_streams)
 
 
-def _check_claims(info: AudioInfo, section: Section, limits: Limits) -> None:
+def check_claims(info: AudioInfo, section: Section, limits: Limits, sample_bytes: int) -> None:
+    """Refuse a section whose header claims more than allowed.
+
+    Raises:
+        LimitExceeded: rate, channels, seconds or bytes.
+    """
     if not limits.min_sample_rate_hz <= info.sample_rate <= limits.max_sample_rate_hz:
         raise LimitExceeded(
             f"sample rate {info.sample_rate} Hz; Limits allows {limits.min_sample_rate_hz} .. {limits.max_sample_rate_hz} Hz"
@@ -134,16 +179,15 @@ def _check_claims(info: AudioInfo, section: Section, limits: Limits) -> None:
         return
     start, stop = section.samples(info.sample_rate)
     last = info.num_samples if stop is None else min(stop, info.num_samples)
-    _check_amount(last, max(0, last - start), info, limits)
+    _check_amount(last, max(0, last - start) * info.channels * sample_bytes, info, limits)
 
 
-def _check_amount(decoded: int, kept: int, info: AudioInfo, limits: Limits) -> None:
+def _check_amount(decoded: int, nbytes: int, info: AudioInfo, limits: Limits) -> None:
     if decoded > limits.max_audio_seconds * info.sample_rate:
         seconds = decoded / info.sample_rate
         raise LimitExceeded(
             f"{seconds:.1f} s of audio or more; Limits.max_audio_seconds is {limits.max_audio_seconds:g}"
         )
-    nbytes = kept * info.channels * SAMPLE_BYTES
     if nbytes > limits.max_pcm_bytes:
         raise LimitExceeded(f"{nbytes} bytes of decoded audio; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
 

@@ -42,11 +42,13 @@ def load_chunks(
     when all bytes have come, of a body that is fetched whole.
 
     Raises:
-        InvalidOptions: the options name a preset.
+        InvalidOptions: the options name a preset, or want sound.
         GpuflowError: as ``load_video``; ``LimitExceeded`` by ``Limits.max_output_bytes`` where one chunk is too large.
     """
     if options.preset is not None:
         raise InvalidOptions("a preset makes features of all frames together: use load")
+    if options.audio is not None:
+        raise InvalidOptions("chunks are of frames alone: load the sound by AudioOptions, or both by load")
     preload("video", on_gpu=context.device.is_cuda, resize=options.size is not None, dali=False)
     chunks = Chunks(options, size, context, delivery, turn, source)
     try:

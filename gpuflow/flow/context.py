@@ -95,6 +95,11 @@ class LoadContext:
         self.decoding: Decoding = decoding or InProcess(segment_pool, host_slab)
         self.stages: list[Stage] = []
 
+    @property
+    def isolated(self) -> bool:
+        """Whether no library may look at the bytes in this process."""
+        return not isinstance(self.decoding, InProcess)
+
     @contextmanager
     def decoder(self, blob: Blob, kind: MediaType, modality: Modality) -> Iterator[Decoder]:
         """What decodes one input. The time that a decode may take begins once there is one."""
@@ -161,5 +166,9 @@ class LoadContext:
         """
         if self.device_asked.startswith("cuda"):
             raise BackendUnavailable(f"device {self.device_asked!r} was asked for, and {reason}")
+        return self.note_fallback(reason, modality=modality)
+
+    def note_fallback(self, reason: str, *, modality: str) -> str:
+        """Likewise where what the sender chose leaves nothing else, whatever was asked for; returns ``reason``."""
         self.counters.add("gpuflow_fallback_total", modality=modality)
         return reason

@@ -10,14 +10,16 @@ from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions, ImageOptions, Options, made_of
 from gpuflow.errors import TooLarge, UnsupportedFormat
 from gpuflow.flow.audio import load_audio
+from gpuflow.flow.audio_steps import audio_steps
 from gpuflow.flow.context import LoadContext
+from gpuflow.flow.device_batches import DeviceBatches
 from gpuflow.flow.image import load_image
-from gpuflow.flow.image_batches import ImageBatches
 from gpuflow.flow.image_steps import image_steps
 from gpuflow.flow.preload import preload
+from gpuflow.flow.sound import add_sound
 from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.flow.video import load_video, load_video_features
-from gpuflow.media import Blob, Features, Image, Media, Modality
+from gpuflow.media import Blob, Features, Frames, Media, Modality
 
 
 def load_blob(
@@ -25,11 +27,11 @@ def load_blob(
     modality: Modality | None,
     options: Options | Mapping[str, Any] | None,
     context: LoadContext,
-    batches: ImageBatches | None = None,
+    batches: DeviceBatches | None = None,
     info: ImageInfo | None = None,
-) -> Media | Suspended[Image | Features]:
-    """Decode, transform and place one blob; blocking, but for images where a device takes them in ``batches``. ``info``:
-    facts of an image, where they were read before.
+) -> Media | Suspended[Any]:
+    """Decode, transform and place one blob; blocking, but for images and sounds where a device takes them in ``batches``.
+    ``info``: facts of an image, where they were read before.
 
     Raises:
         UnsupportedFormat: the bytes are of no known format, or not of the modality that was asked for.
@@ -43,15 +45,21 @@ def load_blob(
         resize=getattr(wanted, "size", None) is not None or getattr(wanted, "preset", None) is not None,
         dali=getattr(wanted, "engine", None) == "dali",
     )
+    if getattr(wanted, "audio", None) is not None:
+        preload("audio", on_gpu=context.device.is_cuda, resize=False, dali=False)
     if isinstance(wanted, ImageOptions) and batches is not None:
-        return advance(image_steps(blob, kind, wanted, context, batches))
+        return advance(image_steps(blob, kind, wanted, context, batches.images))
     if isinstance(wanted, ImageOptions):
         return load_image(blob, kind, wanted, context, info)
+    if isinstance(wanted, AudioOptions) and batches is not None:
+        return advance(audio_steps(blob, kind, wanted, context, batches.sounds))
     if isinstance(wanted, AudioOptions):
         return load_audio(blob, kind, wanted, context)
-    if wanted.preset is not None:
-        return load_video_features(blob, kind, wanted, context)
-    return load_video(blob, kind, wanted, context)
+    load = load_video if wanted.preset is None else load_video_features
+    media: Frames | Features = load(blob, kind, wanted, context)
+    if wanted.audio is not None:
+        add_sound(media, blob, kind, wanted.audio, context, None if batches is None else batches.sounds)
+    return media
 
 
 def recognise(blob: Blob, asked: Modality | None, context: LoadContext) -> tuple[MediaType, Modality]:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from gpuflow.codecs.canary import Canary, canary
-from gpuflow.codecs.images import gpu_decoder
 from gpuflow.codecs.videos import SEGMENT_THREADS, close_idle
 from gpuflow.config import FetchPolicy, Limits, NvdecPolicy, VideoOptions
 from gpuflow.device import Device, choose
@@ -23,10 +22,10 @@ from gpuflow.flow.chunks import load_chunks
 from gpuflow.flow.clip_inputs import ClipInput, GrowingClip, WholeClip
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.decode_workers import DecodeWorkers, Found
+from gpuflow.flow.device_batches import DeviceBatches
 from gpuflow.flow.dispatch import load_blob
 from gpuflow.flow.frames import Delivery, cancelled, stream_chunks
 from gpuflow.flow.image import quick_info
-from gpuflow.flow.image_batches import ImageBatches
 from gpuflow.flow.messages import all_or_none, options_of, sources_of
 from gpuflow.flow.request import OptionsLike, modality_of, require_counts, resolve
 from gpuflow.flow.streaming import stream_outcomes
@@ -101,9 +100,9 @@ class Flow:
         self.device: Device = choose(device)
         self.counters = Counters()
         self._canary: Canary | None = canary(self.device.index) if self.device.is_cuda else None
-        self._batches: ImageBatches | None = None
+        self._batches: DeviceBatches | None = None
         if self.device.is_cuda:
-            self._batches = ImageBatches(gpu_decoder(self.device.index), self.counters)
+            self._batches = DeviceBatches.of(self.device.index, self.counters)
         self._fetcher = Fetcher(self.fetch_policy, self.limits)
         shared = isolation == "process"
         # on the CPU no GPU reads it: not pinned, and so no CUDA context either
@@ -297,7 +296,7 @@ class Flow:
         ``FetchPolicy.range_bytes`` only the parts are fetched that the frames need, and no chunk has one.
 
         Raises:
-            InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video.
+            InvalidOptions: ``chunk`` or ``ahead`` is below 1; the options are not of video, or also want sound.
             GpuflowError: as ``load``, from the iterator.
         """
         require_counts(chunk=chunk, ahead=ahead)
@@ -406,6 +405,8 @@ class Flow:
             media.fallback = self.device.reason
             if count:
                 self.counters.add("gpuflow_fallback_total", modality=modality_of(media))
+        if media.audio is not None:
+            self._note_device(media.audio, count=count)
 
     @contextmanager
     def _holding(self, nbytes: int) -> Iterator[None]:

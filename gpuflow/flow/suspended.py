@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from gpuflow.isolation.wire import Clock
+
+_LOOK_SECONDS = 0.1  # how late a cancellation may be seen
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -34,3 +37,21 @@ def advance(steps: Generator[Future[None], None, _T]) -> _T | Suspended[_T]:
     except StopIteration as end:
         result: _T = end.value
         return result
+
+
+def finished(steps: Generator[Future[None], None, _T], deadline: Clock) -> _T:
+    """Run steps to their end on this thread, waiting where they wait.
+
+    Raises:
+        DeadlineExceeded: the time is over, or nobody wants it any more.
+    """
+    found = advance(steps)
+    while isinstance(found, Suspended):
+        try:
+            while not wait([found.future], min(_LOOK_SECONDS, deadline.remaining_seconds)).done:
+                deadline.check()
+        except BaseException:
+            found.abandon()
+            raise
+        found = found.resume()
+    return found

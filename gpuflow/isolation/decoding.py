@@ -38,15 +38,18 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """``samples``: ``(channels, n)`` float32 at ``sample_rate``; ``channels`` and ``source_rate`` are the file's."""
+    """``samples``: ``(channels, n)`` float32 at ``sample_rate``, int16 where ``AudioWanted.native`` gives that; ``channels``
+    and ``source_rate`` are the file's. ``stream``: which of so many audio streams it is."""
 
-    samples: NDArray[np.float32]
+    samples: NDArray[Any]
     codec: str
     channels: int
     source_rate: int
     sample_rate: int
     backend: str
     lease: Lease | None = None
+    stream: int = 0
+    num_streams: int = 1
 
 
 def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: Limits, deadline: Deadline) -> Sound:
@@ -54,11 +57,15 @@ def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: L
     ``to_rate`` do."""
     pcm = decode_audio(
         data, kind, limits=limits, deadline=deadline,
-        start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds,
+        start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds, stream=wanted.stream,
+        native=wanted.native,
     )  # fmt: skip
     samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
     rate = wanted.sample_rate or pcm.sample_rate
-    return Sound(samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend)
+    return Sound(
+        samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend,
+        stream=pcm.stream, num_streams=pcm.num_streams,
+    )  # fmt: skip
 
 
 class Clip(Protocol):

@@ -19,6 +19,7 @@ _BACKENDS = frozenset({"simplejpeg", "pillow", "pillow-heif", "pyav", "soundfile
 _MATRICES = frozenset({"bt601", "bt709", "bt2020", "smpte240m", "fcc"})
 _ROTATIONS = frozenset({0, 90, 180, 270})
 _MAX_NAME = 40
+_STREAMS_A_TRACK = 2  # as many as libavformat is allowed
 _MORE_SECONDS = 1.0  # a section ends with a whole frame of the codec's
 
 
@@ -43,6 +44,9 @@ def check_sound(found: wire.Sound, wanted: AudioWanted, limits: Limits) -> None:
     _require(wanted.max_samples is None or found.shape[1] <= wanted.max_samples)
     _require(limits.min_sample_rate_hz <= found.source_rate <= limits.max_sample_rate_hz)
     _require(found.sample_rate == (wanted.sample_rate or found.source_rate))
+    _require(wanted.native or found.dtype == "float32")
+    _require(0 <= found.stream < found.num_streams <= _STREAMS_A_TRACK * limits.max_tracks)
+    _require(isinstance(wanted.stream, str) or found.stream == (wanted.stream or 0))
 
 
 def check_clip(found: wire.Opened, limits: Limits) -> None:

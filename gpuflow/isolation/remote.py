@@ -106,12 +106,12 @@ class _RemoteDecoder:
         with self._conversation(wire.AudioJob(*self._common(), wanted)):
             found = self._answer(wire.Sound)
             check_sound(found, wanted, self.limits)
-            spec = lay_out({"waveform": ("float32", found.shape)})
+            spec = lay_out({"waveform": (found.dtype, found.shape)})
             with self._filled(spec) as lease:
                 self._finish()
                 yield Sound(
                     lease.array(spec[0]), found.codec, found.channels, found.source_rate, found.sample_rate,
-                    found.backend, lease,
+                    found.backend, lease, found.stream, found.num_streams,
                 )  # fmt: skip
 
     @contextmanager

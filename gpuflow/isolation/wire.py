@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -70,7 +70,7 @@ class ImageJob(Job, frozen=True):
 @dataclass(frozen=True, slots=True)
 class AudioWanted:
     """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's. ``stream``: as in
-    ``AudioOptions``."""
+    ``AudioOptions``. ``native``: as in ``decode_audio``, for the file's own rate and channels."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
@@ -78,6 +78,7 @@ class AudioWanted:
     sample_rate: int | None = None
     max_samples: int | None = None
     stream: int | str | None = None
+    native: bool = False
 
 
 class AudioJob(Job, frozen=True):
@@ -158,7 +159,7 @@ class Pixels(_Message, frozen=True):
 
 
 class Sound(_Message, frozen=True):
-    """Audio was decoded and resampled; ``channels`` and ``source_rate`` are the file's, the rest the result's."""
+    """Audio was decoded and resampled; ``channels``, ``source_rate`` and streams are the file's, the rest the result's."""
 
     codec: str
     channels: int
@@ -166,6 +167,9 @@ class Sound(_Message, frozen=True):
     sample_rate: int
     shape: tuple[int, int]
     backend: str
+    stream: int = 0
+    num_streams: int = 1
+    dtype: Literal["float32", "int16"] = "float32"
 
 
 class Opened(_Message, frozen=True):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,10 +212,14 @@ class Worker:
         sound = decode_sound(data, job.kind, job.wanted, limits=job.limits, deadline=self._inbox)
         samples = sound.samples
         shape = (samples.shape[0], samples.shape[1])
+        dtype: Literal["float32", "int16"] = "int16" if samples.dtype == np.int16 else "float32"
         self._inbox.send(
-            wire.Sound(sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend)
-        )
-        self._view(self._inbox.next().offset, "float32", shape)[...] = samples
+            wire.Sound(
+                sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend, sound.stream,
+                sound.num_streams, dtype,
+            )
+        )  # fmt: skip
+        self._view(self._inbox.next().offset, dtype, shape)[...] = samples
 
     def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:
         source = PacketSource.open(data, job.kind, limits=job.limits, deadline=self._inbox)

@@ -126,49 +126,58 @@ def sound_kernels(device_index: int) -> SoundKernels:
     return SoundKernels(device_index)
 
 
-def place_features_on_gpu(sound: SoundPlan, clip: ClipPlan, lease: Lease, tensors: Sequence[TensorSpec]) -> None:
-    """Write all tensors of a clip into a block on a GPU, queued on this thread's stream, which is noted on the lease.
+@dataclass(frozen=True, slots=True, eq=False)
+class Placing:
+    """One clip on its way into a block on a GPU: a waveform, the first of ``tensors``, or all tensors of ``clip``.
 
-    ``sound``: mono, at the spec's rate; its samples may be changed once this returns. Where the clip is cut by what it
-    sounds like, somebody has resampled it on the host for that: then ``sound`` is of those samples.
+    ``sound``: its samples may be changed once they are placed; mono and at the spec's rate where there is a ``clip``. Where
+    that is cut by what it sounds like, somebody has resampled it on the host for that: then ``sound`` is of those samples.
+    """
+
+    sound: SoundPlan
+    lease: Lease
+    tensors: Sequence[TensorSpec]
+    clip: ClipPlan | None = None
+
+    def kernels_clip(self) -> Clip:
+        """What the kernels write.
+
+        Raises:
+            InvalidOptions: a plan of more samples than there are, or tensors of another clip.
+        """
+        wanted = ("float32", self.sound.shape) if self.clip is None else self.clip.tensors[self.clip.spec.features_name]
+        first = self.tensors[0]
+        if (first.dtype, first.shape) != wanted:
+            raise InvalidOptions(f"{first.name} is {wanted[1]} of {wanted[0]}; got {first.shape} of {first.dtype}")
+        address = int(self.lease.array(first).data.ptr)
+        return WaveClip(self.sound, address) if self.clip is None else FeatureClip(self.sound, self.clip, address)
+
+    def beside(self) -> dict[TensorSpec, NDArray[Any]]:
+        """What stands beside the features, on the host."""
+        found = {tensor: np.empty(tensor.shape, tensor.dtype) for tensor in self.tensors[1:]}
+        if self.clip is not None:
+            write_beside(self.clip, {tensor.name: array for tensor, array in found.items()})
+        return found
+
+
+def place_on_gpu(placings: Sequence[Placing]) -> None:
+    """Write clips into blocks of one GPU, all in one sequence of launches on this thread's stream, which is noted on the
+    leases.
 
     Raises:
-        BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
-        InvalidOptions: a plan of more samples than there are, or tensors of another clip.
+        BackendUnavailable: no kernel makes these features (``obstacle``), or one cannot be compiled here.
+        InvalidOptions: as ``Placing.kernels_clip``.
     """
     import cupy
 
-    _require_tensor(tensors[0], *clip.tensors[clip.spec.features_name])
-    target: Any = lease.array(tensors[0])
-    with target.device, cupy.cuda.Stream.ptds as stream:
-        sound_kernels(target.device.id).write([FeatureClip(sound, clip, int(target.data.ptr))], stream=stream)
-        beside = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in tensors[1:]}
-        write_beside(clip, beside)
-        for tensor in tensors[1:]:
-            lease.array(tensor).set(beside[tensor.name], stream=stream)
-        lease.record_stream(stream)
-
-
-def place_waveform_on_gpu(sound: SoundPlan, lease: Lease, tensor: TensorSpec) -> None:
-    """Write a clip into a block on a GPU, ``sound.shape`` of float32, queued on this thread's stream, which is noted on the
-    lease. Its samples may be changed once this returns.
-
-    Raises:
-        BackendUnavailable: a kernel cannot be compiled here.
-        InvalidOptions: a tensor of another shape or type.
-    """
-    import cupy
-
-    _require_tensor(tensor, "float32", sound.shape)
-    target: Any = lease.array(tensor)
-    with target.device, cupy.cuda.Stream.ptds as stream:
-        sound_kernels(target.device.id).write([WaveClip(sound, int(target.data.ptr))], stream=stream)
-        lease.record_stream(stream)
-
-
-def _require_tensor(tensor: TensorSpec, dtype: str, shape: tuple[int, ...]) -> None:
-    if (tensor.dtype, tensor.shape) != (dtype, shape):
-        raise InvalidOptions(f"{tensor.name} is {shape} of {dtype}; got {tensor.shape} of {tensor.dtype}")
+    clips = [placing.kernels_clip() for placing in placings]
+    device = placings[0].lease.array(placings[0].tensors[0]).device
+    with device, cupy.cuda.Stream.ptds as stream:
+        sound_kernels(device.id).write(clips, stream=stream)
+        for placing in placings:
+            for tensor, array in placing.beside().items():
+                placing.lease.array(tensor).set(array, stream=stream)
+            placing.lease.record_stream(stream)
 
 
 def _job(sound: SoundPlan, out: int) -> SoundJob:

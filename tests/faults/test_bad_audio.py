@@ -10,16 +10,26 @@ import resource
 import struct
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 
-from gpuflow.config import AudioOptions
-from gpuflow.errors import CorruptMedia, DeadlineExceeded, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
+from gpuflow.config import AudioOptions, Limits
+from gpuflow.errors import (
+    CorruptMedia,
+    DeadlineExceeded,
+    GpuflowError,
+    InvalidOptions,
+    LimitExceeded,
+    NoSuchStream,
+    UnsupportedFormat,
+)
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
 from gpuflow.media import Waveform
-from tests.flow.audio_files import KINDS, blob, chirp, with_ffmpeg, with_soundfile
+from tests.flow.audio_files import KINDS, blob, chirp, noise, with_ffmpeg, with_soundfile
 
 HTML = b"<!DOCTYPE html><html><head><title>404</title></head><body>not here</body></html>" * 20
 OF_THE_FILE = (CorruptMedia, NoSuchStream, UnsupportedFormat, LimitExceeded)
@@ -115,6 +125,17 @@ def _whole_files() -> dict[str, tuple[str, Callable[[], bytes]]]:
         "m4a": ("m4a", lambda: with_ffmpeg(stereo, 48_000, "ipod", "aac")),
         "adts": ("aac", lambda: with_ffmpeg(stereo, 48_000, "adts", "aac")),
         "mkv": ("matroska", lambda: with_ffmpeg(stereo, 48_000, "matroska", "flac")),
+        "aiff": ("aiff", lambda: with_soundfile(stereo, 48_000, "AIFF", "PCM_24")),
+        "au": ("au", lambda: with_soundfile(stereo, 48_000, "AU", "ULAW")),
+        "caf": ("caf", lambda: with_soundfile(stereo, 48_000, "CAF", "PCM_16")),
+        "adpcm": ("wav", lambda: with_soundfile(stereo, 48_000, "WAV", "MS_ADPCM")),
+        "alac": ("m4a", lambda: with_ffmpeg(stereo, 48_000, "ipod", "alac")),
+        "webm": ("matroska", lambda: with_ffmpeg(stereo, 48_000, "webm", "libopus")),
+        "ogg flac": ("ogg", lambda: with_ffmpeg(stereo, 48_000, "ogg", "flac")),
+        "ac3": ("ac3", lambda: with_ffmpeg(stereo, 48_000, "ac3", "ac3")),
+        "eac3": ("eac3", lambda: with_ffmpeg(stereo, 48_000, "eac3", "eac3")),
+        "wma": ("wma", lambda: with_ffmpeg(stereo, 48_000, "asf", "wmav2", bit_rate=96_000)),
+        "amr": ("amr", lambda: with_ffmpeg(noise(0.9, 8_000), 8_000, "amr", "libopencore_amrnb", bit_rate=12_200)),
         "ts": ("mpegts", lambda: with_ffmpeg(stereo, 48_000, "mpegts", "aac")),
         "mp4": ("mp4", lambda: with_ffmpeg(stereo, 48_000, "mp4", "aac", video=True)),
     }
@@ -160,6 +181,29 @@ def test_sample_rate_out_of_range_exceeds_a_limit(rate: int, context: LoadContex
     assert "Hz" in _refused(bytes(wav), "wav", context, LimitExceeded, AudioOptions(sample_rate=16_000))
 
 
+@pytest.mark.parametrize("rate", [1, 655_350])
+def test_rate_out_of_range_exceeds_a_limit_in_every_format_that_can_say_it(rate: int, context: LoadContext) -> None:
+    flac = bytearray(with_soundfile(chirp(0.5, 16_000), 16_000, "FLAC", "PCM_16"))
+    flac[18:21] = struct.pack(">I", rate << 12 | int.from_bytes(flac[18:22], "big") & 0xFFF)[:3]
+    au = bytearray(with_soundfile(chirp(0.5, 16_000), 16_000, "AU", "PCM_16"))
+    au[16:20] = struct.pack(">I", rate)
+    caf = bytearray(with_soundfile(chirp(0.5, 16_000), 16_000, "CAF", "PCM_16"))
+    caf[20:28] = struct.pack(">d", rate)
+    for kind, data in (("flac", flac), ("au", au), ("caf", caf)):
+        for options in (AudioOptions(), AudioOptions(features="whisper-80")):
+            assert f"{rate} Hz" in _refused(bytes(data), kind, context, LimitExceeded, options)
+
+
+@pytest.mark.parametrize("count", [1, 10, 160, 200, 201, 399, 401])
+def test_what_is_shorter_than_a_window_is_padded(count: int, context: LoadContext) -> None:
+    data = with_soundfile(noise(1.0, 16_000)[:, :count], 16_000, "WAV", "PCM_16")
+    with load_audio(blob(data), KINDS["wav"], AudioOptions(features="whisper-80"), context) as media:
+        assert media.shape == (80, 3_000)
+        assert np.isfinite(media.numpy()).all()
+    with load_audio(blob(data), KINDS["wav"], AudioOptions(), context) as media:
+        assert media.shape == (1, count)
+
+
 def test_64_channels_exceed_a_limit(context: LoadContext) -> None:
     data = with_soundfile(np.zeros((64, 1_000), np.float32), 16_000, "WAV", "PCM_16")
     assert "64 audio channels" in _refused(data, "wav", context, LimitExceeded, AudioOptions())
@@ -183,6 +227,91 @@ def test_flac_that_does_not_say_its_length_is_decoded(context: LoadContext) -> N
     flac = with_soundfile(chirp(0.5, 16_000), 16_000, "FLAC", "PCM_16")
     with load_audio(blob(_claim_samples(flac, 0)), KINDS["flac"], AudioOptions(), context) as media:
         assert media.shape == (1, 8_000)
+
+
+def _lying() -> dict[str, tuple[str, Callable[[], bytes]]]:
+    """Files of half a second whose headers claim other counts of samples, packets or bytes, all of them allowed."""
+
+    def changed(make: Callable[[], bytes], *changes: tuple[int, bytes]) -> Callable[[], bytes]:
+        def made() -> bytes:
+            data = bytearray(make())
+            for at, value in changes:
+                data[at : at + len(value)] = value
+            return bytes(data)
+
+        return made
+
+    short = chirp(0.5, 16_000)
+    wav, flac, aiff, au = (
+        partial(with_soundfile, short, 16_000, form, "PCM_16") for form in ("WAV", "FLAC", "AIFF", "AU")
+    )
+    many, few = struct.pack(">I", 4_000_000), struct.pack(">I", 100)
+    return {
+        "wav more": ("wav", changed(wav, (40, many[::-1]), (4, many[::-1]))),
+        "wav less": ("wav", changed(wav, (40, few[::-1]))),
+        "flac more": ("flac", changed(flac, (22, many))),
+        "flac less": ("flac", changed(flac, (22, few))),
+        "aiff more": ("aiff", lambda: aiff().replace(struct.pack(">I", 8_000), many, 1)),
+        "aiff less": ("aiff", lambda: aiff().replace(struct.pack(">I", 8_000), few, 1)),
+        "au more": ("au", changed(au, (8, many))),
+        "au less": ("au", changed(au, (8, few))),
+        "mp3 more": ("mp3", lambda: _xing(4_000)),
+        "mp3 less": ("mp3", lambda: _xing(3)),
+    }
+
+
+def _xing(frames: int) -> bytes:
+    """An MP3 whose Xing header names so many frames."""
+    data = bytearray(with_soundfile(chirp(0.5, 16_000), 16_000, "MP3", "MPEG_LAYER_III"))
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    data[at + 8 : at + 12] = struct.pack(">I", frames)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("options", [AudioOptions(), AudioOptions(start_seconds=0.25, duration_seconds=0.1)])
+@pytest.mark.parametrize("name", list(_lying()))
+def test_header_that_lies_about_counts_gives_what_is_there_or_an_error(
+    name: str, options: AudioOptions, context: LoadContext
+) -> None:
+    kind, make = _lying()[name]
+    try:
+        media = load_audio(blob(make()), KINDS[kind], options, context)
+    except (*OF_THE_FILE, InvalidOptions):
+        return
+    with media:
+        assert 0 < media.shape[1] <= 10_000
+        assert np.isfinite(media.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "options", [AudioOptions(), AudioOptions(sample_rate=16_000), AudioOptions(start_seconds=3_000.0)]
+)
+def test_hour_of_opus_under_250_kb_exceeds_a_limit(
+    options: AudioOptions, context: LoadContext, hour_of_opus: bytes
+) -> None:
+    assert len(hour_of_opus) < 250_000
+    _refused(hour_of_opus, "ogg", context, LimitExceeded, options)
+
+
+def test_hour_of_opus_that_is_allowed_costs_no_more_than_what_is_wanted(
+    context: LoadContext, hour_of_opus: bytes
+) -> None:
+    context.limits = Limits(max_audio_seconds=4_000.0, audio_seconds=60.0)
+    with load_audio(blob(hour_of_opus), KINDS["ogg"], AudioOptions(features="whisper-80"), context) as media:
+        assert media.shape == (80, 3_000)
+    options = AudioOptions(start_seconds=3_590.0, sample_rate=16_000)
+    with load_audio(blob(hour_of_opus), KINDS["ogg"], options, context) as media:
+        assert 159_000 < media.shape[1] <= 160_000  # what an encoder begins with is trimmed
+        assert not media.numpy().any()
+    # an hour of floats at 48 kHz is 691 MB
+    assert "max_pcm_bytes" in _refused(hour_of_opus, "ogg", context, LimitExceeded, AudioOptions())
+
+
+def test_hour_of_amr_in_180_kb_exceeds_a_limit(context: LoadContext) -> None:
+    data = b"#!AMR-WB\n" + b"\x7c" * 180_000
+    _refused(data, "amr", context, LimitExceeded, AudioOptions())
+    with load_audio(blob(data), KINDS["amr"], AudioOptions(duration_seconds=1.0), context) as media:
+        assert media.shape == (1, 16_000)
 
 
 @pytest.mark.parametrize("options", [AudioOptions(), AudioOptions(sample_rate=16_000)])
@@ -213,6 +342,26 @@ def test_decoding_stops_at_the_deadline(context: LoadContext) -> None:
     context.deadline.cancel()
     with pytest.raises(DeadlineExceeded):
         load_audio(blob(data), KINDS["wav"], AudioOptions(), context)
+
+
+@pytest.fixture(scope="module")
+def hour_of_opus() -> bytes:
+    """An hour of frames that say nothing, one byte each: 60 ms of SILK in discontinuous transmission."""
+    import av
+
+    out, step, frames = io.BytesIO(), 2_880, 60_000
+    template = with_ffmpeg(np.zeros((1, 48_000), np.float32), 48_000, "ogg", "libopus")
+    with (
+        av.open(io.BytesIO(template), format="ogg") as source,
+        av.open(out, "w", format="ogg", options={"page_duration": "10000000"}) as to,
+    ):
+        stream = to.add_stream_from_template(source.streams.audio[0])
+        for number in range(frames):
+            packet = av.Packet(b"\x18")
+            packet.pts = packet.dts = step * number - 312
+            packet.duration, packet.time_base, packet.stream = step, Fraction(1, 48_000), stream
+            to.mux(packet)
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,9 @@ def test_pixels_that_cannot_be_are_not_believed(said: Pixels) -> None:
         Sound("mp3", 2, 44_100, 16_000, (0, 100), "pyav"),
         Sound("mp3", 2, 44_100, 16_000, (2, 100), "pyav"),
         Sound("mp3", 2, 44_100, 16_000, (1, 48_001), "pyav"),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 1, 2),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 0),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 10**9),
     ],
 )
 def test_sound_that_cannot_be_is_not_believed(said: Sound) -> None:

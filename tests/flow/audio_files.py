@@ -25,6 +25,13 @@ KINDS = {
         MediaType("matroska", "video", "matroska"),
         MediaType("mpegts", "video", "mpegts"),
         MediaType("avi", "video", "avi"),
+        MediaType("aiff", "audio", "aiff"),
+        MediaType("au", "audio", "au"),
+        MediaType("caf", "audio", "caf"),
+        MediaType("ac3", "audio", "ac3"),
+        MediaType("eac3", "audio", "eac3"),
+        MediaType("amr", "audio", "amr"),
+        MediaType("wma", "audio", "asf"),
     )
 }
 
@@ -54,16 +61,65 @@ def with_soundfile(samples: Samples, rate: int, format: str, subtype: str) -> by
     return out.getvalue()
 
 
-def with_ffmpeg(samples: Samples | None, rate: int, muxer: str, codec: str, *, video: bool = False) -> bytes:
+def noise(seconds: float, rate: int, channels: int = 1) -> Samples:
+    """``(channels, n)``: what speech codecs take for sound: noise below a third of the band that comes and goes, otherwise in
+    every channel."""
+    count = round(seconds * rate)
+    rng, t = np.random.default_rng(5), np.arange(count) / rate
+    rows = [
+        0.02 * np.convolve(rng.standard_normal(count), np.hanning(17), "same") * (1 + np.sin(2 * np.pi * 3 * t + c))
+        for c in range(channels)
+    ]
+    return np.stack(rows).astype(np.float32)
+
+
+def lag(got: Samples, expected: Samples) -> int:
+    """How many samples ``got`` comes late, by cross-correlation."""
+    size = 1 << (len(got) + len(expected)).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(got, size) * np.conj(np.fft.rfft(expected, size)), size)
+    late = int(np.argmax(correlation))
+    return late - size if late > size // 2 else late
+
+
+def with_ffmpeg(
+    samples: Samples | None,
+    rate: int,
+    muxer: str,
+    codec: str,
+    *,
+    video: bool = False,
+    bit_rate: int | None = None,
+    options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
+    sample_format: str = "",
+) -> bytes:
     """Encode by FFmpeg, beside ten frames of MPEG-4 video where that is asked for; ``samples=None`` leaves sound out."""
     import av
 
     out = io.BytesIO()
-    with av.open(out, "w", format=muxer) as container:
+    with av.open(out, "w", format=muxer, options=muxing or {}) as container:
         pictures = _add_video(container) if video else None
-        sound = None if samples is None else _add_sound(container, samples, rate, codec)
+        sound = (
+            None
+            if samples is None
+            else _add_sound(container, samples, rate, codec, bit_rate, options, sample_format=sample_format)
+        )
         for stream in (pictures, sound):
             for packet in [] if stream is None else stream():
+                container.mux(packet)
+    return out.getvalue()
+
+
+def with_languages(sounds: dict[str, Samples], rate: int, muxer: str, codec: str, *, video: bool = True) -> bytes:
+    """Encode by FFmpeg several audio streams, each in a language, behind ten frames of video."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format=muxer) as container:
+        streams = [_add_video(container)] if video else []
+        streams += [_add_sound(container, samples, rate, codec, language=name) for name, samples in sounds.items()]
+        for stream in streams:
+            for packet in stream():
                 container.mux(packet)
     return out.getvalue()
 
@@ -83,17 +139,38 @@ def _add_video(container: Any) -> Any:
     return packets
 
 
-def _add_sound(container: Any, samples: Samples, rate: int, codec: str) -> Any:
+def _add_sound(
+    container: Any,
+    samples: Samples,
+    rate: int,
+    codec: str,
+    bit_rate: int | None = None,
+    options: dict[str, str] | None = None,
+    language: str = "",
+    sample_format: str = "",
+) -> Any:
     import av
 
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
-    stream = container.add_stream(codec, rate=rate)
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(samples)]
+    stream = container.add_stream(codec, rate=rate, options=options or {})
     stream.layout = layout
+    if bit_rate:
+        stream.bit_rate = bit_rate
+    if sample_format:
+        stream.format = sample_format
+    if language:
+        stream.metadata["language"] = language
 
     def packets() -> Any:
-        if samples.shape[1]:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
-            frame.sample_rate, frame.pts = rate, 0
+        packed = len(samples) > 7  # which PyAV does not make planar
+        for first in range(0, samples.shape[1], rate):
+            rows = samples[:, first : first + rate]
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(rows.T.reshape(1, -1) if packed else rows),
+                format="flt" if packed else "fltp",
+                layout=layout,
+            )
+            frame.sample_rate, frame.pts = rate, first
             yield from stream.encode(frame)
         yield from stream.encode(None)
 

@@ -17,7 +17,9 @@ from gpuflow.codecs.base import Encoded, ImageInfo
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import ImageOptions
 from gpuflow.errors import Closed, CorruptMedia, DeadlineExceeded, GpuflowError
+from gpuflow.flow.audio_batches import AudioBatches
 from gpuflow.flow.context import LoadContext
+from gpuflow.flow.device_batches import DeviceBatches
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.image import load_image
 from gpuflow.flow.image_batches import ImageBatches, ImageJob
@@ -26,6 +28,7 @@ from gpuflow.flow.suspended import Suspended, advance
 from gpuflow.media import Features, Image, ImageMetadata
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
+from gpuflow.ops.audio_gpu import place_on_gpu
 from gpuflow.ops.transform import transform
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import blob, encoded, scene, turned, with_alpha
@@ -245,7 +248,7 @@ def test_one_that_lies_about_its_size_harms_no_other() -> None:
 
 
 def _with_batches(flow: Flow, decoder: NvImageCodecDecoder) -> Flow:
-    flow._batches = ImageBatches(decoder, flow.counters)
+    flow._batches = DeviceBatches(ImageBatches(decoder, flow.counters), AudioBatches(place_on_gpu, flow.counters))
     return flow
 
 

@@ -23,10 +23,10 @@ from gpuflow.ops.audio import down_mix, to_rate
 from gpuflow.ops.audio_gpu import (
     Clip,
     FeatureClip,
+    Placing,
     WaveClip,
     batch_launches,
-    place_features_on_gpu,
-    place_waveform_on_gpu,
+    place_on_gpu,
 )
 from gpuflow.ops.mel import features
 from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
@@ -327,7 +327,7 @@ def test_on_a_gpu_a_waveform_is_the_cpus_route(encoding: Any, run_on_host: Run) 
             plan = sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)
             specs = lay_out({"waveform": ("float32", plan.shape)})
             with gpu.allocate(block_bytes(specs)) as lease:
-                place_waveform_on_gpu(plan, lease, specs[0])
+                place_on_gpu([Placing(plan, lease, specs)])
                 lease.synchronize()
                 found = lease.array(specs[0]).get()
             np.testing.assert_array_equal(found, waves(run_on_host, [plan])[0])
@@ -340,7 +340,7 @@ def test_on_a_gpu_features_are_those_of_the_cpus_route(name: str) -> None:
     sound, clip = planned(pcm, spec)
     specs = lay_out(clip.tensors)
     with Slab("64MiB", device="cuda") as gpu, gpu.allocate(block_bytes(specs)) as lease:
-        place_features_on_gpu(sound, clip, lease, specs)
+        place_on_gpu([Placing(sound, lease, specs, clip)])
         lease.synchronize()
         found = lease.array(specs[0]).get()
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs

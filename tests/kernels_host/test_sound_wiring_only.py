@@ -12,7 +12,7 @@ import pytest
 
 from gpuflow.errors import BackendUnavailable, InvalidOptions
 from gpuflow.media import TensorSpec, block_bytes, lay_out
-from gpuflow.ops.audio_gpu import FeatureClip, SoundKernels, WaveClip, place_features_on_gpu, place_waveform_on_gpu
+from gpuflow.ops.audio_gpu import FeatureClip, Placing, SoundKernels, WaveClip, place_on_gpu
 from gpuflow.ops.mel import features
 from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.sound_plan import sound_plan
@@ -40,7 +40,7 @@ def test_a_waveform_comes_into_its_block_wiring_only(
 ) -> None:
     plan = sound_plan(CLIP, to_hz, mono=mono, limits=LIMITS)
     specs, lease = _untouched({"waveform": ("float32", plan.shape)})
-    place_waveform_on_gpu(plan, lease, specs[0])
+    place_on_gpu([Placing(plan, lease, specs)])
     np.testing.assert_array_equal(lease.array(specs[0]), waves(run_on_host, [plan])[0])
     assert lease.recorded == [cupy.cuda.Stream.ptds]
 
@@ -59,7 +59,7 @@ def test_all_tensors_of_a_clip_come_into_their_block_wiring_only(name: str, part
     pcm = PcmSamples.of(speechlike(1.2, 16_000, channels=1), 16_000)
     sound, clip = planned(pcm, spec, parts)
     specs, lease = _untouched(clip.tensors)
-    place_features_on_gpu(sound, clip, lease, specs)
+    place_on_gpu([Placing(sound, lease, specs, clip)])
     samples = pcm.samples[0] / np.float32(2**15)
     expected = features(samples, spec, parts=parts)
     assert list(expected) == [tensor.name for tensor in specs]
@@ -81,7 +81,7 @@ def test_sixteen_bits_are_uploaded_as_sixteen_bits_wiring_only(cupy: Any, monkey
     monkeypatch.setattr(cupy, "empty", kept)
     sound, clip = planned(CLIP, mel_spec("whisper-80"))
     specs, lease = _untouched(clip.tensors)
-    place_features_on_gpu(sound, clip, lease, specs)
+    place_on_gpu([Placing(sound, lease, specs, clip)])
     np.testing.assert_array_equal(made[0].view(np.int16).reshape(2, -1), CLIP.samples)
 
 
@@ -115,17 +115,17 @@ def test_features_that_no_kernel_makes_are_refused_wiring_only(cupy: Any) -> Non
     clip = clip_plan(spec, sound.outputs)
     specs, lease = _untouched(clip.tensors)
     with pytest.raises(BackendUnavailable, match="twice a product of 2, 3 and 5"):
-        place_features_on_gpu(sound, clip, lease, specs)
+        place_on_gpu([Placing(sound, lease, specs, clip)])
 
 
 def test_a_tensor_of_another_shape_is_refused_wiring_only(cupy: Any) -> None:
     plan = sound_plan(CLIP, 16_000, limits=LIMITS)
     specs, lease = _untouched({"waveform": ("float32", (1, plan.outputs - 1))})
     with pytest.raises(InvalidOptions, match="waveform is"):
-        place_waveform_on_gpu(plan, lease, specs[0])
+        place_on_gpu([Placing(plan, lease, specs)])
     sound, clip = planned(CLIP, mel_spec("whisper-80"))
     with pytest.raises(InvalidOptions, match="waveform is"):
-        place_features_on_gpu(sound, clip, lease, specs)
+        place_on_gpu([Placing(sound, lease, specs, clip)])
     with pytest.raises(InvalidOptions, match=r"need as many of one row; got \(2, 19200\)"):
         FeatureClip(sound_plan(CLIP, 16_000, mono=False, limits=LIMITS), clip, 64)
     with pytest.raises(InvalidOptions, match=r"features of 19200 samples"):

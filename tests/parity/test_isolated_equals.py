@@ -64,6 +64,10 @@ SOUNDS: dict[str, bytes] = {
     "aac": with_ffmpeg(STEREO, 44_100, "adts", "aac"),
     "mp4 with pictures": with_ffmpeg(STEREO, 44_100, "mp4", "aac", video=True),
     "matroska": with_ffmpeg(STEREO, 44_100, "matroska", "aac"),
+    "aiff": with_soundfile(STEREO, 44_100, "AIFF", "PCM_24"),
+    "ac3": with_ffmpeg(STEREO, 44_100, "ac3", "ac3"),
+    "wma": with_ffmpeg(STEREO, 44_100, "asf", "wmav2", bit_rate=96_000),
+    "amr": with_ffmpeg(STEREO[:1, :8_000], 8_000, "amr", "libopencore_amrnb", bit_rate=12_200),
 }
 
 

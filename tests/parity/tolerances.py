@@ -55,6 +55,13 @@ TOLERANCES = {
     ),
     "mel/resampled": Tolerance("the CPU's route, from stored PCM by the kernels on the host", 2e-4, 5.4e-5),
     "decode/pcm": Tolerance("the samples that were encoded, lossless", 2.0**-24, 0.0),
+    "decode/lossy": Tolerance("libavcodec's decoders of MP3 and Vorbis, beside libsndfile's", 1e-5, 5.7e-6),
+    "decode/section": Tolerance("that part of the whole, MP3 and Opus: sums of floats in another order", 1e-6, 5.0e-7),
+    "decode/section-opus": Tolerance(
+        "that part of the whole, libopus at 24 kbit/s, whose synthesis remembers more than 4 s; FFmpeg's differs by 5e-3",
+        4e-3,
+        1.6e-3,
+    ),
     "color/picture": Tolerance("float64 matrix in the test; 0.5 is rounding", 0.51, 0.5),
     "color/swscale": Tolerance(
         "swscale with the same matrix, by PyAV, flat patches; the worse of its two paths", 3.5, 3.0

@@ -17,7 +17,7 @@ import torch
 import torchvision
 from PIL import Image as Picture
 
-from tests.flow.audio_files import Samples, chirp, with_ffmpeg, with_soundfile
+from tests.flow.audio_files import Samples, chirp, noise, with_ffmpeg, with_soundfile
 from tests.flow.clips import make_clip, picture
 from tests.unit.image_files import HEIC, animation, encoded, png, scene, turned, with_alpha
 from tests.unit.tiff_files import page, tiff
@@ -109,13 +109,13 @@ def _soundfile(rate: int, channels: int, file_format: str, subtype: str, seconds
     return with_soundfile(chirp(seconds, rate, channels), rate, file_format, subtype)
 
 
-def mp3(mode: str, level: float, channels: int = 2, rate: int = 44_100) -> bytes:
+def mp3(mode: str, level: float, channels: int = 2, rate: int = 44_100, seconds: float = 1.0) -> bytes:
     """By LAME within libsndfile."""
     out = io.BytesIO()
     with soundfile.SoundFile(
         out, "w", rate, channels, "MPEG_LAYER_III", format="MP3", bitrate_mode=mode, compression_level=level
     ) as file:
-        file.write(chirp(1.0, rate, channels).T)
+        file.write(chirp(seconds, rate, channels).T)
     return out.getvalue()
 
 
@@ -125,6 +125,8 @@ def _muxed_sound(muxer: str, codec: str, muxing: dict[str, str], tags: dict[str,
     with av.open(out, "w", format=muxer, options=muxing) as output:
         output.metadata.update(tags)
         stream: Any = output.add_stream(codec, rate=48_000, layout="stereo")
+        if codec.startswith("wma"):  # whose encoder has no default
+            stream.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
         frame.sample_rate = 48_000
         for item in (frame, None):
@@ -257,6 +259,12 @@ def _sounds() -> dict[str, Make]:
         ("wav", "adpcm_ima_wav", {}, {}),
         ("wav", "pcm_f32le", {"write_bext": "1"}, {"description": "a"}),
         ("avi", "pcm_s16le", {}, {}),
+        ("aiff", "pcm_s16be", {}, {}),
+        ("au", "pcm_s16be", {}, {"title": "a"}),
+        ("ac3", "ac3", {}, {}),
+        ("eac3", "eac3", {}, {}),
+        ("asf", "wmav2", {}, {"title": "x" * 3_000}),
+        ("asf", "wmav1", {}, {}),
     )  # fmt: skip
     for muxer, codec, muxing, tags in settings:
         if codec != "libspeex" or codec in av.codecs_available:
@@ -279,6 +287,16 @@ def _sounds() -> dict[str, Make]:
     files["flac behind a tag"] = lambda: _tagged(_soundfile(16_000, 1, "FLAC", "PCM_16"), 300)
     files["mp3 behind a tag"] = lambda: _tagged(mp3("CONSTANT", 0.5), 70_000)
     files["aac behind a tag"] = lambda: _tagged(_muxed_sound("adts", "aac", {}, {}), 2_000)
+    for form, subtype in (
+        ("AIFF", "PCM_S8"), ("AIFF", "PCM_24"), ("AIFF", "FLOAT"), ("AIFF", "ULAW"), ("AIFF", "IMA_ADPCM"), ("AU", "PCM_24"),
+        ("AU", "ALAW"), ("AU", "DOUBLE"), ("CAF", "PCM_16"), ("CAF", "PCM_24"), ("CAF", "FLOAT"), ("CAF", "ULAW"),
+    ):  # fmt: skip
+        files[f"{form.lower()} {subtype}"] = functools.partial(_soundfile, 44_100, 2, form, subtype)
+    for codec, rate, bit_rate in (("ac3", 32_000, 192_000), ("eac3", 44_100, 448_000)):
+        files[f"{codec} 5.1"] = functools.partial(
+            with_ffmpeg, chirp(0.5, rate, 6), rate, codec, codec, bit_rate=bit_rate
+        )
+    files["amr 8000"] = lambda: with_ffmpeg(noise(1.0, 8_000), 8_000, "amr", "libopencore_amrnb", bit_rate=12_200)
     files["aac 5.1"] = lambda: with_ffmpeg(chirp(0.5, 48_000, 6), 48_000, "adts", "aac")
     return files
 

@@ -24,7 +24,7 @@ from gpuflow.transfer.descriptor import (
 
 IMAGE = ImageMetadata("jpeg", 640, 480)
 VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967))
-AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0)
+AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0, stream=1, num_streams=3)
 PEER = Peer("gpuflow/host/1/0123456789abcdef", b"m" * 300, b"gpuflow-0123456789abcdef", b"s" * 16)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from gpuflow.codecs.probe import check, sniff
+from gpuflow.codecs.probe.asf import MAGIC
 from gpuflow.config import Limits
 from gpuflow.errors import GpuflowError
 from tests.faults import bomb_parts as parts
@@ -71,6 +72,10 @@ MANY: dict[str, Callable[[int], bytes]] = {
         parts.tracks(parts.track()),
     ),
     "RIFF chunks": lambda n: parts.wav(parts.fmt(), parts.chunk(b"LIST") * n),
+    "AIFF chunks": lambda n: b"FORM\0\0\0\0AIFF" + struct.pack(">4sI", b"NAME", 0) * n,
+    "CAF chunks": lambda n: b"caff\0\1\0\0" + struct.pack(">4sQ", b"free", 0) * n,
+    "ASF objects": lambda n: MAGIC + struct.pack("<QIH", 30 + 24 * n, n, 0x201) + (bytes(16) + struct.pack("<Q", 24)) * n,
+    "AMR frames": lambda n: b"#!AMR\n" + b"\x7c" * n,
     "AVI chunks": lambda n: parts.riff(b"AVI ", parts.avi(parts.strh(), parts.strf())[12:], parts.chunk(b"JUNK") * n),
     "Ogg pages": lambda n: parts.page(parts.vorbis()) + parts.page(b"", flags=0) * n,
     "FLAC blocks": lambda n: parts.flac(more=b"\1\0\0\0" * n + b"\x81\0\0\0"),

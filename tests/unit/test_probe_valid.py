@@ -18,7 +18,7 @@ from gpuflow.errors import GpuflowError, LimitExceeded
 from tests.unit.probe_files import CLIPS, FILES, IMAGES, SOUNDS, made, mp3
 
 LIMITS = Limits()
-OF_SOUNDFILE = {"wav", "flac", "ogg", "mp3"}
+OF_SOUNDFILE = {"wav", "flac", "ogg", "mp3", "aiff", "au", "caf"}
 REAL = ("*.mkv", "*.mp4", "*.png", "*.jpg", "*.mp3", "*.gif", "*.flac")
 
 
@@ -84,7 +84,7 @@ def test_a_sound_is_what_libsndfile_says(name: str) -> None:
     track = claims_of(data).tracks[0]
     assert track.channels == read.channels
     assert track.sample_rate == (48_000 if read.subtype == "OPUS" else read.samplerate)  # what Opus is decoded at
-    if track.num_samples is not None and sniff(data).name in {"wav", "flac"}:
+    if track.num_samples is not None and sniff(data).name in {"wav", "flac", "aiff", "au", "caf"}:
         assert track.num_samples == read.frames
     elif (
         track.num_samples is not None and read.subtype != "OPUS"

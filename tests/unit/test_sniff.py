@@ -19,6 +19,7 @@ from gpuflow.media import Modality
 from tests.flow.clips import make_clip
 from tests.unit.image_files import animation, encoded, scene
 
+SOUND = ("aac", "libopus", "libmp3lame", "mp2", "ac3", "eac3", "wmav2", "libopencore_amrnb")
 SILENCE = np.zeros((2, 8_000), np.float32)
 
 
@@ -33,10 +34,13 @@ def _muxed(muxer: str, codec: str) -> bytes:
 
     out = io.BytesIO()
     with av.open(out, "w", format=muxer) as container:
-        if codec in ("aac", "libopus", "libmp3lame", "mp2"):
-            stream = container.add_stream(codec, rate=48_000, layout="stereo")
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1_024), np.int16), format="s16", layout="stereo")
-            frame.sample_rate = 48_000
+        if codec in SOUND:
+            rate, layout = (8_000, "mono") if codec == "libopencore_amrnb" else (48_000, "stereo")
+            stream = container.add_stream(codec, rate=rate, layout=layout)
+            stream.bit_rate = 12_200 if layout == "mono" else 96_000
+            channels = 1 if layout == "mono" else 2
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, channels * 4_096), np.int16), format="s16", layout=layout)
+            frame.sample_rate = rate
             packets = [*stream.encode(frame), *stream.encode(None)]
         else:
             video = container.add_stream(codec, rate=10)
@@ -71,6 +75,13 @@ FILES: dict[str, tuple[Callable[[], bytes], Modality, str]] = {
     "mp3": (lambda: _sound("MP3"), "audio", "mp3"),
     "aac": (lambda: _muxed("adts", "aac"), "audio", "aac"),
     "m4a": (lambda: _muxed("ipod", "aac"), "audio", "mov"),
+    "aiff": (lambda: _sound("AIFF"), "audio", "aiff"),
+    "au": (lambda: _sound("AU"), "audio", "au"),
+    "caf": (lambda: _sound("CAF", "PCM_16"), "audio", "caf"),
+    "ac3": (lambda: _muxed("ac3", "ac3"), "audio", "ac3"),
+    "eac3": (lambda: _muxed("eac3", "eac3"), "audio", "eac3"),
+    "amr": (lambda: _muxed("amr", "libopencore_amrnb"), "audio", "amr"),
+    "wma": (lambda: _muxed("asf", "wmav2"), "audio", "asf"),
 }
 
 

@@ -31,12 +31,13 @@ _REMEDY = f"convert it to one of {', '.join(sorted(CODECS))}"
 _MAX_NAME = 40
 AUDIO_CODECS = frozenset((
     "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amr_nb", "amr_wb", "eac3", "flac", "mp1", "mp2", "mp3",
-    "opus", "speex", "vorbis",
+    "opus", "speex", "vorbis", "wmav1", "wmav2",
 ))  # fmt: skip
 _DECODERS = (  # FFmpeg's names of what decodes all of these
     "aac", "aac_latm", "ac3", "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "av1", "eac3", "flac", "h264", "hevc",
     "libdav1d", "libopus", "libspeex", "libvpx", "libvpx-vp9", "mjpeg", "mp1", "mp1float", "mp2", "mp2float", "mp3",
     "mp3float", "mpeg4", "opus", "speex", "vorbis", "vp8", "vp9",
+    "wmav1", "wmav2",
 )  # fmt: skip
 MAX_PACKETS = 500_000
 MAX_FRAME_SAMPLES = 1 << 20  # the largest frame of a sane encoder (TTA) is 1.05 s; a claim may be 16 million

@@ -46,10 +46,18 @@ class ContainerClaims:
         """The first track of a kind."""
         return next((track for track in self.tracks if track.kind == kind), None)
 
+    def taken(self, kind: str, stream: int | str | None) -> TrackClaims | None:
+        """The track of a kind at that place, the first by default; ``None`` of one that is named by its language."""
+        of_kind = [track for track in self.tracks if track.kind == kind]
+        place = stream or 0
+        return of_kind[place] if isinstance(place, int) and 0 <= place < len(of_kind) else None
 
-def check_claims(claims: ContainerClaims, wanted: Modality, until_seconds: float, limits: Limits) -> None:
+
+def check_claims(
+    claims: ContainerClaims, wanted: Modality, until_seconds: float, limits: Limits, stream: int | str | None = None
+) -> None:
     """Hold the claims to the limits: pictures of every track (to open a container is to decode some), rate, channels and
-    seconds of what is wanted.
+    seconds of what is wanted. ``stream``: its place among those of its kind; of one that is named only its decoder says.
 
     Raises:
         LimitExceeded: too many tracks, a picture too large, a rate, channels or seconds out of range.
@@ -57,7 +65,7 @@ def check_claims(claims: ContainerClaims, wanted: Modality, until_seconds: float
     check_count(len(claims.tracks), limits.max_tracks, "tracks", "max_tracks")
     for track in claims.tracks:
         check_size(track.width, track.height, limits)
-    taken = claims.first(wanted)
+    taken = claims.taken(wanted, stream)
     if taken is not None and wanted == "audio":
         check_sound(taken.sample_rate, taken.channels, limits)
     allowed = limits.max_audio_seconds if wanted == "audio" else limits.max_video_seconds

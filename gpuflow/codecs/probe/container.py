@@ -7,7 +7,13 @@ import struct
 from collections.abc import Callable
 
 from gpuflow.codecs.base import ImageInfo, MediaType
+from gpuflow.codecs.probe.ac3 import ac3_claims
+from gpuflow.codecs.probe.aiff import aiff_claims
+from gpuflow.codecs.probe.amr import amr_claims
+from gpuflow.codecs.probe.asf import asf_claims
+from gpuflow.codecs.probe.au import au_claims
 from gpuflow.codecs.probe.boxes import movie_claims
+from gpuflow.codecs.probe.caf import caf_claims
 from gpuflow.codecs.probe.claims import ContainerClaims, check_claims
 from gpuflow.codecs.probe.ebml import matroska_claims
 from gpuflow.codecs.probe.elementary import elementary_claims, ivf_claims
@@ -29,6 +35,13 @@ _SCANS: dict[str, Callable[[bytes, Limits], ContainerClaims]] = {
     "avi": avi_claims,
     "mpegts": transport_claims,
     "wav": wav_claims,
+    "aiff": aiff_claims,
+    "au": au_claims,
+    "caf": caf_claims,
+    "asf": asf_claims,
+    "amr": amr_claims,
+    "ac3": ac3_claims,
+    "eac3": ac3_claims,
     "flac": flac_claims,
     "mp3": mp3_claims,
     "ogg": ogg_claims,
@@ -66,9 +79,15 @@ def check(
 
 
 def container_claims(
-    data: bytes, kind: MediaType, limits: Limits, *, wanted: Modality | None = None, until_seconds: float = math.inf
+    data: bytes,
+    kind: MediaType,
+    limits: Limits,
+    *,
+    wanted: Modality | None = None,
+    until_seconds: float = math.inf,
+    stream: int | str | None = None,
 ) -> ContainerClaims:
-    """``check`` for what is no image."""
+    """``check`` for what is no image. ``stream``: which of the wanted kind is taken, where it is not the first."""
     scan = _SCANS.get(kind.format)
     if scan is None:
         raise UnsupportedFormat(f"{kind.name} is no container that is supported")
@@ -78,5 +97,5 @@ def container_claims(
         raise
     except _BROKEN_OFF as error:
         raise CorruptMedia(f"the headers of this {kind.name} break off") from error
-    check_claims(claims, wanted or kind.modality, until_seconds, limits)
+    check_claims(claims, wanted or kind.modality, until_seconds, limits, stream)
     return claims

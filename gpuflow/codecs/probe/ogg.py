@@ -44,6 +44,18 @@ def ogg_claims(data: bytes, limits: Limits) -> ContainerClaims:
     return ContainerClaims("ogg", tracks, longest(tracks))
 
 
+def position_before_last_page(data: bytes) -> int:
+    """How far the pages before the last one reach, in samples of the stream that ends the file; 0 where that is not known."""
+    found: list[tuple[int, int]] = []
+    at = len(data)
+    while len(found) < 2 and (at := data.rfind(b"OggS", max(0, len(data) - 4 * _MAX_PAGE_BYTES), at)) >= 0:
+        if at + _PAGE_BYTES <= len(data):
+            _, _, _, position, serial, _, _, _ = _PAGE(data, at)
+            if position > 0 and (not found or serial == found[0][0]):
+                found.append((serial, position))
+    return found[1][1] if len(found) == 2 else 0
+
+
 def _pages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """``(flags, position, serial, first byte of the body, end)`` of the first pages; a later one may break off."""
     at = 0

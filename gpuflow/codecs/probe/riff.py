@@ -33,6 +33,12 @@ def wav_claims(data: bytes, limits: Limits) -> ContainerClaims:
         CorruptMedia: no WAV, or a format or data chunk that is missing, too short or contradicts itself.
         LimitExceeded: more chunks than allowed.
     """
+    samples = wave_samples(data, limits)
+    return samples.format.claims(samples.nbytes)
+
+
+def wave_samples(data: bytes, limits: Limits) -> WaveSamples:
+    """The first data chunk, and the format before it; raises what ``wav_claims`` does."""
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
         raise CorruptMedia("the bytes are no WAV")
     sound, long_bytes = None, 0
@@ -48,7 +54,7 @@ def wav_claims(data: bytes, limits: Limits) -> ContainerClaims:
                 raise CorruptMedia("the WAV has no format before its samples")
             there = len(data) - first
             claimed = long_bytes if size == _OPEN[1] and long_bytes else there if size in _OPEN else size
-            return sound.claims(min(claimed, there))
+            return WaveSamples(sound, first, min(claimed, there))
     raise CorruptMedia("the WAV ends before its samples")
 
 
@@ -82,7 +88,7 @@ def _chunks(data: bytes, at: int, end: int, limits: Limits) -> Iterator[tuple[by
             check_count(count, limits.max_boxes, "chunks", "max_boxes")
 
 
-def _wave_format(data: bytes, first: int, size: int) -> _Format:
+def _wave_format(data: bytes, first: int, size: int) -> WaveFormat:
     """A WAVEFORMATEX."""
     if size < 14:
         raise CorruptMedia(f"the WAV's format chunk has {size} bytes; 14 is the least")
@@ -96,16 +102,19 @@ def _wave_format(data: bytes, first: int, size: int) -> _Format:
         raise CorruptMedia(f"the WAV claims {channels} channels at {rate} Hz")
     if tag in _PLAIN and not (0 < bits <= _MAX_BITS and align >= channels * ((bits + 7) // 8)):
         raise CorruptMedia(f"the WAV claims {bits} bits of {channels} channels in {align} bytes")
-    return _Format(tag, channels, rate, per_second, align)
+    return WaveFormat(tag, channels, rate, per_second, align, bits)
 
 
 @dataclass(frozen=True, slots=True)
-class _Format:
+class WaveFormat:
+    """A WAVEFORMATEX; of an extensible one ``tag`` is that of its subformat."""
+
     tag: int
     channels: int
     rate: int
     bytes_per_second: int
     align: int
+    bits: int
 
     def claims(self, nbytes: int) -> ContainerClaims:
         """With a length by the bytes: by those of a sample, or of a second where samples are compressed."""
@@ -121,6 +130,15 @@ class _Format:
             duration_seconds=seconds,
         )
         return ContainerClaims("wav", (track,), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveSamples:
+    """Where the samples of a WAV lie, as many bytes of them as there are."""
+
+    format: WaveFormat
+    offset: int
+    nbytes: int
 
 
 class _AviWalk:

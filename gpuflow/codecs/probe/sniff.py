@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.probe.ac3 import ac3_format
+from gpuflow.codecs.probe.amr import MAGIC as AMR_MAGIC
+from gpuflow.codecs.probe.asf import MAGIC as ASF_MAGIC
 from gpuflow.codecs.probe.elementary import elementary_kind
 from gpuflow.codecs.probe.id3 import skip_tags
 from gpuflow.codecs.probe.mpeg import is_adts, is_mpeg_audio, is_transport_stream
@@ -10,7 +13,7 @@ from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
 SUPPORTED = (
     "jpeg, png, webp, gif, bmp, tiff, avif, heic; mp4, mov, matroska, webm, avi, mpegts, ivf, raw h264, hevc and obu; "
-    "wav, flac, mp3, ogg, aac, m4a"
+    "wav, aiff, au, caf, flac, mp3, ogg, aac, m4a, ac3, eac3, amr, wma"
 )
 _MAX_BRANDS = 64
 _EBML_BYTES = 4_096  # a DocType further in than this is nobody's
@@ -30,6 +33,10 @@ _MAGIC = (
     (b"MM\x00*", MediaType("tiff", "image")),
     (b"fLaC", MediaType("flac", "audio", "flac")),
     (b"OggS", MediaType("ogg", "audio", "ogg")),
+    (b"caff\0\1", MediaType("caf", "audio", "caf")),
+    (b".snd", MediaType("au", "audio", "au")),
+    (AMR_MAGIC, MediaType("amr", "audio", "amr")),
+    (ASF_MAGIC, MediaType("wma", "audio", "asf")),
 )
 _RIFF = {
     b"WEBP": MediaType("webp", "image"),
@@ -52,9 +59,7 @@ _REFUSED = (  # known, and not on the list: the message says so
     (b"%!PS", "PostScript"),
     (b"%PDF", "PDF"),
     (b"FLV\x01", "FLV"),
-    (b"\x30\x26\xb2\x75", "ASF (WMV, WMA)"),
     (b"\x00\x00\x01\xba", "MPEG program stream"),
-    (b"#!AMR", "AMR"),
     (b"MThd", "MIDI"),
     (b"PK\x03\x04", "ZIP"),
     (b"\x1f\x8b", "gzip"),
@@ -93,6 +98,8 @@ def _by_magic(data: bytes) -> MediaType | None:
             return kind
     if data.startswith((b"RIFF", b"RF64")):
         return _RIFF.get(data[8:12])
+    if data.startswith(b"FORM") and data[8:12] in (b"AIFF", b"AIFC"):
+        return MediaType("aiff", "audio", "aiff")
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return _EBML.get(_doc_type(data))
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
@@ -136,6 +143,8 @@ def _by_structure(data: bytes) -> MediaType | None:
         return MediaType("mpegts", "video", "mpegts")
     if (kind := elementary_kind(data)) is not None:
         return kind
+    if form := ac3_format(data):
+        return MediaType(form, "audio", form)
     start = skip_tags(data)
     if data.startswith(b"fLaC", start):
         return MediaType("flac", "audio", "flac")

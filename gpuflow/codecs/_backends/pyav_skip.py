@@ -1,0 +1,83 @@
+"""Packets of sound that are stepped over instead of decoded: how many samples each holds is known without its decoding.
+
+Counted, not taken from times: containers round those to milliseconds, and what is cut out of a stream leaves a gap in
+its times that decoding does not show.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_PREROLL_SECONDS = 2.0  # MP3's bit reservoir, what Opus and SBR remember: as in ``soundfile.py``
+_LOSSY = frozenset({"aac", "mp1", "mp2", "mp3"})  # and not AC-3, whose noise depends on all that was before
+_LOSSLESS = frozenset({"alac", "flac"})
+_PCM = re.compile(r"pcm_(?:[suf](8|16|24|32|64)(?:le|be)?(?:_planar)?|mulaw|alaw)")
+_OPUS_SAMPLES = (*(480, 960, 1_920, 2_880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # a frame, by configuration
+_FLAC_HEAD_BYTES = 3
+
+
+class Steps:
+    """The packets of one stream, as they are decoded until two in a row held what was expected."""
+
+    def __init__(self, codec: str, channels: int) -> None:
+        pcm = _PCM.fullmatch(codec)
+        self._sample_bits = channels * int(pcm[1] or 8) if pcm else 0
+        self._codec = codec
+        self._lossy = codec in _LOSSY or codec == "opus"
+        self._known = self._lossy or codec in _LOSSLESS or pcm is not None
+        self._each = self._agreed = 0
+        self._head = b""
+
+    @property
+    def settled(self) -> bool:
+        """Whether packets may be stepped over from here on."""
+        return self._agreed >= 2
+
+    @property
+    def each(self) -> int:
+        """Samples of every packet, where they are all alike; else 0."""
+        return self._each if self._codec in _LOSSY | {"alac"} and self.settled else 0
+
+    def preroll(self, sample_rate: int) -> int:
+        """Samples to decode before those that are wanted."""
+        return round(_PREROLL_SECONDS * sample_rate) if self._lossy else 0
+
+    def learn(self, packet: Any, decoded: int) -> None:
+        """A packet gave so many samples."""
+        if not self._known:
+            return
+        expected, self._each = self._samples(packet), decoded
+        self._agreed = self._agreed + 1 if decoded == expected and decoded > 0 else 0
+        if self._codec == "flac":
+            self._head = bytes(memoryview(packet)[:_FLAC_HEAD_BYTES])
+
+    def samples(self, packet: Any) -> int:
+        """What it will give; 0 where only a decoder knows: from here on all is decoded."""
+        if packet.is_discard or packet.has_sidedata("skip_samples"):
+            return 0
+        return self._samples(packet)
+
+    def _samples(self, packet: Any) -> int:
+        if self._sample_bits:
+            return int(packet.size) * 8 // self._sample_bits
+        if self._codec == "opus":
+            return _opus_samples(memoryview(packet)[:2])
+        if self._codec == "flac" and not _same_block(self._head, memoryview(packet)[:_FLAC_HEAD_BYTES]):
+            return 0
+        return self._each
+
+
+def _opus_samples(head: memoryview) -> int:
+    """At 48 kHz. Source: RFC 6716, section 3.1."""
+    code = head[0] & 3 if head else 3
+    if code == 3 and len(head) < 2:
+        return 0
+    count = 1 if code == 0 else 2 if code < 3 else head[1] & 63
+    return count * _OPUS_SAMPLES[head[0] >> 3]
+
+
+def _same_block(one: bytes, other: memoryview) -> bool:
+    """Whether two FLAC frames have blocks of the same size. Source: RFC 9639, section 9.1."""
+    alike = len(one) == len(other) == _FLAC_HEAD_BYTES and bytes(other[:2]) == one[:2] == b"\xff\xf8"
+    return alike and one[2] >> 4 == other[2] >> 4
