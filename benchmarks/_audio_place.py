@@ -173,10 +173,10 @@ def feature_batch(
     return made
 
 
-def wave_batch(pcms: Sequence[StoredPcm], to_hz: int) -> Batch:
-    """Clips to one channel at a rate."""
+def wave_batch(pcms: Sequence[StoredPcm], to_hz: int, *, outs: Sequence[Any] | None = None) -> Batch:
+    """Clips to one channel at a rate. ``outs``: as of ``feature_batch``."""
     plans = [sound_plan(pcm, to_hz, limits=LIMITS) for pcm in pcms]
-    outs = [PLACE.empty(plan.shape, np.float32) for plan in plans]
+    outs = [PLACE.empty(plan.shape, np.float32) for plan in plans] if outs is None else list(outs)
     clips: list[Clip] = [WaveClip(plan, PLACE.address(out)) for plan, out in zip(plans, outs, strict=True)]
     return Batch(clips, outs, list(pcms))
 

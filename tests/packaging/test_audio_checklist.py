@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import (
     _audio_device,
+    _audio_ours,
     _audio_place,
     _audio_steps,
     _audio_timings,
@@ -18,6 +20,7 @@ from benchmarks import (
     h200_audio_checklist,
 )
 from benchmarks._checklist import Step, answer
+from benchmarks._sounds import clip, stereo
 from gpuflow.ops import kernels
 from tests.packaging.host_audio_place import HostAudioPlace
 
@@ -94,9 +97,19 @@ def test_the_notes_hold_every_question_and_its_answers(tmp_path: Path) -> None:
     assert '    failed: "no time was left"' in text
 
 
-def test_a_peer_that_is_wrong_is_absent_from_its_row() -> None:
-    import numpy as np
+def test_what_is_timed_on_a_gpu_writes_the_cpus_features_wiring_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_audio_gpu, "_settle", lambda device: None)
+    waves = [clip(0.5, seed) for seed in range(3)]
+    expected = _audio_ours.features(waves, _audio_ours.SHORT_WINDOW)
+    assert bench_audio_gpu._off(bench_audio_gpu._ours(waves, "float32", "cuda")(), expected, 1e-4) > 0
+    assert bench_audio_gpu._off(bench_audio_gpu._ours(waves, "bfloat16", "cuda")(), expected, 8e-3) > 1e-3
+    assert bench_audio_gpu._launches(waves) == 2
+    stored = [np.ascontiguousarray(np.round(stereo(0.2, seed) * 32_767).astype(np.int16).T) for seed in range(2)]
+    found = bench_audio_gpu._ours_resampled(stored, "cuda")()
+    assert bench_audio_gpu._off(found, bench_audio_gpu._resampled_here(stored), 1e-5) < 1e-5
 
+
+def test_a_peer_that_is_wrong_is_absent_from_its_row() -> None:
     wanted = [np.zeros((128, 3_000), np.float32)]
     calls = {"gpuflow": lambda: wanted, "louder": lambda: [wanted[0] + 1]}
     row = bench_audio_gpu._measured("a row", calls, wanted, 1, 1)
