@@ -21,7 +21,7 @@ from benchmarks._sounds import FILE_RATE, FORMS, RATE, clip, encoded
 from gpuflow.config import AudioOptions
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.ops.kernels import kernel
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.presets.mel_specs import mel_spec
 
 _ROUNDS = 20
@@ -71,7 +71,7 @@ def occupancy(quick: bool) -> dict[str, Any]:
 
     batch = on.feature_batch([on.on_device(stored(clip(1.0)))], mel_spec("parakeet"))
     batch.clips.extend(
-        on.feature_batch([on.on_device(StoredPcm.of(clip(1.0)[None], FILE_RATE))], mel_spec(WHISPER)).clips
+        on.feature_batch([on.on_device(PcmSamples.of(clip(1.0)[None], FILE_RATE))], mel_spec(WHISPER)).clips
     )
     found: dict[str, Any] = {}
     for launch in on.PLACE.launches(batch.clips):

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.config import Limits
-from gpuflow.ops.audio_gpu import Clip, FeatureClip, WaveClip, batch_launches, noise_of, sound_kernels
+from gpuflow.ops.audio_gpu import Clip, FeatureClip, WaveClip, batch_launches, sound_kernels
 from gpuflow.ops.kernels import Launch, kernel
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.sound_plan import sound_plan
 from gpuflow.presets.clip_plan import clip_plan
 from gpuflow.presets.mel import MelSpec
@@ -157,7 +157,7 @@ def queue_all(launches: Sequence[Launch]) -> None:
 
 
 def feature_batch(
-    pcms: Sequence[StoredPcm], spec: MelSpec, dtype: str = "float32", *, outs: Sequence[Any] | None = None
+    pcms: Sequence[PcmSamples], spec: MelSpec, dtype: str = "float32", *, outs: Sequence[Any] | None = None
 ) -> Batch:
     """Clips under a spec, at its rate or resampled to it. ``outs``: arrays to write to, new ones without them."""
     made = Batch([], [], [])
@@ -166,14 +166,13 @@ def feature_batch(
         plan = clip_plan(spec, sound.outputs, dtype=dtype)
         shape = plan.tensors[spec.features_name][1]
         out = outs[number] if outs is not None else PLACE.empty(shape, ITEM_TYPES[dtype])
-        noise = [PLACE.copied(drawn) for drawn in noise_of(plan)]
-        made.clips.append(FeatureClip(sound, plan, PLACE.address(out), out.strides, tuple(map(PLACE.address, noise))))
+        made.clips.append(FeatureClip(sound, plan, PLACE.address(out)))
         made.outs.append(out)
-        made.kept.extend([pcm, *noise])
+        made.kept.append(pcm)
     return made
 
 
-def wave_batch(pcms: Sequence[StoredPcm], to_hz: int, *, outs: Sequence[Any] | None = None) -> Batch:
+def wave_batch(pcms: Sequence[PcmSamples], to_hz: int, *, outs: Sequence[Any] | None = None) -> Batch:
     """Clips to one channel at a rate. ``outs``: as of ``feature_batch``."""
     plans = [sound_plan(pcm, to_hz, limits=LIMITS) for pcm in pcms]
     outs = [PLACE.empty(plan.shape, np.float32) for plan in plans] if outs is None else list(outs)
@@ -181,7 +180,7 @@ def wave_batch(pcms: Sequence[StoredPcm], to_hz: int, *, outs: Sequence[Any] | N
     return Batch(clips, outs, list(pcms))
 
 
-def on_device(pcm: StoredPcm) -> StoredPcm:
+def on_device(pcm: PcmSamples) -> PcmSamples:
     """The same samples where the kernels read them without a copy."""
     return replace(pcm, samples=PLACE.copied(pcm.bytes_on_host()))
 

@@ -16,7 +16,7 @@ from benchmarks import _audio_place as on
 from benchmarks._audio_steps import WHISPER, expected, off, stored
 from benchmarks._sounds import FILE_RATE, RATE, clip, stereo
 from gpuflow.ops import kernels, mel_launch
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.presets.mel_specs import mel_spec
 
 _FRAMES = re.compile(r"^constexpr int FRAMES = .*;$", re.M)
@@ -119,7 +119,7 @@ def resample_times(quick: bool) -> dict[str, Any]:
     seconds = 0.2 if quick else 30.0
     for rate in (FILE_RATE,) if quick else (8_000, 24_000, FILE_RATE, 48_000):
         sound = np.round(stereo(seconds)[:, : round(seconds * rate)] * 32_767).astype(np.int16)
-        pcm = on.on_device(StoredPcm.of(sound, rate))
+        pcm = on.on_device(PcmSamples.of(sound, rate))
         for count in (1,) if quick else (1, 8, 64):
             batch = on.wave_batch([pcm] * count, RATE)  # which holds what the launches write to
             launches = on.PLACE.launches(batch.clips)

@@ -27,7 +27,7 @@ from benchmarks._resample_gpu_peers import RESAMPLE_PEERS
 from benchmarks._resample_peers import by_soxr
 from benchmarks._sounds import FILE_RATE, RATE, clip, stereo
 from gpuflow.device import driver
-from gpuflow.ops.pcm import StoredPcm
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.presets.mel_specs import mel_spec
 
 NO_GPU = 3
@@ -98,8 +98,8 @@ def _ours(waves: Sequence[Any], dtype: str, device: str) -> Callable[[], Any]:
     return run
 
 
-def _stored(waves: Sequence[Any]) -> list[StoredPcm]:
-    return [StoredPcm.of(wave[None], RATE) for wave in waves]
+def _stored(waves: Sequence[Any]) -> list[PcmSamples]:
+    return [PcmSamples.of(wave[None], RATE) for wave in waves]
 
 
 def _launches(waves: Sequence[Any]) -> int:
@@ -122,7 +122,7 @@ def _resample_row(batch: int, seconds: float, device: str, rounds: int) -> dict[
 def _ours_resampled(interleaved: Sequence[Any], device: str) -> Callable[[], Any]:
     if device == "cpu":
         return functools.partial(_resampled_here, interleaved)
-    pcms = [StoredPcm(sound, "s16", 2, len(sound), FILE_RATE) for sound in interleaved]
+    pcms = [PcmSamples(sound, "s16", 2, len(sound), FILE_RATE) for sound in interleaved]
     outs = on.wave_batch(pcms, RATE).outs
 
     def run() -> Any:
