@@ -139,8 +139,8 @@ class Placing:
     tensors: Sequence[TensorSpec]
     clip: ClipPlan | None = None
 
-    def kernels_clip(self) -> Clip:
-        """What the kernels write.
+    def kernels_clip(self, address: int) -> Clip:
+        """What the kernels write, where the first tensor has that address.
 
         Raises:
             InvalidOptions: a plan of more samples than there are, or tensors of another clip.
@@ -149,7 +149,6 @@ class Placing:
         first = self.tensors[0]
         if (first.dtype, first.shape) != wanted:
             raise InvalidOptions(f"{first.name} is {wanted[1]} of {wanted[0]}; got {first.shape} of {first.dtype}")
-        address = int(self.lease.array(first).data.ptr)
         return WaveClip(self.sound, address) if self.clip is None else FeatureClip(self.sound, self.clip, address)
 
     def beside(self) -> dict[TensorSpec, NDArray[Any]]:
@@ -170,8 +169,9 @@ def place_on_gpu(placings: Sequence[Placing]) -> None:
     """
     import cupy
 
-    clips = [placing.kernels_clip() for placing in placings]
-    device = placings[0].lease.array(placings[0].tensors[0]).device
+    targets: list[Any] = [placing.lease.array(placing.tensors[0]) for placing in placings]
+    clips = [placing.kernels_clip(int(target.data.ptr)) for placing, target in zip(placings, targets, strict=True)]
+    device = targets[0].device
     with device, cupy.cuda.Stream.ptds as stream:
         sound_kernels(device.id).write(clips, stream=stream)
         for placing in placings:
