@@ -35,7 +35,7 @@ class StreamingMel:
     spec's ``max_samples``: offline features are cut off there, these go on.
 
     A source of another rate goes through soxr's own stream, bit for bit what resampling the whole clip gives, in blocks:
-    its samples come 6 to 40 ms late, from 8 kHz up to 115. Several channels become their mean first. Kept are less than a
+    its samples come 6 to 57 ms late, from 8 kHz up to 115. Several channels become their mean first. Kept are less than a
     window and a hop of samples, and the resampler's state, however long the stream. A chunk of 10 ms takes some 60 us on
     one core of a two-core machine. Not thread-safe: one source, one thread at a time.
 
