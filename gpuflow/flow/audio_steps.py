@@ -77,9 +77,7 @@ def audio_steps(
 @contextmanager
 def _found(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContext) -> Iterator[_Found]:
     """The section, valid inside the block."""
-    with context.stage("decode"):
-        stored = _stored(blob, kind, wanted, context)
-    if stored is not None:
+    if (stored := _stored(blob, kind, wanted, context)) is not None:
         yield stored
         return
     as_stored = AudioWanted(
