@@ -16,6 +16,7 @@ EPILOG = """examples:
   gpuflow demo cat.jpg https://host/clip.mp4     the same with your media
   gpuflow load clip.mp4 --options '{"num_frames": 16}' --out frames/
   gpuflow load cat.jpg --preset clip-224 --device cpu
+  gpuflow load talk.mp3 --features whisper-128 --options '{"split": "quietest"}'
   gpuflow load clip.mp4 --sampler vllm-qwen3-vl --preset qwen3-vl --options '{"max_frames": 64}'
   gpuflow env                                    what is installed, what is missing, and what mends it
 """
@@ -71,7 +72,8 @@ def _add_load(commands: Any) -> None:
     load.add_argument(
         "--options", type=_mapping, metavar="JSON", help="""e.g. '{"num_frames": 16, "size": [224, 224]}'"""
     )
-    load.add_argument("--preset", metavar="NAME", help="a model family's input, see `gpuflow presets`")
+    load.add_argument("--preset", metavar="NAME", help="a model family's input of pictures, see `gpuflow presets`")
+    load.add_argument("--features", metavar="NAME", help="a speech model's input, see `gpuflow presets`")
     load.add_argument("--sampler", metavar="NAME", help="a server's choice of a clip's frames, see `gpuflow presets`")
     load.add_argument("--limits", type=_mapping, metavar="JSON", help="""e.g. '{"max_image_bytes": 1000000}'""")
     load.add_argument(
@@ -119,7 +121,7 @@ def _load(wanted: argparse.Namespace) -> int:
     from gpuflow.values import shown
 
     options = dict(wanted.options or {})
-    for name in ("preset", "sampler"):
+    for name in ("preset", "features", "sampler"):
         if (value := getattr(wanted, name)) is not None and options.setdefault(name, value) != value:
             return _complain(f"--{name} and --options name two: {shown(value)} and {shown(options[name])}", status=2)
     try:

@@ -14,6 +14,7 @@ from gpuflow.errors import InvalidOptions
 
 MAX_NUMBER = 1 << 53  # what JSON's numbers hold exactly
 MAX_SHOWN = 80
+_UNKNOWN = "unknown field"  # msgspec's words
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?\s*$")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -77,7 +78,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if isinstance(error.__cause__, InvalidOptions):
                 raise error.__cause__ from None
             _check_each(cls, values)
-            raise InvalidOptions(f"{cls.__name__}: {str(error)[:200]}") from error
+            there_are = f"; there are {', '.join(name for name, *_ in fields(cls))}" if _UNKNOWN in str(error) else ""
+            raise InvalidOptions(f"{cls.__name__}: {str(error)[:200]}{there_are}") from error
 
 
 @functools.cache

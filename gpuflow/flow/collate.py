@@ -11,6 +11,7 @@ from gpuflow.media import Features
 from gpuflow.metadata import AudioMetadata, ImageMetadata
 from gpuflow.ops.stack import stacked, summed
 from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _PADDED_WITH_ONES = frozenset({"image_attention_mask"})  # Phi-4-multimodal attends to the tiles that it pads
 
 
-def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dict[str, torch.Tensor]:
+def collate(features: Sequence[Features], *, spec: str | MelSpec | None = None) -> dict[str, torch.Tensor]:
     """The tensors that the processor of the features' family returns for ``images=[...]`` in this order; new memory, on
     the features' device, which may be released afterwards.
 
@@ -39,16 +40,16 @@ def collate(features: Sequence[Features], *, spec: MelSpec | None = None) -> dic
             inputs = gpuflow.collate([a, b])  # {"input_features": (2, 128, 3000)}
 
     Args:
-        spec: of audio features whose lengths differ, where it is not a built-in one.
+        spec: of audio features whose lengths differ, or its name, where it is not a built-in one.
 
     Raises:
-        InvalidOptions: no features, not of images or audio, or of different presets, types or devices.
+        InvalidOptions: no features, not of images or audio, of different presets, types or devices, or of another spec.
         LeaseExpired: a block was released.
     """
     items = tuple(features) if isinstance(features, Iterable) else ()
     _check(items)
     if isinstance(items[0].metadata.source, AudioMetadata):
-        return collate_audio(items, spec)
+        return collate_audio(items, mel_spec(spec) if isinstance(spec, str) else spec)
     tensors = {name: [item[name] for item in items] for name in items[0]}
     axis = 1 if "pixel_attention_mask" in tensors and items[0]["pixel_values"].ndim == 5 else 0
     batch = {name: stacked(parts, axis=axis, fill=int(name in _PADDED_WITH_ONES)) for name, parts in tensors.items()}

@@ -13,11 +13,14 @@ from gpuflow.ops.mel_finish import silence
 from gpuflow.ops.stack import filled, stacked
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_specs import mel_spec, mel_spec_names
+from gpuflow.values import shown
 
 
 def collate_audio(items: Sequence[Features], spec: MelSpec | None) -> dict[str, Any]:
     """See ``collate``: clips on a new first axis, parts of clips one after another, at one length."""
     first = items[0]
+    if spec is not None and (not isinstance(spec, MelSpec) or spec.name != first.metadata.preset):
+        raise InvalidOptions(f"the features are of {first.metadata.preset}; got the spec {shown(spec)}")
     spec = spec or _built_in(first.metadata.preset)
     sizes = spec.sizes_name if spec is not None else None
     batch = {}

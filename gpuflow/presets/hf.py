@@ -15,6 +15,7 @@ from gpuflow.presets.hf_values import AROUND, Config, refuse
 from gpuflow.values import shown
 
 CONFIG_FILE = "preprocessor_config.json"
+MAX_CONFIG_BYTES = 16 << 20
 VIDEO_CONFIG_FILE = "video_preprocessor_config.json"
 JOINT_CONFIG_FILE = "processor_config.json"
 _IMAGE_FAMILIES = {**hf_whole.FAMILIES, **hf_tiled.FAMILIES}
@@ -129,14 +130,27 @@ def _read(path: Path, modality: str | None) -> Config:
     return {**own, AROUND: joint}
 
 
+def _text(file: Path) -> bytes:
+    """Of a plain file of a size that a configuration has: devices and pipes may have no end."""
+    if file.exists() and not file.is_file():
+        raise InvalidOptions(f"{file.name} at the path that was given is no plain file")
+    with file.open("rb") as opened:
+        text = opened.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise InvalidOptions(f"{file.name} at the path that was given has more than {MAX_CONFIG_BYTES} bytes")
+    return text
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a file.
 
     Raises:
-        InvalidOptions: it cannot be read, or holds something else.
+        InvalidOptions: it cannot be read, is no plain file or too large, or holds something else.
     """
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(_text(file))
+    except InvalidOptions:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidOptions(f"{file.name} at the path that was given cannot be read, or is no JSON") from error
     if not isinstance(values, dict):

@@ -108,6 +108,12 @@ def test_one_bad_source_fails_the_command_and_not_the_others(tmp_path: Path) -> 
         (["load", "a.png", "--options", '{"sizes": 3}'], 1, "sizes"),
         (["load", "a.png", "--options", '{"preset": "none-such"}'], 1, "none-such"),
         (["load", "a.mp4", "--preset", "clip-224"], 1, "no video preset 'clip-224'; there are qwen2-vl"),
+        (["load", "a.png", "--features", "whisper-80"], 1, "unknown field `features`; there are preset, size"),
+        (
+            ["load", "a.mp4", "--modality", "audio", "--features", "whisper"],
+            1,
+            "no mel spec 'whisper'; there are whisper-80",
+        ),
         (["load", "a.mp4", "--sampler", "vlm"], 1, "sampler: there is no 'vlm'; there are linspace-round"),
         (
             ["load", "a.mp4", "--sampler", "vllm", "--options", '{"sampler": "hf"}'],

@@ -18,6 +18,7 @@ from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import LoadContext
 from gpuflow.media import Features
 from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_specs import mel_spec
 from tests.flow.audio_files import KINDS, Samples, blob, chirp, with_soundfile
 from tests.parity.tolerances import TOLERANCES
 from tests.unit.image_files import encoded, scene
@@ -187,3 +188,14 @@ def test_masks_of_tokens_are_one_a_clip_also_where_it_is_split(context: LoadCont
     assert batch["input_features"].shape[0] == 3 + 1
     assert batch["input_features_mask"].sum(1).tolist() == tokens
     assert len(batch["input_features_mask"]) == 2
+
+
+def test_a_spec_is_named_and_must_be_that_of_the_features(context: LoadContext) -> None:
+    with _loaded(_clips()[:1], context, features="qwen3-omni") as features:
+        named = gpuflow.collate(features, spec="qwen3-omni")
+        assert named["input_features"].shape == (1, *features[0].shape)
+        for spec in ("whisper-80", mel_spec("whisper-80")):
+            with pytest.raises(InvalidOptions, match="of qwen3-omni; got the spec"):
+                gpuflow.collate(features, spec=spec)
+        with pytest.raises(InvalidOptions, match="no mel spec"):
+            gpuflow.collate(features, spec="none-such")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,23 @@ def test_settings_are_read_from_a_folder_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(WHISPER_V3))
     assert MelSpec.from_hf(tmp_path) == MelSpec.from_hf(str(file)) == mel_spec("whisper-128")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "a pipe"])
+def test_what_may_have_no_end_is_not_read(path: str, tmp_path: Path) -> None:
+    if path == "a pipe":
+        path = str(tmp_path / "pipe")
+        os.mkfifo(path)
+    with pytest.raises(InvalidOptions, match="no plain file"):
+        MelSpec.from_hf(path)
+
+
+def test_a_file_larger_than_any_configuration_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+    with pytest.raises(InvalidOptions, match="more than 16777216 bytes"):
+        MelSpec.from_hf(file)
 
 
 def test_a_processors_file_beside_it_says_how_the_extractor_is_called(tmp_path: Path) -> None:
