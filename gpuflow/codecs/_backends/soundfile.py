@@ -88,7 +88,7 @@ def _read(
         if sought and (first := _where_to_begin(file, data, gathering.first)):
             file.seek(first)
             gathering.skip(first)
-        # libsndfile takes 3 ms to make floats of 30 s of 16 bits, numpy 0.4 of the same
+        # of 30 s of stereo of 16 bits libsndfile makes floats in 3 ms, numpy in 0.5
         memory = np.empty((BLOCK_SAMPLES, file.channels), np.int16 if within else np.float32)
         while len(block := file.read(out=memory)):
             if not gathering.put(block.T):
