@@ -50,12 +50,14 @@ def decode_audio(
     duration_seconds: float | None = None,
     stream: int | str | None = None,
     native: bool = False,
+    mono: bool = False,
 ) -> Pcm:
     """Decode an audio stream, or a section of it; what lies before a section is not decoded where that changes nothing.
 
     ``stream``: its place among the container's audio streams, or its language as the container has it (``"eng"``); the
     first by default. ``native``: int16 instead of float32 where the source has no more than 16 bits (PCM, mu-law, A-law,
-    FLAC, ALAC), which is exact and half the size.
+    FLAC, ALAC), which is exact and half the size. ``mono``: the mean of the channels as one, float32, taken block by block
+    while it is in the cache.
 
     A section equals that part of the whole, bit for bit in PCM, FLAC, ALAC, ADPCM and Vorbis, within 1e-6 in MP3 and Opus
     (Ogg Opus of low bit rates: 2e-3).
@@ -80,7 +82,7 @@ def decode_audio(
     """
     until = math.inf if duration_seconds is None else start_seconds + duration_seconds
     container_claims(data, kind, limits, wanted="audio", until_seconds=until, stream=stream)
-    section = Section(start_seconds, duration_seconds, stream, native)
+    section = Section(start_seconds, duration_seconds, stream, native, mono)
     return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
+from gpuflow.codecs.kept import Kept, Samples, mean_into
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
 
-Samples = NDArray[Any]  # float32, or int16 where that is asked for and is all that there is
 MAX_LEVEL = 2.0**31  # a float file may hold unscaled int32, never more; beyond it, powers leave float32
 
 
@@ -32,8 +31,9 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class Pcm:
-    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous; ``channels`` is as in the file. Or int16, where
-    ``native`` was asked for and the source has no more than 16 bits: 2**15 times the float32."""
+    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous, or ``(1, n)`` where ``mono`` was asked for;
+    ``channels`` is as in the file. Or int16, where ``native`` was asked for and the source has no more than 16 bits: 2**15
+    times the float32."""
 
     samples: Samples
     sample_rate: int
@@ -47,12 +47,19 @@ class Pcm:
 @dataclass(frozen=True, slots=True)
 class Section:
     """The part that is wanted, in seconds after the first sample; ``duration_seconds=None`` is up to the end. ``stream``: of
-    which audio stream, by its place among them or its language. ``native``: as int16 where that is exact."""
+    which audio stream, by its place among them or its language. ``native``: as int16 where that is exact. ``mono``: their
+    mean, as one channel of float32."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
     stream: int | str | None = None
     native: bool = False
+    mono: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether int16 is wanted where that is all that there is."""
+        return self.native and not self.mono
 
     def samples(self, sample_rate: int) -> tuple[int, int | None]:
         """First sample and the one after the last, at a rate."""
@@ -103,9 +110,8 @@ class Gathering:
         self._limits = limits
         self._deadline = deadline
         self._start, self._stop = section.samples(info.sample_rate)
-        self._max_samples = math.floor(limits.max_audio_seconds * info.sample_rate)
-        self._blocks: list[Samples] = []
-        self._seen = self._kept = 0
+        self._kept = Kept(1 if section.mono else info.channels, self._dtype, self._claimed())
+        self._seen = 0
 
     @property
     def seen(self) -> int:
@@ -120,7 +126,12 @@ class Gathering:
     @property
     def found(self) -> bool:
         """Whether any sample of the section has come."""
-        return self._kept > 0
+        return self._kept.count > 0
+
+    @property
+    def missing(self) -> int | None:
+        """How many samples have yet to come; ``None``: up to the end."""
+        return None if self._stop is None else max(0, self._stop - self._seen)
 
     def skip(self, count: int) -> None:
         """So many samples, none of them of the section, are not decoded: they count as if they were."""
@@ -128,17 +139,37 @@ class Gathering:
         _check_amount(min(self._seen, self._start), 0, self.info, self._limits)
 
     def put(self, block: Samples) -> bool:
-        """Take ``(channels, n)``; false once the section is complete and the decoder may stop."""
+        """Take ``(channels, n)``, integers or floats, whose memory may be used again; false once the section is complete and
+        the decoder may stop. As int16 only what is int16.
+
+        Raises:
+            CorruptMedia: a sample is no number, or beyond any scale.
+        """
         self._deadline.check()
         first = max(0, self._start - self._seen)
         last = block.shape[1] if self._stop is None else min(block.shape[1], self._stop - self._seen)
         self._seen += block.shape[1]
-        if last > first:
-            self._blocks.append(block[:, first:last])
-            self._kept += last - first
-        nbytes = self._kept * self.info.channels * self._dtype.itemsize
+        nbytes = (self._kept.count + max(0, last - first)) * self.info.channels * self._dtype.itemsize
         _check_amount(min(self._seen, self._stop or self._seen), nbytes, self.info, self._limits)
+        if last > first:
+            self._keep(block[:, first:last])
         return self._stop is None or self._seen < self._stop
+
+    def _keep(self, block: Samples) -> None:
+        integers = block.dtype.kind != "f"
+        block = planar_float(block) if self._dtype.kind == "f" else block
+        if not integers and not max(block.max(), -block.min()) <= MAX_LEVEL:  # also NaN, which both keep
+            raise CorruptMedia("the audio holds samples that are infinite or no numbers")
+        room = self._kept.room(block.shape[1])
+        if self._section.mono:
+            mean_into(room[0], block)
+        else:
+            room[...] = block
+
+    def _claimed(self) -> int:
+        """Samples of the section, if the header is right."""
+        ends = [end for end in (self.info.num_samples, self._stop) if end is not None]
+        return max(0, min(ends, default=0) - self._start)
 
     def finish(self, backend: str) -> Pcm:
         """Everything that was kept.
@@ -146,20 +177,15 @@ class Gathering:
         Raises:
             NoSuchStream: the stream holds no sample.
             InvalidOptions: the section begins after its end.
-            CorruptMedia: a sample is no number, or beyond any scale.
         """
         if self._seen == 0:
             raise NoSuchStream("the audio stream is empty: it holds no sample")
-        if self._kept == 0:
+        if not self.found:
             seconds = self._seen / self.info.sample_rate
             raise InvalidOptions(
                 f"start_seconds={self._section.start_seconds:g} lies after the end: the audio lasts {seconds:g} s"
             )
-        samples = np.empty((self.info.channels, self._kept), self._dtype)
-        np.concatenate(self._blocks, axis=1, out=samples)
-        if self._dtype.kind == "f" and not max(samples.max(), -samples.min()) <= MAX_LEVEL:  # also NaN, which both keep
-            raise CorruptMedia("the audio holds samples that are infinite or no numbers")
-        info = self.info
+        info, samples = self.info, self._kept.samples()
         return Pcm(samples, info.sample_rate, info.codec, info.channels, backend, info.stream, info.num_streams)
 
 

@@ -58,7 +58,7 @@ def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: L
     pcm = decode_audio(
         data, kind, limits=limits, deadline=deadline,
         start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds, stream=wanted.stream,
-        native=wanted.native,
+        native=wanted.native, mono=wanted.mono,
     )  # fmt: skip
     samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
     rate = wanted.sample_rate or pcm.sample_rate

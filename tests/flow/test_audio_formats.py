@@ -19,6 +19,7 @@ from gpuflow.errors import NoSuchStream, UnsupportedFormat
 from gpuflow.flow.context import Deadline
 from tests.flow.audio_files import Samples, chirp, lag, noise, with_ffmpeg, with_languages, with_soundfile
 from tests.parity.tolerances import TOLERANCES
+from tests.unit.probe_files import remuxed
 
 RATE = 48_000
 WIDE = Limits(max_audio_channels=64)
@@ -185,6 +186,47 @@ def test_channels_of_containers_are_rows_and_in_order(muxer: str, codec: str, ch
     samples = levels(channels, 5_000)
     pcm = decoded(with_ffmpeg(samples, RATE, muxer, codec))
     assert np.array_equal(pcm.samples, samples)
+
+
+@pytest.mark.parametrize("channels", [8, 9, 16])
+def test_planes_of_many_channels_are_those_of_the_file(channels: int) -> None:
+    """PyAV lists more planes than there are of eight channels and more: its own array of such a frame ends the process."""
+    samples = chirp(2.0, RATE, channels)
+    data = with_soundfile(samples, RATE, "OGG", "VORBIS")
+    expected, pcm = decoded(data), decoded(remuxed(data, "ogg", "matroska"))
+    assert (expected.backend, pcm.backend) == ("soundfile", "pyav")
+    assert pcm.samples.shape == samples.shape
+    rows = [
+        int(np.abs(expected.samples - row).max(axis=1).argmin()) for row in pcm.samples
+    ]  # FFmpeg orders 7.1 otherwise
+    assert sorted(rows) == list(range(channels))
+    assert np.abs(pcm.samples - expected.samples[rows]).max() <= TOLERANCES["decode/lossy"].max_abs
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [
+        ("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ALAW"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"),
+        ("ipod", "aac"), ("mov", "alac"), ("matroska", "pcm_s16le"), ("matroska", "pcm_f64le"),
+    ],
+)  # fmt: skip
+def test_mono_is_exactly_the_mean_of_the_channels(form: str, codec: str, channels: int) -> None:
+    encode = with_soundfile if form.isupper() else with_ffmpeg
+    data = encode(chirp(2.0, RATE, channels), RATE, form, codec)
+    pcm, mono = decoded(data), decoded(data, mono=True, native=True)
+    assert (mono.channels, str(mono.samples.dtype)) == (channels, "float32")
+    assert mono.samples.flags.c_contiguous
+    assert np.array_equal(mono.samples, pcm.samples.mean(axis=0, keepdims=True))
+
+
+@pytest.mark.parametrize(("form", "subtype"), [
+    *(("WAV", subtype) for subtype in ("PCM_U8", "PCM_16", "ULAW", "ALAW")), ("AIFF", "PCM_S8"), ("AU", "PCM_16"),
+    ("CAF", "ULAW"), ("FLAC", "PCM_S8"), ("FLAC", "PCM_16"),
+])  # fmt: skip
+def test_what_has_16_bits_has_the_floats_of_libsndfile(form: str, subtype: str) -> None:
+    data = with_soundfile(chirp(2.0, RATE, 2), RATE, form, subtype)
+    assert np.array_equal(decoded(data).samples, by_libsndfile(data))
 
 
 def test_amr_of_frames_without_sound_is_silence() -> None:

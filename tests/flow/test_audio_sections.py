@@ -161,6 +161,20 @@ def test_what_lies_before_a_section_is_not_decoded(name: str, monkeypatch: pytes
     assert seconds < 5.0  # two to be warm, what is wanted, and the first packets or a block
 
 
+@pytest.mark.parametrize(("name", "start"), [("m4a aac", 0.0), ("m4a aac", 9.0), ("matroska flac", 9.0), ("adts", 2.0)])
+def test_what_lies_behind_a_section_is_not_decoded(name: str, start: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, taken = Gathering.put, []
+
+    def counted(gathering: Gathering, block: Samples) -> bool:
+        taken.append((gathering.seen, block.shape[1]))
+        return put(gathering, block)
+
+    monkeypatch.setattr(Gathering, "put", counted)
+    decoded(file_of(name), start, 0.25)
+    seen, count = taken[-1]
+    assert (seen + count) / whole(name).sample_rate < start + 0.25 + 0.1  # within a frame
+
+
 @pytest.mark.parametrize("name", ["wav PCM_16", "flac", "mp3", "m4a aac", "webm opus", "ogg vorbis"])
 def test_a_section_that_begins_after_the_end_is_told_the_length(name: str) -> None:
     with pytest.raises(InvalidOptions, match=r"after the end: the audio lasts 12"):

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
+
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section
 from gpuflow.codecs.probe.ogg import position_before_last_page
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
-BLOCK_SAMPLES = 65_536
+BLOCK_SAMPLES = 32_768  # of stereo 256 KiB, which stay in the cache until they are mixed
 UNKNOWN_SAMPLES = 1 << 62  # libsndfile's count where a FLAC header says 0
 _FORMATS = {
     "wav": ("WAV", "WAVEX", "RF64"), "flac": ("FLAC",), "ogg": ("OGG",), "mp3": ("MP3",), "aiff": ("AIFF",),
@@ -80,13 +82,15 @@ def _read(
 ) -> Gathering:
     """Block by block: a read of the whole file would allocate what the header claims."""
     with _opened(data, kind) as file:
-        exact = section.native and file.subtype in _WITHIN_16_BITS
-        dtype: Literal["int16", "float32"] = "int16" if exact else "float32"
+        within = file.subtype in _WITHIN_16_BITS
+        dtype: Literal["int16", "float32"] = "int16" if within and section.exact else "float32"
         gathering = Gathering(_info(file), section, limits=limits, deadline=deadline, dtype=dtype)
         if sought and (first := _where_to_begin(file, data, gathering.first)):
             file.seek(first)
             gathering.skip(first)
-        while len(block := file.read(BLOCK_SAMPLES, dtype=dtype, always_2d=True)):
+        # of 30 s of stereo of 16 bits libsndfile makes floats in 3 ms, numpy in 0.5
+        memory = np.empty((BLOCK_SAMPLES, file.channels), np.int16 if within else np.float32)
+        while len(block := file.read(out=memory)):
             if not gathering.put(block.T):
                 break
     return gathering
