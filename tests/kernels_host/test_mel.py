@@ -121,10 +121,13 @@ def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_wha
     clips = [clip for name in SPECS for clip in clips_of(name)[::5]]
     together = Laid(clips, group_bytes=1 << 30)
     assert [launch.name.partition("/")[2] for launch in together.launches] == [
-        "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
+        "mel", "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
     ]  # fmt: skip
-    assert [launch.defines for launch in together.launches[:3]] == [
-        (("N_FFT", size),) for size in ("400", "512", "1024")
+    assert [launch.defines for launch in together.launches[:4]] == [
+        (("N_FFT", "400"),),
+        (("N_FFT", "512"),),
+        (("N_FFT", "512"), ("REAL", "double")),
+        (("N_FFT", "1024"),),
     ]
     together.run(run_on_host)
     for index, clip in enumerate(clips):
