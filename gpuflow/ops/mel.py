@@ -5,7 +5,7 @@ Frames that touch nothing but padding are filled, not computed: their power is 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,14 @@ from gpuflow.ops import mel_finish as finish
 from gpuflow.ops.audio_parts import quietest_parts
 from gpuflow.ops.frames import store
 from gpuflow.ops.mel_power import mel_power
-from gpuflow.ops.mel_signal import padded_signal, raw_samples
+from gpuflow.ops.mel_signal import Check, padded_signal, raw_samples, stretches
 from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan, row_axis
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import MelPlan
 
 Samples = NDArray[np.float32]
-Check = Callable[[], None]
-"""Raises where the work is to end before its time."""
-
 _STRETCH_FRAMES = 3_200  # between two checks: 32 s of sound, 5 ms of work
-_STRETCH_BANDS = 4
+_STRETCH_BANDS = 8
 
 
 def features(samples: Samples, spec: MelSpec, *, parts: Parts | None = None, dtype: str = "float32") -> dict[str, Any]:
@@ -78,9 +75,7 @@ def place_features(
         store(outs[tensor.name], lease.array(tensor), lease)
 
 
-def write_features(
-    samples: Samples, clip: ClipPlan, outs: Mapping[str, Any], *, check: Check | None = None
-) -> None:
+def write_features(samples: Samples, clip: ClipPlan, outs: Mapping[str, Any], *, check: Check | None = None) -> None:
     """Write every tensor of the plan to its array, of any strides; bfloat16 as its bits in uint16.
 
     ``check`` is called before each part, and within a long one every few milliseconds: what it raises ends the work, and
@@ -127,7 +122,7 @@ def _write_part(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype:
 def _write(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype: str, check: Check) -> None:
     check()
     if spec.kind == "raw":
-        out[...] = finish.cast(raw_samples(samples, spec, plan), dtype)
+        out[...] = finish.cast(raw_samples(samples, spec, plan, check), dtype)
     elif spec.stack > 1 or spec.delta_window or spec.normalize != "none":
         _write_whole(samples, spec, plan, out, dtype, check)
     else:
@@ -140,7 +135,7 @@ def _write_filled(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtyp
     levels = out[:, : plan.live] if in_place else np.empty((spec.n_mels, plan.live), spec.precision)
     loudest = _compute(samples, spec, plan, levels, check)
     if not in_place:
-        for some in _stretches(plan.live, _STRETCH_FRAMES, check):
+        for some in stretches(plan.live, _STRETCH_FRAMES, check):
             out[:, some] = finish.cast(levels[:, some], dtype)
     if plan.live < plan.framed:
         out[:, plan.live : plan.framed] = finish.cast(finish.silence(spec, loudest), dtype)
@@ -153,14 +148,14 @@ def _write_whole(samples: Samples, spec: MelSpec, plan: MelPlan, out: Any, dtype
     levels = np.empty((2 * mels if spec.delta_window else mels, plan.framed), spec.precision)
     loudest = _compute(samples, spec, plan, levels[:mels, : plan.live], check)
     levels[:mels, plan.live :] = finish.silence(spec, loudest)
-    for some in _stretches(mels if spec.delta_window else 0, _STRETCH_BANDS, check):
+    for some in stretches(mels if spec.delta_window else 0, _STRETCH_BANDS, check):
         levels[mels:][some] = finish.deltas(levels[some], spec.delta_window)
-    for some in _stretches(len(levels) if spec.normalize == "feature" else 0, _STRETCH_BANDS, check):
+    for some in stretches(len(levels) if spec.normalize == "feature" else 0, _STRETCH_BANDS, check):
         finish.normalise(levels[some], spec, plan.valid_frames)
     if spec.zero_invalid:
         levels[:, plan.valid_frames :] = 0
     by_row, stack = np.moveaxis(out, row_axis(spec), 0), spec.stack
-    for some in _stretches(len(by_row), _STRETCH_FRAMES // stack, check):
+    for some in stretches(len(by_row), _STRETCH_FRAMES // stack, check):
         frames = levels[:, some.start * stack : some.stop * stack]
         made = finish.cast(finish.stacked(frames, spec, rows=some.stop - some.start), dtype)
         by_row[some] = np.moveaxis(made, row_axis(spec), 0)
@@ -170,22 +165,15 @@ def _compute(samples: Samples, spec: MelSpec, plan: MelPlan, levels: Any, check:
     """Write the live frames' finished levels; the loudest of the clip, before scaling, ``None`` without a live frame."""
     if not plan.live:
         return None
-    padded, tops = padded_signal(samples, spec, plan), []
-    for some in _stretches(plan.live, _STRETCH_FRAMES, check):
+    padded, tops = padded_signal(samples, spec, plan, check), []
+    for some in stretches(plan.live, _STRETCH_FRAMES, check):
         mel_power(padded, spec, first=some.start, count=some.stop - some.start, out=levels[:, some])
         finish.to_logs(levels[:, some], spec)
         tops.append(levels[:, some].max())
     loudest = float(np.max(tops))
-    for some in _stretches(plan.live, _STRETCH_FRAMES, check):
+    for some in stretches(plan.live, _STRETCH_FRAMES, check):
         finish.to_scale(levels[:, some], spec, loudest)
     return loudest
-
-
-def _stretches(count: int, most: int, check: Check) -> Iterator[slice]:
-    """So many things in runs, a check before each."""
-    for first in range(0, count, most):
-        check()
-        yield slice(first, min(first + most, count))
 
 
 def _no_check() -> None:

@@ -114,7 +114,7 @@ def test_a_stream_is_named_in_a_worker_as_here(flow: SyncFlow) -> None:
             assert isinstance(media, Waveform)
             assert media.shape[0] == channels
             assert (media.metadata.stream, media.metadata.num_streams) == (channels - 1, 2)
-    for stream in ("fra", 2, -1, "\0" * 10_000):
+    for stream in ("fra", 2):
         with pytest.raises(NoSuchStream, match=r"0 \('eng'\)"):
             flow.load(TWO, options=AudioOptions(stream=stream))
 

@@ -48,6 +48,7 @@ def flags(defines: Defines) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in defines)
 
 
+@functools.cache
 def compile_by_nvrtc(name: str, architecture: int, defines: Defines) -> str:
     """Compile to machine code for ``sm_<architecture>``; what ptxas says about registers and spills."""
     nvrtc: Any = pytest.importorskip(
