@@ -88,6 +88,7 @@ def test_without_rows_of_their_own_the_first_outputs_would_be_a_thousandth_off()
 @example(from_hz=18_900, to_hz=11_025, count=1)
 @example(from_hz=47_000, to_hz=46_000, count=700)
 @example(from_hz=192_000, to_hz=11_025, count=2_000)
+@example(from_hz=5_512, to_hz=31_000, count=210)
 def test_odd_ratios_and_lengths_have_a_table_that_holds_or_none(from_hz: int, to_hz: int, count: int) -> None:
     table = resample_table(from_hz, to_hz)
     if isinstance(table, NoTable):
@@ -133,6 +134,13 @@ def test_a_ratio_at_which_soxr_does_not_do_what_the_table_does_is_left_to_the_cp
     table = tables._checked(1, 2)
     assert isinstance(table, NoTable)
     assert "soxr is not periodic there" in table.reason
+
+
+def test_more_phases_than_soxr_keeps_are_left_to_the_cpu() -> None:
+    """It interpolates between 3,875, and only the first outputs, which have rows of their own, would equal the table's."""
+    table = resample_table(5_512, 31_000)
+    assert isinstance(table, NoTable)
+    assert "soxr is not periodic there, 10" in table.reason
 
 
 def test_a_table_is_found_out_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
