@@ -36,7 +36,8 @@ def mel_power(padded: NDArray[np.float32], spec: MelSpec, *, first: int, count: 
     Args:
         padded: ``(n,)`` float32, contiguous: the clip with its padding at both ends; frame ``f`` begins at ``f *
             spec.hop_length``.
-        out: ``(n_mels, count)`` of any strides, of the spec's precision. A frame's bits are the same whatever ``first`` and ``count`` are.
+        out: ``(n_mels, count)`` of any strides, of the spec's precision. A frame's bits are the same whatever
+            ``first`` and ``count`` are.
     """
     import torch
 

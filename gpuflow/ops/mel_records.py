@@ -27,7 +27,7 @@ CLIP = np.dtype(
         *((name, np.int32) for name in ("stack", "part_rows", "delta_half", "zero_invalid", "number_kind", "inside_root")),
         *((name, np.int32) for name in ("first_tile", "first_chunk", "chunks", "first_finish")),
         *((name, np.float32) for name in ("sample_scale", "dither", "signal_preemphasis", "floor")),
-        *((name, np.float32) for name in ( "silence", "least", "range", "scale", "offset", "epsilon", "degrees")),
+        *((name, np.float32) for name in ("silence", "least", "range", "scale", "offset", "epsilon", "degrees")),
     ],
     align=True,
 )  # fmt: skip

@@ -21,7 +21,7 @@
 // twiddles and weights are broadcast, and FRAMES floats of a band are one store; the odd PITCH keeps banks apart.
 // Shared memory: 2 * sizeof(REAL) * PITCH * N_FFT + 4 bytes:
 //   N_FFT 400: 8 frames, 28,804 bytes; 512: 8 frames, 36,868 bytes, of double 4 and 40,964; 1024: 4 frames, 40,964 bytes.
-// Registers, as NVRTC counts them: 32 to 48 from sm_80 on, 61 on sm_75; nothing is spilled.
+// Registers, as NVRTC counts them: 32 to 48 from sm_80 on, 61 on sm_75; of double 52 to 64; nothing is spilled.
 // Bytes moved: 4 * samples read (each from L1 again, N_FFT / hop times), 4 * n_mels * live written, which a group of
 // clips leaves in L2. 30 s at 16 kHz and 128 bands: 1.9 + 1.5 MB, 0.8 us at 4.3 TB/s, an estimate; its arithmetic, 15 kflop
 // a frame, and 60 MB of shared memory traffic are 3 to 5 us, an estimate too. No time has been measured.
@@ -199,7 +199,7 @@ __device__ __forceinline__ REAL mean_of(const REAL* parts, int frame, int count)
 __device__ __forceinline__ REAL power_at(const Complex* spectrum, int k, int frame, Complex root)
 {
     const Complex a = spectrum[k % HALF * PITCH + frame], b = spectrum[(HALF - k) % HALF * PITCH + frame];
-    const Complex even = {REAL(0.5) * (a.re + b.re), REAL(0.5) * (a.im - b.im)}, odd = {REAL(0.5) * (a.im + b.im), REAL(0.5) * (b.re - a.re)};
+    const Complex even = REAL(0.5) * Complex{a.re + b.re, a.im - b.im}, odd = REAL(0.5) * Complex{a.im + b.im, b.re - a.re};
     const Complex whole = even + root * odd;
     return fused(whole.re, whole.re, whole.im * whole.im);
 }

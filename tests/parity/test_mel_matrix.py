@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from gpuflow.errors import NoSuchStream
@@ -36,6 +38,15 @@ _FEWER = {
     **dict.fromkeys(("qwen2-audio", "audio-flamingo-3", "glm-asr", "parakeet-128", "granite-speech"), _ALIKE),
 }
 MATRIX = [(spec, clip) for spec in CALLS for clip in _FEWER.get(spec, SIGNALS)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """A team of threads takes ten times as long on a busy machine."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @functools.lru_cache(maxsize=4)
