@@ -11,18 +11,20 @@
 // The pivot is the band's first level: of levels that are nearly equal what is left is exact, and of equal ones 0.
 
 struct Clip {  // gpuflow/ops/mel_records.py has it too
-    const float *samples, *noise, *window, *roots, *weights, *bins;
+    const float *samples, *noise, *bins;
+    const void *window, *roots, *weights;  // of mel.cu's REAL
     const int* bands;
     float *levels, *statistics;
     unsigned char* out;
     long long part_stride, time_stride, band_stride;  // of out, in bytes
+    double frame_preemphasis;
     int count, own, padded, pad_left, reflect;        // samples
     int hop, window_first, window_length;
     int live, framed, valid, frames, pitch;  // frames
     int n_mels, remove_dc, magnitude, natural, add_floor, clip_maximum;
     int stack, part_rows, delta_half, zero_invalid, number_kind, inside_root;
     int first_tile, first_chunk, chunks, first_finish;
-    float sample_scale, dither, signal_preemphasis, frame_preemphasis, floor, silence;
+    float sample_scale, dither, signal_preemphasis, floor, silence;
     float least, range, scale, offset, epsilon, degrees;
 };
 

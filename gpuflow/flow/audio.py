@@ -101,6 +101,6 @@ def _place_features(sound: Sound, spec: MelSpec, wanted: SoundWanted, blob: Blob
     clip = wanted.clip(spec, count, lambda: mono)
     specs = lay_out(clip.tensors)
     with context.placing(specs) as lease:
-        place_features(mono, clip, lease, specs)
+        place_features(mono, clip, lease, specs, check=context.deadline.check)
     metadata = described_features(clip, described(sound, count, sound.sample_rate, wanted.options))
     return Features(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)

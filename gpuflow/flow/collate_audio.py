@@ -47,7 +47,8 @@ def _features(clips: Sequence[Any], spec: MelSpec | None) -> Any:
 
 def _silence(spec: MelSpec, features: Any) -> Any:
     """``(bands,)`` float32: a frame of padding beside the other frames of its clip."""
-    bands = silence(spec, _loudest(spec, features) if spec.clamp == "clip_max" else None)[:, 0]
+    loudest = _loudest(spec, features) if spec.clamp == "clip_max" else None
+    bands = silence(spec, loudest)[:, 0].astype(np.float32)
     flat = np.zeros(spec.n_mels if spec.delta_window else 0, np.float32)
     return np.tile(np.concatenate([bands, flat]), spec.stack)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,39 +10,48 @@ from numpy.typing import NDArray
 
 from gpuflow.ops.frames import bfloat16_bits
 from gpuflow.presets.mel import MelSpec
-from gpuflow.presets.mel_plan import MelPlan
 
-Levels = NDArray[np.float32]
+Levels = NDArray[Any]
+"""Of the spec's precision."""
+
+
+def silent_level(spec: MelSpec) -> float:
+    """The logarithm of nothing but the floor."""
+    return math.log10(spec.floor) if spec.log == "log10" else math.log(spec.floor)
 
 
 def to_logs(levels: Levels, spec: MelSpec) -> None:
     """Floor and logarithm, in place; ``(n_mels, frames)``."""
-    floor = np.float32(spec.floor)
     if spec.floor_mode == "max":
-        np.maximum(levels, floor, out=levels)
+        np.maximum(levels, spec.floor, out=levels)
     else:
-        levels += floor
+        levels += spec.floor
     (np.log10 if spec.log == "log10" else np.log)(levels, out=levels)
 
 
 def to_scale(levels: Levels, spec: MelSpec, loudest: float) -> None:
-    """Clamp, scale, offset and the bands' statistics, in place. ``loudest``: the clip's, for ``clamp="clip_max"``."""
+    """Clamp, scale, offset and the bands' statistics, in place. ``loudest``: the clip's, for ``clamp="clip_max"``.
+
+    Nothing is under the floor's logarithm: numpy's of 1e-10 in float32 is -10.000001, torch's is -10.
+    """
+    number, least = levels.dtype.type, levels.dtype.type(silent_level(spec))
     if spec.clamp != "none":
-        top = loudest if spec.clamp == "clip_max" else spec.fixed_max
-        np.maximum(levels, np.float32(top) - np.float32(spec.clamp_range), out=levels)
+        top = np.maximum(number(loudest), least) if spec.clamp == "clip_max" else number(spec.fixed_max)
+        least = np.maximum(least, top - number(spec.clamp_range))
+    np.maximum(levels, least, out=levels)
     if spec.scale != 1:
-        levels *= np.float32(spec.scale)
+        levels *= spec.scale
     if spec.offset:
-        levels += np.float32(spec.offset)
+        levels += spec.offset
     if spec.bin_mean:
-        levels -= np.array(spec.bin_mean, np.float32)[:, None]
+        levels -= np.array(spec.bin_mean, levels.dtype)[:, None]
     if spec.bin_std:
-        levels /= np.array(spec.bin_std, np.float32)[:, None]
+        levels /= np.array(spec.bin_std, levels.dtype)[:, None]
 
 
 def silence(spec: MelSpec, loudest: float | None = None) -> Levels:
     """``(n_mels, 1)``: a frame of padding, in a clip whose loudest level this is; ``None``: in one of nothing else."""
-    levels = np.zeros((spec.n_mels, 1), np.float32)
+    levels = np.zeros((spec.n_mels, 1), spec.precision)
     to_logs(levels, spec)
     to_scale(levels, spec, float(levels[0, 0]) if loudest is None else loudest)
     return levels
@@ -57,8 +67,8 @@ def deltas(levels: Levels, window: int) -> Levels:
     made = np.zeros_like(levels)
     for step in range(1, half + 1):
         after, before = (padded[:, half + shift : half + shift + count] for shift in (step, -step))
-        made += np.float32(step) * (after - before)
-    made /= np.float32(2 * sum(step * step for step in range(1, half + 1)))
+        made += step * (after - before)
+    made /= 2 * sum(step * step for step in range(1, half + 1))
     return made
 
 
@@ -68,12 +78,13 @@ def normalise(levels: Levels, spec: MelSpec, valid: int) -> None:
     mean = own.mean(axis=1, dtype=np.float64, keepdims=True) if valid else np.zeros((1, 1))
     variance = own.var(axis=1, dtype=np.float64, ddof=1, keepdims=True) if valid > 1 else np.zeros((1, 1))
     by = np.sqrt(variance + spec.norm_eps) if spec.eps_in_sqrt else np.sqrt(variance) + spec.norm_eps
-    levels -= mean.astype(np.float32)
-    levels /= np.where(by == 0, 1, by).astype(np.float32)
+    levels -= mean.astype(levels.dtype)
+    levels /= np.where(by == 0, 1, by).astype(levels.dtype)
 
 
 def cast(values: Levels, dtype: str) -> Any:
-    """As ``dtype``; bfloat16 as its bits in uint16, as a lease shows it."""
+    """As float32, and that as ``dtype``; bfloat16 as its bits in uint16, as a lease shows it."""
+    values = values.astype(np.float32, copy=False)
     return bfloat16_bits(np.ascontiguousarray(values)) if dtype == "bfloat16" else values.astype(dtype, copy=False)
 
 
@@ -82,11 +93,10 @@ def by_frame(out: Any, spec: MelSpec) -> Any:
     return out if spec.layout == "MT" else out.T
 
 
-def store_stacked(levels: Levels, spec: MelSpec, plan: MelPlan, out: Any, dtype: str) -> None:
-    """Write all frames, ``(bands, framed)``, zero frames behind them, stacked."""
-    rows = plan.frames // spec.stack
-    whole = np.zeros((rows * spec.stack, len(levels)), np.float32)
-    count = min(len(whole), plan.framed)
+def stacked(levels: Levels, spec: MelSpec, *, rows: int) -> Levels:
+    """Frames, ``(bands, frames)``, zero frames behind them, as so many rows of stacks: as the spec lays them out."""
+    whole = np.zeros((rows * spec.stack, len(levels)), levels.dtype)
+    count = min(len(whole), levels.shape[1])
     whole[:count] = levels[:, :count].T
-    stacked = whole.reshape(rows, -1)
-    out[...] = cast(stacked if spec.layout == "TM" else stacked.T, dtype)
+    made = whole.reshape(rows, -1)
+    return made if spec.layout == "TM" else made.T

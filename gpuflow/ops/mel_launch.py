@@ -31,14 +31,18 @@ _FINISH_SHARED_BYTES = 4 * _SIDE * (_SIDE + MAX_DELTA_WINDOW) + 12 * _SIDE
 _THREADS = 256
 _ALIGN_BYTES = 256
 
+_Fft = tuple[int, str]
+"""Its size, and the precision."""
+
 
 def obstacle(spec: MelSpec) -> str | None:
     """Why the kernels cannot make these features; ``None`` where they can."""
     if spec.kind == "raw":
         steps = spec.dither or spec.signal_preemphasis
         return f"{spec.name}: waveforms are scaled and normalised on a GPU, no more" if steps else None
-    if spec.n_fft < 32 or not frames_per_block(spec.n_fft) or _rest(spec.n_fft // 2) > 1:
-        return f"{spec.name}: n_fft is 32 .. 6142 and twice a product of 2, 3 and 5 on a GPU; got {spec.n_fft}"
+    if spec.n_fft < 32 or not frames_per_block(spec.n_fft, spec.precision) or _rest(spec.n_fft // 2) > 1:
+        most = 6_142 if spec.precision == "float32" else 3_070
+        return f"{spec.name}: n_fft is 32 .. {most} and twice a product of 2, 3 and 5 on a GPU; got {spec.n_fft}"
     if spec.delta_window > MAX_DELTA_WINDOW:
         return f"{spec.name}: deltas reach over {MAX_DELTA_WINDOW} frames on a GPU; got {spec.delta_window}"
     if spec.delta_window and spec.normalize != "none":
@@ -46,14 +50,15 @@ def obstacle(spec: MelSpec) -> str | None:
     return None
 
 
-def frames_per_block(n_fft: int) -> int:
+def frames_per_block(n_fft: int, precision: str = "float32") -> int:
     """As ``kernels/audio/mel.cu`` has it; 0 where not even one fits."""
-    return next((frames for frames in (8, 4, 2, 1) if mel_shared_bytes(n_fft, frames) <= _SHARED_BYTES), 0)
+    fitting = (frames for frames in (8, 4, 2, 1) if mel_shared_bytes(n_fft, frames, precision) <= _SHARED_BYTES)
+    return next(fitting, 0)
 
 
-def mel_shared_bytes(n_fft: int, frames: int) -> int:
+def mel_shared_bytes(n_fft: int, frames: int, precision: str = "float32") -> int:
     """Of a block of that many frames."""
-    return 8 * (frames | 1) * n_fft + 4
+    return 2 * np.dtype(precision).itemsize * (frames | 1) * n_fft + 4
 
 
 def launches(
@@ -80,8 +85,8 @@ def launches(
     of_bands = clips["roots"] != 0
     clips["levels"] = np.where(of_bands, clips["levels"] + np.uint64(begin), clips["samples"])
     clips["statistics"] = np.where(clips["chunks"] > 0, clips["statistics"] + np.uint64(begin), 0)
-    sizes = np.where(of_bands, [job.spec.n_fft for job in jobs], 0)
-    groups = [_group(clips[first:last], sizes[first:last]) for first, last in itertools.pairwise(bounds)]
+    ffts = [(job.spec.n_fft, job.spec.precision) if live else None for job, live in zip(jobs, of_bands, strict=True)]
+    groups = [_group(clips[first:last], ffts[first:last]) for first, last in itertools.pairwise(bounds)]
     return _launched(groups, upload, blocks)
 
 
@@ -126,14 +131,16 @@ def _place_in_scratch(clips: NDArray[Any], group_bytes: int) -> int:
     return int((begins + levels + statistics).max()) or _ALIGN_BYTES
 
 
-def _group(clips: NDArray[Any], sizes: NDArray[np.int64]) -> _Group:
-    """``sizes``: of each clip's FFT, 0 of a waveform."""
-    waves, stages = sizes == 0, []
-    for n_fft in np.unique(sizes[~waves]).tolist():  # the kernel is compiled for each
-        frames = frames_per_block(n_fft)
-        of = _pieces(clips, "first_tile", np.where(sizes == n_fft, -(-clips["live"] // frames), 0))
-        shared_bytes = mel_shared_bytes(n_fft, frames)
-        stages.append(_Stage("audio/mel", of, _THREADS, shared_bytes, (("N_FFT", str(n_fft)),)))
+def _group(clips: NDArray[Any], ffts: Sequence[_Fft | None]) -> _Group:
+    """``ffts``: of each clip, ``None`` of a waveform."""
+    waves, stages = np.array([fft is None for fft in ffts]), []
+    for fft in sorted({fft for fft in ffts if fft is not None}):  # the kernel is compiled for each
+        n_fft, precision = fft
+        frames = frames_per_block(n_fft, precision)
+        of = _pieces(clips, "first_tile", np.where([own == fft for own in ffts], -(-clips["live"] // frames), 0))
+        shared_bytes = mel_shared_bytes(n_fft, frames, precision)
+        real: Defines = (("REAL", "double"),) if precision == "float64" else ()
+        stages.append(_Stage("audio/mel", of, _THREADS, shared_bytes, (("N_FFT", str(n_fft)), *real)))
     of = _pieces(clips, "first_chunk", clips["n_mels"] * clips["chunks"])
     stages.append(_Stage("audio/mel_statistics", of, _LANES, 4 * _LANES))
     tiles = -(-clips["frames"] // _SIDE) * -(-clips["n_mels"] // _SIDE)

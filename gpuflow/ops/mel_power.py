@@ -2,7 +2,8 @@
 
 30 s of sound and 128 bands take 2.3 ms on one thread of a two-core machine, where numpy's transform alone takes 2.4: MKL's,
 which torch brings, takes 0.7; the filters 0.3, as sums of weighted rows (``embedding_bag``), a matrix product 0.9. It keeps
-to the calling thread: a team of two gained nothing there, and on a busy machine took ten times as long.
+to the calling thread: a team of two gained nothing there, and on a busy machine took ten times as long. Where a spec is of
+float64, every step is, from a frame's samples on.
 
 No frame's bits depend on another's: every step works on a frame alone, in an order that its length gives. (A product of
 matrices does not: one row goes through another kernel than two.)
@@ -13,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,14 @@ BLOCK_FRAMES = 160  # what a block works on takes 1 MB
 _LANES = 16  # columns come in multiples of it: fbgemm keeps a kernel for each number of columns
 
 
-def mel_power(padded: NDArray[np.float32], spec: MelSpec, *, first: int, count: int, out: NDArray[np.float32]) -> None:
+def mel_power(padded: NDArray[np.float32], spec: MelSpec, *, first: int, count: int, out: NDArray[Any]) -> None:
     """Write the mel levels of frames ``first .. first + count``, before the floor and the logarithm.
 
     Args:
         padded: ``(n,)`` float32, contiguous: the clip with its padding at both ends; frame ``f`` begins at ``f *
             spec.hop_length``.
-        out: ``(n_mels, count)`` float32 of any strides. A frame's bits are the same whatever ``first`` and ``count`` are.
+        out: ``(n_mels, count)`` of any strides, of the spec's precision. A frame's bits are the same whatever
+            ``first`` and ``count`` are.
     """
     import torch
 
@@ -66,11 +68,11 @@ class _Block:
 
         bins = spec.n_fft // 2 + 1
         self._spec, self._tables = spec, _tables(spec)
-        self._windowed = torch.zeros((frames, spec.n_fft), dtype=torch.float32)
-        self._power, self._square = (np.empty((frames, bins), np.float32) for _ in range(2))
-        self._turned = np.zeros((bins, -(-frames // _LANES) * _LANES), np.float32)
+        self._windowed = torch.zeros((frames, spec.n_fft), dtype=self._tables.window.dtype)
+        self._power, self._square = (np.empty((frames, bins), spec.precision) for _ in range(2))
+        self._turned = np.zeros((bins, -(-frames // _LANES) * _LANES), spec.precision)
 
-    def levels(self, samples: torch.Tensor, first: int, frames: int) -> NDArray[np.float32]:
+    def levels(self, samples: torch.Tensor, first: int, frames: int) -> NDArray[Any]:
         """``(n_mels, frames)`` of the frames from ``first`` on."""
         import torch
 
@@ -79,7 +81,7 @@ class _Block:
         _, bins, begins, weights = self._tables
         turned = torch.from_numpy(self._turned)
         sums, *_ = torch.embedding_bag(turned, bins, begins, mode=0, per_sample_weights=weights)
-        found: NDArray[np.float32] = sums.numpy()[:, :frames]
+        found: NDArray[Any] = sums.numpy()[:, :frames]
         return found
 
     def _window(self, samples: torch.Tensor, first: int, frames: int) -> None:
@@ -92,7 +94,7 @@ class _Block:
             taken = torch.from_numpy(_conditioned(taken.numpy(), spec))
         torch.mul(taken, self._tables.window, out=self._windowed[:frames, left : left + spec.win_length])
 
-    def _power_of(self, spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+    def _power_of(self, spectrum: NDArray[Any]) -> NDArray[Any]:
         """``(frames, bins)``: magnitudes to the spec's power."""
         power, square = self._power[: len(spectrum)], self._square[: len(spectrum)]
         np.square(spectrum.real, out=power)
@@ -101,16 +103,17 @@ class _Block:
         return np.sqrt(power, out=power) if self._spec.power == 1 else power
 
 
-def _conditioned(frames: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+def _conditioned(samples: NDArray[np.float32], spec: MelSpec) -> NDArray[Any]:
     """Frames without their means, pre-emphasised. By numpy: torch may fuse a product and a sum, in some lanes only."""
+    frames: NDArray[Any] = samples.astype(spec.precision, copy=False)
     if spec.remove_dc:
         frames = frames - frames.mean(axis=1, keepdims=True)
     if not spec.frame_preemphasis:
         return frames
-    made = np.empty(frames.shape, np.float32)
-    np.multiply(frames[:, :-1], np.float32(spec.frame_preemphasis), out=made[:, 1:])
+    made = np.empty(frames.shape, frames.dtype)
+    np.multiply(frames[:, :-1], spec.frame_preemphasis, out=made[:, 1:])
     np.subtract(frames[:, 1:], made[:, 1:], out=made[:, 1:])
-    np.multiply(frames[:, 0], np.float32(1 - spec.frame_preemphasis), out=made[:, 0])
+    np.multiply(frames[:, 0], 1 - spec.frame_preemphasis, out=made[:, 0])
     return made
 
 

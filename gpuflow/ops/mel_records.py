@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuflow.ops.mel_finish import silent_level
 from gpuflow.ops.mel_jobs import NUMBER_KINDS, MelJob
 from gpuflow.ops.mel_tables import inset, mel_tables
 from gpuflow.ops.tables import Tables
@@ -16,17 +16,18 @@ from gpuflow.presets.mel import MelSpec
 
 CLIP = np.dtype(
     [
-        *((name, np.uint64) for name in ("samples", "noise", "window", "roots", "weights", "bins", "bands")),
+        *((name, np.uint64) for name in ("samples", "noise", "bins", "window", "roots", "weights", "bands")),
         *((name, np.uint64) for name in ("levels", "statistics", "out")),
         *((name, np.int64) for name in ("part_stride", "time_stride", "band_stride")),
+        ("frame_preemphasis", np.float64),
         *((name, np.int32) for name in ("count", "own", "padded", "pad_left", "reflect")),
         *((name, np.int32) for name in ("hop", "window_first", "window_length")),
         *((name, np.int32) for name in ("live", "framed", "valid", "frames", "pitch")),
         *((name, np.int32) for name in ("n_mels", "remove_dc", "magnitude", "natural", "add_floor", "clip_maximum")),
         *((name, np.int32) for name in ("stack", "part_rows", "delta_half", "zero_invalid", "number_kind", "inside_root")),
         *((name, np.int32) for name in ("first_tile", "first_chunk", "chunks", "first_finish")),
-        *((name, np.float32) for name in ("sample_scale", "dither", "signal_preemphasis", "frame_preemphasis")),
-        *((name, np.float32) for name in ("floor", "silence", "least", "range", "scale", "offset", "epsilon", "degrees")),
+        *((name, np.float32) for name in ("sample_scale", "dither", "signal_preemphasis", "floor")),
+        *((name, np.float32) for name in ("silence", "least", "range", "scale", "offset", "epsilon", "degrees")),
     ],
     align=True,
 )  # fmt: skip
@@ -54,27 +55,20 @@ def records(jobs: Sequence[MelJob], tables: Tables) -> NDArray[Any]:
     return made
 
 
-def _silence(spec: MelSpec) -> float:
-    """The level of a frame without sound, before it is clamped."""
-    if spec.kind == "raw":
-        return 0.0
-    return math.log(spec.floor) if spec.log == "ln" else math.log10(spec.floor)
-
-
-def roots(n_fft: int) -> NDArray[np.float32]:
+def roots(n_fft: int, precision: str) -> NDArray[Any]:
     """``(n_fft, 2)``: cosine and minus sine, rounded once."""
     angles = 2 * np.pi * np.arange(n_fft) / n_fft
-    return np.stack([np.cos(angles), -np.sin(angles)], -1).astype(np.float32)
+    return np.stack([np.cos(angles), -np.sin(angles)], -1).astype(precision)
 
 
-def sparse(filters: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def sparse(filters: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """``(bands, 3)``: first bin, number of bins, where their weights begin; and the weights."""
     ends = [(np.flatnonzero(band)[[0, -1]] + (0, 1)) if band.any() else (0, 0) for band in filters]
     counts = [last - first for first, last in ends]
     starts = np.cumsum([0, *counts[:-1]])
     weights = [band[first:last] for band, (first, last) in zip(filters, ends, strict=True)]
     bands = [(first, count, start) for (first, _), count, start in zip(ends, counts, starts, strict=True)]
-    return np.array(bands, np.int32), np.concatenate([*weights, np.zeros(1)]).astype(np.float32)
+    return np.array(bands, np.int32), np.concatenate([*weights, np.zeros(1, filters.dtype)])
 
 
 _OF_CLIP = (
@@ -110,7 +104,7 @@ def _of_wave(job: MelJob) -> tuple[int, ...]:
 def _of_spec(job: MelJob) -> dict[str, Any]:
     spec = job.spec
     return {
-        "n_mels": 1, "scale": spec.input_scale, "least": -np.inf, "silence": _silence(spec),
+        "n_mels": 1, "scale": spec.input_scale, "least": -np.inf, "silence": 0 if job.raw else silent_level(spec),
         "number_kind": NUMBER_KINDS.index(job.dtype), "inside_root": spec.eps_in_sqrt, "epsilon": spec.norm_eps,
     }  # fmt: skip
 
@@ -119,7 +113,7 @@ def _of_mel(job: MelJob, tables: Tables) -> dict[str, Any]:
     spec = job.spec
     return {
         "window": tables(("mel window", spec), lambda: mel_tables(spec)[0]),
-        "roots": tables(("roots", spec.n_fft), lambda: roots(spec.n_fft)),
+        "roots": tables(("roots", spec.n_fft, spec.precision), lambda: roots(spec.n_fft, spec.precision)),
         "weights": tables(("mel weights", spec), lambda: sparse(mel_tables(spec)[1])[1]),
         "bands": tables(("mel bands", spec), lambda: sparse(mel_tables(spec)[1])[0]),
         "bins": _bins(spec, tables), "n_mels": spec.n_mels, "part_rows": spec.split_frames if job.in_parts else _ENDLESS,

@@ -1,9 +1,10 @@
-"""Window and mel filters of a spec, derived in float64 and rounded once."""
+"""Window and mel filters of a spec, derived in float64 and rounded once to what it is computed in."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,13 @@ _STEP_UP = math.log(6.4) / 27  # Slaney's mel above 1 kHz: 27 of them are a fact
 
 
 @functools.lru_cache(maxsize=32)
-def mel_tables(spec: MelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Window ``(win_length,)`` and filters ``(n_mels, n_fft // 2 + 1)``, float32, read-only.
+def mel_tables(spec: MelSpec) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Window ``(win_length,)`` and filters ``(n_mels, n_fft // 2 + 1)``, of the spec's precision, read-only.
 
     Source: ``window_function`` and ``mel_filter_bank`` of transformers' ``audio_utils``; Slaney's Auditory Toolbox, HTK
     and Kaldi for the mel scales. librosa and torchaudio build theirs in float32, which differs by its rounding.
     """
-    tables = _window(spec).astype(np.float32), _filters(spec).astype(np.float32)
+    tables = _window(spec).astype(spec.precision), _filters(spec).astype(spec.precision)
     for table in tables:
         table.setflags(write=False)
     return tables

@@ -27,6 +27,7 @@ LEAST_SNR_DB = 115.0
 _REACH = 104  # frames that a filter sees on either side, where it does not lower the rate: 96 to 101 are not 0
 _CHUNK_FRAMES = 1 << 18
 _START_IMPULSES = 64
+_CHECKED_OUTPUTS = 1_024
 _NEGLIGIBLE = 1e-7  # of the largest weight
 _START_ERROR = 1e-6  # of the norm of a row of weights
 
@@ -228,17 +229,19 @@ def _packed(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return packed
 
 
-def _snr_db(table: ResampleTable, count: int = 1024) -> float:
-    """Of the first outputs of a clip of noise, against soxr."""
+def _snr_db(table: ResampleTable) -> float:
+    """Of the first outputs of a clip of noise that have no rows of their own, against soxr: above 2048 phases it
+    interpolates, and is not periodic."""
     import soxr
 
+    count = table.starts + _CHECKED_OUTPUTS
     frames = frames_needed(table, count)
     noise = np.random.default_rng(0).standard_normal(frames).astype(np.float32)
     expected = soxr.resample(noise, table.down, table.up, quality="HQ")[:count].astype(np.float64)
     padded = np.concatenate([np.zeros(table.before, np.float32), noise])
-    outputs = np.arange(len(expected))
+    outputs = np.arange(table.starts, len(expected))
     error = 0.0
     for part in np.array_split(outputs, 16):
         seen = padded[(part * table.down // table.up)[:, None] + np.arange(table.taps)]
         error += float(((np.einsum("kt,kt->k", table.rows(part), seen, dtype=np.float64) - expected[part]) ** 2).sum())
-    return 10 * math.log10(float((expected**2).sum()) / max(error, 1e-300))
+    return 10 * math.log10(float((expected[table.starts :] ** 2).sum()) / max(error, 1e-300))

@@ -151,10 +151,11 @@ class StreamingMel:
         frames = np.zeros((rows, spec.n_mels) if spec.layout == "TM" else (spec.n_mels, rows), np.float32)
         if count:
             begin = self._num_frames * spec.hop_length - self._origin
-            levels = self._by_time(frames).T[:, :count]
+            levels = np.empty((spec.n_mels, count), spec.precision)
             mel_power(self._padded[begin:], spec, first=0, count=count, out=levels)
             to_logs(levels, spec)
             to_scale(levels, spec, spec.fixed_max)
+            self._by_time(frames).T[:, :count] = levels
             self._num_frames += count
             self._forget()
         self._num_frames += zeros

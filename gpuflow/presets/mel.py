@@ -40,6 +40,9 @@ class MelSpec:
     (``clamp="clip_max"``) or to ``fixed_max`` minus it (``"fixed"``); ``x * scale + offset``; minus ``bin_mean``, by
     ``bin_std`` of each band; deltas over ``delta_window`` frames behind the bands, the end frames repeated.
 
+    ``precision``: what frames, spectra, filters and logarithms are computed in; ``"float64"`` where Hugging Face does so:
+    of a clean recording, bands that lie 100 dB under the others hold nothing but the rounding of float32.
+
     The whole: ``normalize="feature"``: minus each band's mean, by its deviation (ddof 1) over the valid frames,
     ``norm_eps`` inside the root where ``eps_in_sqrt``, else beside it; fewer than two valid frames deviate by 0; frames
     behind the valid ones are 0 where ``zero_invalid``; zero frames up to a multiple of ``frame_multiple``; ``stack``
@@ -105,6 +108,7 @@ class MelSpec:
     bin_mean: tuple[float, ...] = ()
     bin_std: tuple[float, ...] = ()
     delta_window: int = 0
+    precision: Literal["float32", "float64"] = "float32"
 
     normalize: Literal["none", "feature", "clip"] = "none"
     norm_eps: float = 0.0

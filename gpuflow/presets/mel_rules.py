@@ -92,6 +92,7 @@ def _check_raw(spec: MelSpec) -> None:
     require(not (spec.frame_samples and spec.normalize == "clip"), "raw frames are not normalised", spec.normalize)
     require(spec.split == "none", "raw samples are not split", spec.split)
     require(spec.pad_to != "frames", "raw samples are padded to samples", spec.pad_to)
+    require(spec.precision == "float32", "raw samples are float32", spec.precision)
 
 
 def _check_frames(spec: MelSpec) -> None:

@@ -71,15 +71,16 @@ _ROWS = (
     replace(
         _KALDI, name="phi4-multimodal", input_scale=32_768.0, window="hamming", periodic=False, frame_preemphasis=0.97,
         f_max=7_690.0, floor=1.0, features_name="audio_input_features", sizes_name="audio_embed_sizes", tokens="phi4",
+        precision="float64",
     ),
     replace(
         _KALDI, name="seamless-m4t", input_scale=32_768.0, window="povey", periodic=False, remove_dc=True,
         frame_preemphasis=0.97, f_min=20.0, floor=1.192092955078125e-07, normalize="feature", norm_eps=1e-7, eps_in_sqrt=True,
-        frame_multiple=2, stack=2, mask_name="attention_mask",
+        frame_multiple=2, stack=2, mask_name="attention_mask", precision="float64",
     ),
     replace(
         _KALDI, name="lasr", periodic=False, n_mels=128, f_min=125.0, f_max=7_500.0, floor=1e-5, mask_name="attention_mask",
-        mask_dtype="bool",
+        mask_dtype="bool", precision="float64",
     ),
     _GRANITE,
     replace(

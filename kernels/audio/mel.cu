@@ -9,17 +9,19 @@
 //
 // The real FFT of N_FFT is one complex FFT of half as many points, even samples real and odd ones imaginary; its stages
 // are Stockham's, out of place, of radix 8, 5, 4, 3 and 2 in this order of preference. One frame is one FFT: two frames as
-// real and imaginary part of one would give a quiet frame the rounding errors of a loud one beside it. All in float32.
+// real and imaginary part of one would give a quiet frame the rounding errors of a loud one beside it. All in float32; with
+// REAL=double what follows y is in float64, up to the logarithm, with tables of float64, and levels are rounded once.
 //
 // Variants: N_FFT=400|512|1024
-// Any other N_FFT of 32 .. 6142 whose half is a product of 2, 3 and 5 compiles as well.
+// Variants: N_FFT=512 REAL=double
+// Any other N_FFT of 32 .. 6142, or 3070 of double, whose half is a product of 2, 3 and 5 compiles as well.
 //
 // Launch: any grid and any block. Blocks take the tiles of all clips one after another, tile t being
 // FRAMES frames of clip clip_of[t]; only live frames have tiles. Neighbouring threads have neighbouring frames, so that
 // twiddles and weights are broadcast, and FRAMES floats of a band are one store; the odd PITCH keeps banks apart.
-// Shared memory: 8 * PITCH * N_FFT + 4 bytes:
-//   N_FFT 400: 8 frames, 28,804 bytes; 512: 8 frames, 36,868 bytes; 1024: 4 frames, 40,964 bytes.
-// Registers, as NVRTC counts them: 32 to 48 from sm_80 on, 61 on sm_75; nothing is spilled.
+// Shared memory: 2 * sizeof(REAL) * PITCH * N_FFT + 4 bytes:
+//   N_FFT 400: 8 frames, 28,804 bytes; 512: 8 frames, 36,868 bytes, of double 4 and 40,964; 1024: 4 frames, 40,964 bytes.
+// Registers, as NVRTC counts them: 32 to 48 from sm_80 on, 61 on sm_75; of double 52 to 64; nothing is spilled.
 // Bytes moved: 4 * samples read (each from L1 again, N_FFT / hop times), 4 * n_mels * live written, which a group of
 // clips leaves in L2. 30 s at 16 kHz and 128 bands: 1.9 + 1.5 MB, 0.8 us at 4.3 TB/s, an estimate; its arithmetic, 15 kflop
 // a frame, and 60 MB of shared memory traffic are 3 to 5 us, an estimate too. No time has been measured.
@@ -29,16 +31,19 @@
 #ifndef N_FFT
 #define N_FFT 400
 #endif
+#ifndef REAL
+#define REAL float
+#endif
 
-struct alignas(8) Complex {
-    float re, im;
+struct alignas(2 * sizeof(REAL)) Complex {
+    REAL re, im;
 };
 
 constexpr int HALF = N_FFT / 2;
 constexpr int PARTS = 16;  // sums of a frame's samples, for its mean
 
 __device__ constexpr int pitch_of(int frames) { return frames | 1; }
-__device__ constexpr bool fits(int frames) { return 8 * pitch_of(frames) * N_FFT + 4 <= 48 << 10; }
+__device__ constexpr bool fits(int frames) { return 2 * (int)sizeof(REAL) * pitch_of(frames) * N_FFT + 4 <= 48 << 10; }
 __device__ constexpr int radix_of(int rest) { return rest % 8 == 0 ? 8 : rest % 5 == 0 ? 5 : rest % 4 == 0 ? 4 : rest % 3 == 0 ? 3 : 2; }
 
 constexpr int FRAMES = fits(8) ? 8 : fits(4) ? 4 : fits(2) ? 2 : 1;
@@ -48,14 +53,21 @@ struct Threads {
     int self, count;
 };
 
+__device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
+__device__ __forceinline__ float root_of(float value) { return sqrtf(value); }
+__device__ __forceinline__ double root_of(double value) { return sqrt(value); }
+__device__ __forceinline__ float log_of(float value, bool natural) { return natural ? logf(value) : log10f(value); }
+__device__ __forceinline__ double log_of(double value, bool natural) { return natural ? log(value) : log10(value); }
+
 __device__ __forceinline__ Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 __device__ __forceinline__ Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
-__device__ __forceinline__ Complex operator*(float a, Complex b) { return {a * b.re, a * b.im}; }
+__device__ __forceinline__ Complex operator*(REAL a, Complex b) { return {a * b.re, a * b.im}; }
 __device__ __forceinline__ Complex turned(Complex a) { return {a.im, -a.re}; }  // times -i
 
 __device__ __forceinline__ Complex operator*(Complex a, Complex b)
 {
-    return {fmaf(a.re, b.re, -(a.im * b.im)), fmaf(a.re, b.im, a.im * b.re)};
+    return {fused(a.re, b.re, -(a.im * b.im)), fused(a.re, b.im, a.im * b.re)};
 }
 
 __device__ __forceinline__ void dft2(Complex& a, Complex& b)
@@ -67,7 +79,7 @@ __device__ __forceinline__ void dft2(Complex& a, Complex& b)
 
 __device__ __forceinline__ void dft3(Complex& a, Complex& b, Complex& c)
 {
-    const Complex sum = b + c, middle = a - 0.5f * sum, side = turned(0.8660254037844386f * (b - c));
+    const Complex sum = b + c, middle = a - REAL(0.5) * sum, side = turned(REAL(0.8660254037844386) * (b - c));
     a = a + sum;
     b = middle + side;
     c = middle - side;
@@ -84,7 +96,7 @@ __device__ __forceinline__ void dft4(Complex& a, Complex& b, Complex& c, Complex
 
 __device__ __forceinline__ void dft5(Complex& a, Complex& b, Complex& c, Complex& d, Complex& e)
 {
-    constexpr float C1 = 0.30901699437494745f, C2 = -0.8090169943749475f, S1 = 0.9510565162951535f, S2 = 0.5877852522924731f;
+    constexpr REAL C1 = 0.30901699437494745, C2 = -0.8090169943749475, S1 = 0.9510565162951535, S2 = 0.5877852522924731;
     const Complex near = b + e, far = c + d;
     const Complex one = a + C1 * near + C2 * far, two = a + C2 * near + C1 * far;
     const Complex side_one = turned(S1 * (b - e) + S2 * (c - d)), side_two = turned(S2 * (b - e) - S1 * (c - d));
@@ -97,7 +109,7 @@ __device__ __forceinline__ void dft5(Complex& a, Complex& b, Complex& c, Complex
 
 __device__ __forceinline__ void dft8(Complex* x)
 {
-    constexpr float ROOT = 0.7071067811865476f;
+    constexpr REAL ROOT = 0.7071067811865476;
     dft4(x[0], x[2], x[4], x[6]);
     dft4(x[1], x[3], x[5], x[7]);
     const Complex odd[4] = {x[1], ROOT * (x[3] + turned(x[3])), turned(x[5]), ROOT * (turned(x[7]) - x[7])};
@@ -165,31 +177,31 @@ __device__ __forceinline__ float padded_sample(const Clip& clip, int at)
 }
 
 // Sample n of the N_FFT of a frame that begins at `start` of the clip
-__device__ __forceinline__ float windowed(const Clip& clip, int start, int n, float mean)
+__device__ __forceinline__ REAL windowed(const Clip& clip, int start, int n, REAL mean)
 {
     const int k = n - clip.window_first;
     if (k < 0 || k >= clip.window_length) return 0;
-    float value = padded_sample(clip, start + n) - mean;
+    REAL value = padded_sample(clip, start + n) - mean;
     if (clip.frame_preemphasis != 0) {
-        const float before = k > 0 ? padded_sample(clip, start + n - 1) - mean : value;
-        value = fmaf(-clip.frame_preemphasis, before, value);
+        const REAL before = k > 0 ? padded_sample(clip, start + n - 1) - mean : value;
+        value = fused(-(REAL)clip.frame_preemphasis, before, value);
     }
-    return value * clip.window[k];
+    return value * ((const REAL*)clip.window)[k];
 }
 
-__device__ __forceinline__ float mean_of(const float* parts, int frame, int count)
+__device__ __forceinline__ REAL mean_of(const REAL* parts, int frame, int count)
 {
-    float sum = 0;
+    REAL sum = 0;
     for (int part = 0; part < PARTS; ++part) sum += parts[part * FRAMES + frame];
-    return sum / (float)count;
+    return sum / (REAL)count;
 }
 
-__device__ __forceinline__ float power_at(const Complex* spectrum, int k, int frame, Complex root)
+__device__ __forceinline__ REAL power_at(const Complex* spectrum, int k, int frame, Complex root)
 {
     const Complex a = spectrum[k % HALF * PITCH + frame], b = spectrum[(HALF - k) % HALF * PITCH + frame];
-    const Complex even = {0.5f * (a.re + b.re), 0.5f * (a.im - b.im)}, odd = {0.5f * (a.im + b.im), 0.5f * (b.re - a.re)};
+    const Complex even = REAL(0.5) * Complex{a.re + b.re, a.im - b.im}, odd = REAL(0.5) * Complex{a.im + b.im, b.re - a.re};
     const Complex whole = even + root * odd;
-    return fmaf(whole.re, whole.re, whole.im * whole.im);
+    return fused(whole.re, whole.re, whole.im * whole.im);
 }
 
 extern "C" __global__ void mel(
@@ -197,7 +209,7 @@ extern "C" __global__ void mel(
 {
     extern __shared__ Complex shared[];
     Complex *ping = shared, *pong = ping + HALF * PITCH;
-    float* parts = (float*)pong;
+    REAL* parts = (REAL*)pong;
     int* loudest = (int*)(pong + HALF * PITCH);
     const Threads by = {(int)(threadIdx.y * blockDim.x + threadIdx.x), (int)(blockDim.x * blockDim.y)};
     if (by.self == 0) *loudest = (int)0x80000000;
@@ -208,7 +220,7 @@ extern "C" __global__ void mel(
         if (clip.remove_dc) {
             for (int i = by.self; i < FRAMES * PARTS; i += by.count) {
                 const int start = (first + i % FRAMES) * clip.hop - clip.pad_left + clip.window_first;
-                float sum = 0;
+                REAL sum = 0;
                 for (int n = i / FRAMES; n < clip.window_length; n += PARTS) sum += padded_sample(clip, start + n);
                 parts[i] = sum;
             }
@@ -216,16 +228,16 @@ extern "C" __global__ void mel(
         }
         for (int i = by.self; i < FRAMES * HALF; i += by.count) {
             const int frame = i % FRAMES, n = 2 * (i / FRAMES), start = (first + frame) * clip.hop - clip.pad_left;
-            const float mean = clip.remove_dc ? mean_of(parts, frame, clip.window_length) : 0;
+            const REAL mean = clip.remove_dc ? mean_of(parts, frame, clip.window_length) : 0;
             ping[n / 2 * PITCH + frame] = {windowed(clip, start, n, mean), windowed(clip, start, n + 1, mean)};
         }
         __syncthreads();
         Complex* spectrum = stages<1>(ping, pong, roots, by);
-        float* power = (float*)(spectrum == ping ? pong : ping);
+        REAL* power = (REAL*)(spectrum == ping ? pong : ping);
         for (int i = by.self; i < FRAMES * (HALF + 1); i += by.count) {
             const int frame = i % FRAMES, k = i / FRAMES;
-            const float value = power_at(spectrum, k, frame, roots[k]);
-            power[k * PITCH + frame] = clip.magnitude ? sqrtf(value) : value;
+            const REAL value = power_at(spectrum, k, frame, roots[k]);
+            power[k * PITCH + frame] = clip.magnitude ? root_of(value) : value;
         }
         __syncthreads();
         int greatest = ordered(clip.silence);
@@ -233,12 +245,12 @@ extern "C" __global__ void mel(
             const int frame = i % FRAMES, band = i / FRAMES;
             if (first + frame >= clip.live) continue;
             const int *bin = clip.bands + 3 * band, low = bin[0], count = bin[1];
-            const float* weights = clip.weights + bin[2];
-            float sum = 0;
-            for (int k = 0; k < count; ++k) sum = fmaf(weights[k], power[(low + k) * PITCH + frame], sum);
+            const REAL* weights = (const REAL*)clip.weights + bin[2];
+            REAL sum = 0;
+            for (int k = 0; k < count; ++k) sum = fused(weights[k], power[(low + k) * PITCH + frame], sum);
             if (clip.add_floor) sum += clip.floor;
             else if (sum < clip.floor) sum = clip.floor;
-            const float value = clip.natural ? logf(sum) : log10f(sum);
+            const float value = (float)log_of(sum, clip.natural);
             clip.levels[(long long)band * clip.pitch + first + frame] = value;
             greatest = max(greatest, ordered(value));
         }

@@ -20,7 +20,7 @@ import gpuflow
 from gpuflow import cli
 from gpuflow import device as devices
 from gpuflow.config import AudioOptions, Limits
-from gpuflow.errors import InvalidOptions, LimitExceeded
+from gpuflow.errors import DeadlineExceeded, InvalidOptions, LimitExceeded
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import Deadline, LoadContext
 from gpuflow.flow.flow import Isolation
@@ -302,3 +302,31 @@ def test_a_spec_is_not_changed_by_what_splits_it() -> None:
     before = mel_spec("cohere-asr")
     assert mel_spec("cohere-asr") is before
     assert before.split == "quietest"
+
+
+class _Cancelled(Deadline):
+    """Nobody wants the result any more after some checks of the last stage."""
+
+    def __init__(self, context: LoadContext, checks: int) -> None:
+        super().__init__(60.0)
+        self._context = context
+        self.left = checks
+
+    def check(self) -> None:
+        if self._context.stages:
+            self.left -= 1
+        if not self.left:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize("split", [{"features": "qwen3-omni"}, {"features": "whisper-80", "split": "windows"}])
+def test_a_load_that_nobody_waits_for_ends_amid_its_features(split: Any) -> None:
+    with Slab("64MiB") as slab:
+        context = _context(slab)
+        context.deadline = _Cancelled(context, 5)
+        with pytest.raises(DeadlineExceeded, match="cancelled"):
+            _load(_wav(_bursts(75.0)), AudioOptions(**split), context)
+        assert context.deadline.left == 0, "no check follows the one that raises"
+        assert [stage.name for stage in context.stages] == ["decode", "features"]
+        assert slab.statistics().live_leases == 0

@@ -33,10 +33,14 @@ def kernel_names() -> tuple[str, ...]:
 
 
 def variants(code: str) -> tuple[Defines, ...]:
-    """Every combination of ``-D`` that a kernel's header names: ``// Variants: A=1|2 B=unsigned char|int``."""
-    line = _VARIANTS.search(code)
-    choices = _DEFINE.findall(line[1]) if line else []
-    return tuple(itertools.product(*([(name, value) for value in values.split("|")] for name, values in choices)))
+    """Every combination of ``-D`` that a line of a kernel's header names: ``// Variants: A=1|2 B=unsigned char|int``."""
+    lines = [_DEFINE.findall(line) for line in _VARIANTS.findall(code)] or [[]]
+    return tuple(
+        itertools.chain.from_iterable(
+            itertools.product(*([(name, value) for value in values.split("|")] for name, values in choices))
+            for choices in lines
+        )
+    )
 
 
 def flags(defines: Defines) -> tuple[str, ...]:
@@ -44,6 +48,7 @@ def flags(defines: Defines) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in defines)
 
 
+@functools.cache
 def compile_by_nvrtc(name: str, architecture: int, defines: Defines) -> str:
     """Compile to machine code for ``sm_<architecture>``; what ptxas says about registers and spills."""
     nvrtc: Any = pytest.importorskip(

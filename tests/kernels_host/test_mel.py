@@ -87,6 +87,8 @@ def tolerance_of(spec: MelSpec, sound: str) -> float:
     """Of features; logarithms of a tone that nothing clamps are bounded before the logarithm alone."""
     if spec.kind == "raw":
         return TOLERANCES["mel/wave"].max_abs
+    if spec.precision == "float64" and not (spec.normalize == "feature" and sound == "tone"):
+        return TOLERANCES["mel/kernel-float64"].max_abs
     if spec.normalize == "feature":
         return TOLERANCES["mel/kernel-normalised"].max_abs
     if spec.clamp != "none":
@@ -121,10 +123,13 @@ def test_all_specs_in_one_batch_are_one_sequence_of_launches_and_bit_for_bit_wha
     clips = [clip for name in SPECS for clip in clips_of(name)[::5]]
     together = Laid(clips, group_bytes=1 << 30)
     assert [launch.name.partition("/")[2] for launch in together.launches] == [
-        "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
+        "mel", "mel", "mel", "mel", "mel_statistics", "mel_finish", "wave_norm",
     ]  # fmt: skip
-    assert [launch.defines for launch in together.launches[:3]] == [
-        (("N_FFT", size),) for size in ("400", "512", "1024")
+    assert [launch.defines for launch in together.launches[:4]] == [
+        (("N_FFT", "400"),),
+        (("N_FFT", "512"),),
+        (("N_FFT", "512"), ("REAL", "double")),
+        (("N_FFT", "1024"),),
     ]
     together.run(run_on_host)
     for index, clip in enumerate(clips):
@@ -184,6 +189,7 @@ def test_any_size_of_2_3_and_5_can_be_asked_for(run_on_host: Run, n_fft: int) ->
     [
         ({"n_fft": 404}, "twice a product of 2, 3 and 5 on a GPU; got 404"),
         ({"n_fft": 8_192}, "32 .. 6142"),
+        ({"n_fft": 3_072, "precision": "float64"}, "32 .. 3070"),
         ({"n_fft": 20, "win_length": 20, "hop_length": 10, "pad_left": 10, "pad_right": 10}, "32 .. 6142"),
         ({"delta_window": 19}, "deltas reach over 17 frames on a GPU; got 19"),
         ({"delta_window": 3, "normalize": "feature"}, "deltas of normalised bands"),
@@ -338,6 +344,11 @@ def test_a_block_has_as_many_frames_as_fit_every_gpu() -> None:
     for n_fft, (frames, nbytes) in sizes.items():
         assert (frames_per_block(n_fft), mel_shared_bytes(n_fft, frames)) == (frames, nbytes)
     assert frames_per_block(6_144) == 0
+    exact = {400: (4, 32_004), 512: (4, 40_964), 1_024: (1, 16_388), 3_000: (1, 48_004)}
+    for n_fft, (frames, nbytes) in exact.items():
+        assert frames_per_block(n_fft, "float64") == frames
+        assert mel_shared_bytes(n_fft, frames, "float64") == nbytes
+    assert frames_per_block(3_072, "float64") == 0
 
 
 def test_a_record_has_the_fields_of_the_kernels_struct_in_their_order() -> None:

@@ -1,4 +1,4 @@
-"""Mel features in float64, written from ``MelSpec``'s docstring and from nothing else: slow, plain, one frame at a time."""
+"""Mel features in float64, written from ``MelSpec``'s docstring and from nothing else: slow and plain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpuflow.presets.mel import MelSpec
 
 Array = NDArray[np.float64]
+_FRAMES = 7  # at once, for speed alone: their product with the filters is too small for BLAS to start threads
 
 
 def reference(samples: Any, spec: MelSpec) -> Array:
@@ -143,20 +144,20 @@ def _levels(signal: Array, count: int, spec: MelSpec) -> Array:
     inset = (spec.n_fft - spec.win_length) // 2 if spec.window_at == "centre" else 0
     window, filters = _window(spec), _filters(spec)
     levels = np.zeros((count, spec.n_mels))
-    for number in range(count):
-        first = number * spec.hop_length + inset
-        frame = signal[first : first + spec.win_length].copy()
-        if not frame.any():
+    for begin in range(0, count, _FRAMES):
+        firsts = inset + spec.hop_length * np.arange(begin, min(begin + _FRAMES, count))
+        frames = np.stack([signal[first : first + spec.win_length] for first in firsts])
+        if not frames.any():
             continue
         if spec.remove_dc:
-            frame -= frame.mean()
+            frames -= frames.mean(axis=1, keepdims=True)
         if spec.frame_preemphasis:
-            before = frame.copy()
-            frame[1:] -= spec.frame_preemphasis * before[:-1]
-            frame[0] = before[0] * (1 - spec.frame_preemphasis)
-        buffer = np.zeros(spec.n_fft)
-        buffer[inset : inset + spec.win_length] = frame * window
-        levels[number] = filters @ np.abs(np.fft.rfft(buffer)) ** spec.power
+            before = frames.copy()
+            frames[:, 1:] -= spec.frame_preemphasis * before[:, :-1]
+            frames[:, 0] = before[:, 0] * (1 - spec.frame_preemphasis)
+        buffers = np.zeros((len(frames), spec.n_fft))
+        buffers[:, inset : inset + spec.win_length] = frames * window
+        levels[begin : begin + len(frames)] = np.abs(np.fft.rfft(buffers)) ** spec.power @ filters.T
     return levels
 
 

@@ -18,6 +18,7 @@ from gpuflow.errors import LimitExceeded, NoSuchStream
 from gpuflow.ops import resample_table as tables
 from gpuflow.ops.audio import resample, result_count, to_rate
 from gpuflow.ops.resample_table import NoTable, ResampleTable, resample_table, resampled_count
+from tests.parity.tolerances import TOLERANCES
 
 PAIRS = (
     (8_000, 16_000), (11_025, 16_000), (12_000, 16_000), (22_050, 16_000), (24_000, 16_000), (32_000, 16_000),
@@ -87,6 +88,7 @@ def test_without_rows_of_their_own_the_first_outputs_would_be_a_thousandth_off()
 @example(from_hz=18_900, to_hz=11_025, count=1)
 @example(from_hz=47_000, to_hz=46_000, count=700)
 @example(from_hz=192_000, to_hz=11_025, count=2_000)
+@example(from_hz=5_512, to_hz=31_000, count=210)
 def test_odd_ratios_and_lengths_have_a_table_that_holds_or_none(from_hz: int, to_hz: int, count: int) -> None:
     table = resample_table(from_hz, to_hz)
     if isinstance(table, NoTable):
@@ -132,6 +134,13 @@ def test_a_ratio_at_which_soxr_does_not_do_what_the_table_does_is_left_to_the_cp
     table = tables._checked(1, 2)
     assert isinstance(table, NoTable)
     assert "soxr is not periodic there" in table.reason
+
+
+def test_more_phases_than_soxr_keeps_are_left_to_the_cpu() -> None:
+    """It interpolates between 3,875, and only the first outputs, which have rows of their own, would equal the table's."""
+    table = resample_table(5_512, 31_000)
+    assert isinstance(table, NoTable)
+    assert "soxr is not periodic there, 10" in table.reason
 
 
 def test_a_table_is_found_out_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +195,18 @@ def test_what_a_lower_rate_cannot_hold_is_gone(from_hz: int, to_hz: int, share: 
     assert 10 * math.log10(power / 0.5) <= -100
 
 
-def test_each_channel_is_resampled_for_itself() -> None:
+@pytest.mark.parametrize("from_hz", [8_000, 22_050, 44_100, 48_000])
+def test_each_channel_is_resampled_for_itself_as_librosa_does_by_default(from_hz: int) -> None:
+    import librosa
+
     samples = np.stack([noise(3_000), noise(3_001)[:-1], noise(3_002)[:-2]])
-    found = resample(samples, 44_100, 16_000)
+    found = resample(samples, from_hz, 16_000)
     assert found.flags.c_contiguous
     for channel, alone in zip(found, samples, strict=True):
-        np.testing.assert_array_equal(channel, resample(alone[None], 44_100, 16_000)[0])
+        np.testing.assert_array_equal(channel, resample(alone[None], from_hz, 16_000)[0])
+    expected = librosa.resample(samples, orig_sr=from_hz, target_sr=16_000, res_type="soxr_hq", fix=False)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCES["resample/soxr"].max_abs
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), [(1, 4_097), (4_097, 1), (1, 655_350), (655_350, 1)])

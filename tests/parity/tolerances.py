@@ -25,6 +25,13 @@ TOLERANCES = {
         "transformers' extractors without a clamp: mel levels, in parts of each frame's loudest", 1e-5, 1.9e-6
     ),
     "mel/unclamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 1.2e-6),
+    "mel/lasr": Tolerance("LASR's extractor, digitally clean speech and all: both compute in float64", 1e-6, 0.0),
+    "mel/phi4-multimodal": Tolerance("Phi-4's, which rounds its emphasis and its spectra to float32", 1e-3, 6.6e-4),
+    "mel/seamless-m4t": Tolerance("SeamlessM4T's, which takes its statistics in float32", 2e-5, 1.2e-5),
+    "mel/float64-periodic": Tolerance(
+        "the same of a tone, whose bands deviate by little more than its extractor rounds", 2e-2, 4.3e-3
+    ),
+    "mel/float64": Tolerance("tests/parity/mel_reference.py: specs of float64, rounded once", 1e-6, 9.5e-7),
     "mel/normalised": Tolerance(
         "transformers' extractors that normalise, undone with the exact statistics, in the same parts", 2e-5, 5.6e-6
     ),
@@ -43,6 +50,11 @@ TOLERANCES = {
     ),
     "mel/kernel-normalised": Tolerance(
         "the same: by each band's deviation, which is small of quiet noise", 3e-3, 1.7e-3
+    ),
+    "mel/kernel-float64": Tolerance(
+        "the same: specs of float64, whose logarithms are kept in float32; a tone's, normalised, are held by the row above",
+        1e-5,
+        5.3e-6,
     ),
     "mel/wave": Tolerance("the same: waveforms", 1e-5, 1.0e-6),
     "mel/streaming": Tolerance("Nemotron's and Voxtral realtime's extractors, called chunk by chunk", 2e-4, 1.1e-4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuflow.errors import DeadlineExceeded
 from gpuflow.media import lay_out
 from gpuflow.memory import Slab
+from gpuflow.ops import mel, mel_signal
 from gpuflow.ops.mel import features, place_features, planned, write_features
 from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec, mel_spec_names
@@ -181,3 +184,48 @@ def test_features_are_placed_in_a_block_as_their_tensors_say() -> None:
         lease.release()
     for name, values in features(signal, spec, dtype="bfloat16").items():
         assert np.array_equal(placed[name], values)
+
+
+LONG = ("qwen3-omni", "voxtral", "parakeet", "seamless-m4t", "lasr", "granite-speech5", "cohere-asr", "wav2vec2")
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_between_two_checks_lie_some_milliseconds_of_work_however_long_the_clip(name: str) -> None:
+    signal = np.tile(noise(48_000), 200)  # ten minutes
+    clip, times = planned(signal, mel_spec(name)), list[float]()
+    outs = {key: np.empty(shape, kind) for key, (kind, shape) in clip.tensors.items()}
+    write_features(signal, clip, outs, check=lambda: times.append(time.thread_time()))
+    times.append(time.thread_time())
+    assert len(times) >= 8
+    assert np.diff(times).max() <= 0.1
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_what_a_check_raises_ends_the_work_at_once(name: str, after: int) -> None:
+    signal = np.tile(noise(48_000), 200)
+    clip, calls = planned(signal, mel_spec(name)), list[int]()
+    outs = {key: np.empty(shape, kind) for key, (kind, shape) in clip.tensors.items()}
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) > after:
+            raise DeadlineExceeded("enough")
+
+    with pytest.raises(DeadlineExceeded, match="enough"):
+        write_features(signal, clip, outs, check=check)
+    assert len(calls) == after + 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_value_depends_on_where_the_checks_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, signal = mel_spec(name), noise(20_011)
+    expected = features(signal, spec)[spec.features_name]
+    monkeypatch.setattr(mel_signal, "_STRETCH_SAMPLES", 1_001)
+    monkeypatch.setattr(mel, "_STRETCH_FRAMES", 6)
+    monkeypatch.setattr(mel, "_STRETCH_BANDS", 3)
+    found = features(signal, spec)[spec.features_name]
+    if spec.normalize == "clip":
+        assert np.abs(found - expected).max() <= 1e-6, "sums of float64 in another order"
+    else:
+        assert np.array_equal(found, expected)

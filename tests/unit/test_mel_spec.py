@@ -54,6 +54,8 @@ WRONG: list[dict[str, Any]] = [
     {"floor": 0.0},
     {"input_scale": 0.0},
     {"input_scale": -1e300},
+    {"precision": "float16"},
+    {"kind": "raw", "precision": "float64"},
     {"pad_left": -400, "pad_right": 800},
     {"pad_left": 201},
     {"pad_mode": "constant", "pad_left": 401},
