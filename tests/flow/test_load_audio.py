@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from gpuflow import device as devices
 from gpuflow.codecs.audio import audio_info, capabilities
+from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions, Limits
 from gpuflow.errors import InvalidOptions, LimitExceeded
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import AudioMetadata, FeatureMetadata, Features, Waveform
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
@@ -270,15 +272,16 @@ def test_real_video_gives_its_sound(real_media: Path, context: LoadContext) -> N
 @pytest.mark.gpu
 @pytest.mark.parametrize("options", [AudioOptions(sample_rate=16_000), AudioOptions(features="whisper-128")])
 def test_results_of_the_gpu_equal_those_of_the_cpu(options: AudioOptions, context: LoadContext) -> None:
-    data = with_soundfile(chirp(2.0, RATE, 2), RATE, "WAV", "PCM_16")
-    with load_audio(blob(data), KINDS["wav"], options, context) as media:
-        expected = media.numpy().copy()
-    with Slab("16MiB", device="cuda") as slab:
-        with load_audio(blob(data), KINDS["wav"], options, _context(slab, "cuda", Limits())) as media:
-            assert media.device.startswith("cuda:")
-            assert media.fallback is None
-            assert np.abs(media.numpy() - expected).max() <= TOLERANCES["mel/cupy"].max_abs
-        assert slab.statistics().live_leases == 0
+    for form, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_24"), ("MP3", "MPEG_LAYER_III")):
+        data = with_soundfile(chirp(2.0, RATE, 2), RATE, form, subtype)
+        with load_audio(blob(data), sniff(data), options, context) as media:
+            expected = media.numpy().copy()
+        with SyncFlow(device="cuda", slab_bytes="16MiB") as flow:
+            with flow.load(data, options=options) as media:
+                assert media.device.startswith("cuda:")
+                assert media.fallback is None
+                assert np.abs(media.numpy() - expected).max() <= TOLERANCES["mel/gpu"].max_abs
+            assert flow.slab.statistics().live_leases == 0
 
 
 def _context(slab: Slab, device: str, limits: Limits) -> LoadContext:

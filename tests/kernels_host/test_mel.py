@@ -102,7 +102,12 @@ def assert_as_the_reference(name: str, features: Sequence[NDArray[Any]]) -> None
     ):
         assert found.shape == expected.shape, f"{name}, {sound}"
         assert np.isfinite(found).all()
-        assert abs(found - expected).max(initial=0) <= tolerance_of(clip.spec, sound), f"{name}, {sound}"
+        most = tolerance_of(clip.spec, sound)
+        if np.isinf(most):  # nothing was stacked, normalised or scaled: they are logarithms
+            exact = linear(expected, clip.spec)
+            found, expected = linear(found, clip.spec), exact
+            most = TOLERANCES["mel/kernel-linear"].max_abs * exact.max()
+        assert abs(found - expected).max(initial=0) <= most, f"{name}, {sound}"
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -54,6 +54,8 @@ SIGNALS: dict[str, Callable[[], Signal]] = {
     "noise": lambda: noise(50_001),
     "tone": lambda: tone(440.0, 3.0),
     "quiet": lambda: noise(32_000, 1e-4),
+    "speech with an offset": lambda: speech() + np.float32(0.05),
+    "speech at -60 dB": lambda: in_a_room() * np.float32(1e-3),
     "80 dB drop": drop,
     "an odd hop": lambda: noise(16_160),
     "short": lambda: noise(150),

@@ -25,6 +25,12 @@ TOLERANCES = {
         "transformers' extractors without a clamp: mel levels, in parts of each frame's loudest", 1e-5, 1.9e-6
     ),
     "mel/unclamped-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 1.2e-6),
+    "mel/unclamped-float64-offset": Tolerance(
+        "the same of Gemma 3n with an offset, which float32 emphasis rounds as Hugging Face's does, to 1.9e-6 of it; its "
+        "energy lies under the lowest band, and so does not count in the loudest level",
+        5e-5,
+        3.4e-5,
+    ),
     "mel/lasr": Tolerance("LASR's extractor, digitally clean speech and all: both compute in float64", 1e-6, 0.0),
     "mel/phi4-multimodal": Tolerance("Phi-4's, which rounds its emphasis and its spectra to float32", 1e-3, 6.6e-4),
     "mel/seamless-m4t": Tolerance("SeamlessM4T's, which takes its statistics in float32", 2e-5, 1.2e-5),
@@ -33,10 +39,14 @@ TOLERANCES = {
     ),
     "mel/float64": Tolerance("tests/parity/mel_reference.py: specs of float64, rounded once", 1e-6, 9.5e-7),
     "mel/normalised": Tolerance(
-        "transformers' extractors that normalise, undone with the exact statistics, in the same parts", 2e-5, 5.6e-6
+        "transformers' extractors that normalise, undone with the exact statistics, in the same parts. As they are, speech "
+        "at -60 dB is 0.29 off Parakeet-128's, 0.03 off Parakeet's and Cohere's, which are 0.25 off float64 themselves, "
+        "ours 0.07",
+        2e-5,
+        5.6e-6,
     ),
     "mel/normalised-float64": Tolerance("tests/parity/mel_reference.py, the same", 1e-5, 2.3e-6),
-    "mel/cupy": Tolerance("the CPU route", 1e-4, None),
+    "mel/gpu": Tolerance("the CPU's route, from files by a flow on a GPU; not run yet", 2e-4, None),
     "mel/kernel": Tolerance(
         "tests/parity/mel_reference.py, by the kernels on the host: features that are clamped", 1e-4, 1.1e-5
     ),
