@@ -4,9 +4,11 @@ the CPU's route. On a GPU, the same through the real thing."""
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
+from gpuflow.ops import sound_plan as planning
 from gpuflow.ops.audio import down_mix, to_rate
 from gpuflow.ops.audio_gpu import (
     Clip,
@@ -31,7 +34,9 @@ from gpuflow.ops.audio_gpu import (
 from gpuflow.ops.mel import features
 from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
 from gpuflow.ops.pcm_kernel import SoundJob
+from gpuflow.ops.resample_table import MAX_CACHE_BYTES, ResampleTable, resample_table
 from gpuflow.ops.sound_plan import SoundPlan, sound_plan
+from gpuflow.ops.tables import MAX_TABLE_BYTES
 from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_specs import mel_spec
@@ -42,6 +47,7 @@ from tests.kernels_host.sounds import ENCODINGS, levels, stored
 from tests.parity.test_resample import LEAST_SNR_DB, PAIRS, by_soxr, noise, snr_db
 from tests.parity.tolerances import TOLERANCES
 
+ANY_RATE = range(1, 400_000)
 SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
 SUBTYPES |= {"mulaw": "ULAW", "alaw": "ALAW"}
 LIMITS = Limits()
@@ -105,7 +111,8 @@ def test_on_the_host_every_encoding_has_the_same_values(encoding: Any) -> None:
 def test_the_kernel_gives_what_soxr_gives(run_on_host: Run, from_hz: int, to_hz: int) -> None:
     samples = noise(max(6_000, from_hz // 12))
     expected = by_soxr(samples, from_hz, to_hz)
-    found = wave(run_on_host, PcmSamples.of(samples[None], from_hz), to_hz)[0]
+    with patch.object(planning, "USUAL_RATES_HZ", ANY_RATE):
+        found = wave(run_on_host, PcmSamples.of(samples[None], from_hz), to_hz)[0]
     assert len(found) == len(expected)
     assert snr_db(found, expected) >= LEAST_SNR_DB
     assert snr_db(found[8:], expected[8:]) >= LEAST_SNR_DB
@@ -131,7 +138,8 @@ def test_odd_ratios_lengths_and_channels_are_the_cpus_route(
         with pytest.raises(NoSuchStream):
             sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)
         return
-    found = wave(run_on_host, pcm, to_hz, mono=mono)
+    with patch.object(planning, "USUAL_RATES_HZ", ANY_RATE):
+        found = wave(run_on_host, pcm, to_hz, mono=mono)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= TOLERANCES["resample/kernel"].max_abs
 
@@ -178,6 +186,35 @@ def test_only_what_the_outputs_see_is_kept_of_a_long_clip(run_on_host: Run) -> N
         assert plan.shape == (1, 1_000)
         assert plan.pcm.count < 1_000 * 44_100 // 16_000 + 300
         np.testing.assert_array_equal(waves(run_on_host, [plan])[0], wave(run_on_host, pcm, 16_000)[:, :1_000])
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz", "odd"), [(7_919, 16_000, 7_919), (44_100, 15_999, 15_999)])
+def test_no_rate_of_a_file_makes_anybody_find_out_a_table(
+    from_hz: int, to_hz: int, odd: int, run_on_host: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(from_hz: int, to_hz: int) -> None:
+        raise AssertionError("whoever sends a file could make it wait, and others")
+
+    monkeypatch.setattr(planning, "resample_table", refuse)
+    pcm = stored("s16", 1, 64, rate=from_hz)
+    plan = sound_plan(pcm, to_hz, limits=LIMITS)
+    assert plan.fallback == f"{from_hz} to {to_hz} Hz is resampled on the CPU: {odd} Hz is no usual rate"
+    expected = to_rate(to_float(pcm), from_hz, to_hz, mono=True, limits=LIMITS)
+    np.testing.assert_array_equal(waves(run_on_host, [plan])[0], expected)
+
+
+def test_all_tables_that_anybody_can_ask_for_have_room_at_once() -> None:
+    rates = sorted(planning.USUAL_RATES_HZ)
+    found = {
+        (table.up, table.down): table
+        for from_hz, to_hz in itertools.permutations(rates, 2)
+        if isinstance(table := resample_table(from_hz, to_hz), ResampleTable)
+    }
+    assert len(found) == 54, "every ratio has one"
+    nbytes = sum(table.weights.nbytes for table in found.values())
+    assert nbytes <= MAX_CACHE_BYTES
+    assert nbytes <= MAX_TABLE_BYTES / 2, "they leave room to the pictures' tables"
+    assert all(resample_table(table.down, table.up) is table for table in found.values()), "none was found out twice"
 
 
 def test_a_ratio_without_a_table_is_resampled_by_the_cpu_which_says_so(run_on_host: Run) -> None:
@@ -316,6 +353,31 @@ def test_float_samples_at_the_specs_rate_are_read_where_they_lie() -> None:
         tables=HostTables(), upload=memory.upload, scratch=memory.scratch,
     )  # fmt: skip
     assert {launch.name for launch in launches} == {"audio/mel", "audio/mel_finish"}
+
+
+class _Counted(HostMemory):
+    """How many bytes were asked for."""
+
+    nbytes = 0
+
+    def upload(self, array: NDArray[np.uint8]) -> int:
+        self.nbytes += array.nbytes
+        return super().upload(array)
+
+
+@pytest.mark.parametrize("name", ["whisper-128", "cohere-asr", "parakeet", "gemma3n", "wav2vec2", "voxtral"])
+@pytest.mark.parametrize(("encoding", "rate"), [("u8", 4_000), ("s16", 16_000), ("f32", 16_000), ("s24", 44_100)])
+def test_a_sound_weighs_what_it_takes_of_a_gpus_memory(name: str, encoding: Any, rate: int) -> None:
+    pcm = stored(encoding, 1, 40 * rate, rate=rate)
+    sound, clip = planned(pcm, mel_spec(name))
+    specs, memory = lay_out(clip.tensors), _Counted()
+    batch_launches([FeatureClip(sound, clip, 64)], tables=HostTables(), upload=memory.upload, scratch=memory.scratch)
+    slab: Any = None
+    found = Placing(sound, slab, specs, clip).gpu_bytes
+    taken = sound.pcm.nbytes + memory.nbytes
+    assert 0.97 * taken <= found <= 1.03 * taken
+    waveform = sound_plan(pcm, None, mono=False, limits=LIMITS)
+    assert Placing(waveform, slab, lay_out({"waveform": ("float32", waveform.shape)})).gpu_bytes == pcm.nbytes
 
 
 @pytest.mark.gpu
