@@ -37,7 +37,8 @@ class AudioBatches:
 
     A batch takes at most ``MAX_BATCH_BYTES`` of the GPU's memory beside its blocks. A sound that takes more goes alone;
     ``Limits.max_pcm_bytes`` bounds what it has of samples as they are stored, as float32, and of noise, and its levels are
-    at most ``4 * n_mels / hop_length`` bytes a sample: together 1 GiB of 256 MiB for the built-in specs.
+    at most ``4 * n_mels / hop_length`` bytes a sample: for the built-in specs together four times that, 1 GiB by default,
+    where parts do not overlap.
 
     Args:
         place: writes sounds into their blocks (``place_on_gpu``).

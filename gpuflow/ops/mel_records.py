@@ -54,14 +54,6 @@ def records(jobs: Sequence[MelJob], tables: Tables) -> NDArray[Any]:
     return made
 
 
-def mel_bytes(job: MelJob) -> int:
-    """What it takes of the GPU's memory beside its samples and its features: levels, statistics, noise."""
-    of = dict(zip(_OF_CLIP, _of_wave(job) if job.raw else _of_clip(job), strict=True))
-    levels = 0 if job.raw else 4 * job.spec.n_mels * of["pitch"]
-    statistics = 12 * of["chunks"] * (1 if job.raw else job.spec.n_mels)
-    return levels + statistics + (4 * job.own if job.spec.dither else 0)
-
-
 def _silence(spec: MelSpec) -> float:
     """The level of a frame without sound, before it is clamped."""
     if spec.kind == "raw":
@@ -89,6 +81,14 @@ _OF_CLIP = (
     "samples", "out", "part_stride", "time_stride", "band_stride", "count", "own", "padded", "live", "framed",
     "valid", "frames", "pitch", "chunks", "degrees", "levels", "stack",
 )  # fmt: skip
+
+
+def mel_bytes(job: MelJob) -> int:
+    """What it takes of the GPU's memory beside its samples and its features: levels, statistics, noise."""
+    of = dict(zip(_OF_CLIP, _of_wave(job) if job.raw else _of_clip(job), strict=True))
+    levels = 0 if job.raw else 4 * job.spec.n_mels * of["pitch"]
+    statistics = 12 * of["chunks"] * (1 if job.raw else job.spec.n_mels)
+    return levels + statistics + (4 * job.own if job.spec.dither else 0)
 
 
 def _of_clip(job: MelJob) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +24,7 @@ from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchSt
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
 from gpuflow.ops import sound_plan as planning
+from gpuflow.ops import tables
 from gpuflow.ops.audio import down_mix, to_rate
 from gpuflow.ops.audio_gpu import (
     Clip,
@@ -32,6 +35,7 @@ from gpuflow.ops.audio_gpu import (
     place_on_gpu,
 )
 from gpuflow.ops.mel import features
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
 from gpuflow.ops.pcm_kernel import SoundJob
 from gpuflow.ops.resample_table import MAX_CACHE_BYTES, ResampleTable, resample_table
@@ -39,6 +43,7 @@ from gpuflow.ops.sound_plan import SoundPlan, sound_plan
 from gpuflow.ops.tables import MAX_TABLE_BYTES
 from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.check_image_views import HostMemory
@@ -274,6 +279,19 @@ def test_clips_that_contradict_themselves_are_refused() -> None:
         SoundJob(PcmSamples(odd, "u8", 1, 8, 8_000), 66, 8)
 
 
+@pytest.mark.parametrize("name", ["qwen3-omni", "wav2vec2"])
+def test_a_clip_of_more_samples_than_kernels_count_is_refused(name: str) -> None:
+    spec = mel_spec(name)
+    for count, refused in (((1 << 30) - 2_000, False), ((1 << 30) + 1, True)):
+        plan = mel_plan(spec, count)
+        strides = (4,) * len(plan.shape)
+        if not refused:
+            assert MelJob(64, spec, plan, 64, strides).own == count
+            continue
+        with pytest.raises(InvalidOptions, match="at most 1073741824 samples; got 1073741825"):
+            MelJob(64, spec, plan, 64, strides)
+
+
 SPECS = ("whisper-80", "whisper-128")
 
 
@@ -406,3 +424,35 @@ def test_on_a_gpu_features_are_those_of_the_cpus_route(name: str) -> None:
         lease.synchronize()
         found = lease.array(specs[0]).get()
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_batches_of_threads_at_once_are_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With uploads larger than all pinned blocks, and tables that are let go while other threads read theirs."""
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 100_000)
+    names, rates = ("whisper-80", "cohere-asr", "parakeet", "wav2vec2"), (44_100, 48_000, 22_050, 8_000)
+    clips = [
+        planned(stored("s16", 2, 60 * rate, rate=rate), mel_spec(name)) for name, rate in zip(names, rates, strict=True)
+    ]
+
+    def features_of(chosen: list[int]) -> list[NDArray[Any]]:
+        found = []
+        with ExitStack() as stack:
+            placings = []
+            for index in chosen:
+                sound, clip = clips[index]
+                specs = lay_out(clip.tensors)
+                lease = stack.enter_context(gpu.allocate(block_bytes(specs)))
+                placings.append(Placing(sound, lease, specs, clip))
+            place_on_gpu(placings)
+            for placing in placings:
+                placing.lease.synchronize()
+                found.append(placing.lease.array(placing.tensors[0]).get())
+        return found
+
+    with Slab("2GiB", device="cuda") as gpu, ThreadPoolExecutor(4) as pool:
+        alone = [features_of([index])[0] for index in range(4)]
+        orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 2, 0, 1], [1, 3, 3, 3]] * 4
+        for order, found in zip(orders, pool.map(features_of, orders), strict=True):
+            for index, array in zip(order, found, strict=True):
+                np.testing.assert_array_equal(array, alone[index])
