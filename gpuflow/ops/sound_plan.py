@@ -48,8 +48,9 @@ class SoundPlan:
 def sound_plan(
     pcm: PcmSamples, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
 ) -> SoundPlan:
-    """The plan of a clip, at ``to_hz`` or its own rate, by a table between ``USUAL_RATES_HZ``, else by the CPU; what is beyond ``max_outputs`` is cut off, and so is what none of
-    the outputs sees. Floats are believed to be numbers: ``require_numbers`` looks.
+    """The plan of a clip, at ``to_hz`` or its own rate: between ``USUAL_RATES_HZ`` by a table, else by the CPU at once. What is
+    beyond ``max_outputs`` is cut off, and so is what none of the outputs sees. Floats are believed to be numbers:
+    ``require_numbers`` looks.
 
     Raises:
         LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``, or the rate changes too much.
