@@ -33,6 +33,7 @@ struct Statistics {
 };
 
 constexpr int CHUNK = 4096;  // levels of a band whose statistics one block makes
+constexpr int LANES = 128;   // sums of a block that are added in one order, whatever the block
 
 // Floats in the order of whole numbers, so that atomicMax is the same whichever block comes first
 __device__ __forceinline__ int ordered(float value)
@@ -60,23 +61,47 @@ __device__ __forceinline__ float level(const Clip& clip, float least, int band, 
     return value;
 }
 
-// Of the chunks of a band, each with its own pivot, mean above it and sum of squares about that mean
-__device__ __forceinline__ Statistics merged(const Clip& clip, int band)
+__device__ __forceinline__ float added(const float* lanes)
 {
-    const float *chunks = clip.statistics + 3LL * band * clip.chunks, pivot = chunks[0];
-    float sum = 0, squares = 0;
-    for (int i = 0; i < clip.chunks; ++i) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; ++lane) sum += lanes[lane];
+    return sum;
+}
+
+// Chunks have their own pivot, mean above it and sum of squares about that mean; their sums above the first one's pivot
+__device__ __forceinline__ float sum_of(const Clip& clip, const float* chunks, int begin, int step)
+{
+    float sum = 0;
+    for (int i = begin; i < clip.chunks; i += step) {
         const float count = (float)min(CHUNK, clip.valid - i * CHUNK);
-        sum = fmaf(count, chunks[3 * i] - pivot + chunks[3 * i + 1], sum);
+        sum = fmaf(count, chunks[3 * i] - chunks[0] + chunks[3 * i + 1], sum);
     }
-    const float mean = sum / (float)clip.valid;
-    for (int i = 0; i < clip.chunks; ++i) {
+    return sum;
+}
+
+__device__ __forceinline__ float squares_of(const Clip& clip, const float* chunks, int begin, int step, float mean)
+{
+    float squares = 0;
+    for (int i = begin; i < clip.chunks; i += step) {
         const float count = (float)min(CHUNK, clip.valid - i * CHUNK);
-        const float off = chunks[3 * i] - pivot + chunks[3 * i + 1] - mean;
+        const float off = chunks[3 * i] - chunks[0] + chunks[3 * i + 1] - mean;
         squares += fmaf(count * off, off, chunks[3 * i + 2]);
     }
+    return squares;
+}
+
+__device__ __forceinline__ Statistics statistics_of(const Clip& clip, float pivot, float mean, float squares)
+{
     const float variance = squares / clip.degrees;
     return {pivot, mean, clip.inside_root ? sqrtf(variance + clip.epsilon) : sqrtf(variance) + clip.epsilon};
+}
+
+// Of all chunks of a band, by one thread
+__device__ __forceinline__ Statistics merged(const Clip& clip, int band)
+{
+    const float* chunks = clip.statistics + 3LL * band * clip.chunks;
+    const float mean = sum_of(clip, chunks, 0, 1) / (float)clip.valid;
+    return statistics_of(clip, chunks[0], mean, squares_of(clip, chunks, 0, 1, mean));
 }
 
 __device__ __forceinline__ float normalised(float value, const Statistics& by)

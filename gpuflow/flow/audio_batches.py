@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpuflow.flow.batches import Batches, Job
 from gpuflow.observe import Counters
 from gpuflow.ops.audio_gpu import Placing
 
-_MAX_BYTES = 256 << 20  # of samples, so that none waits for a second of others; not measured on a GPU yet
+MAX_BATCH_BYTES = 256 << 20  # each of two batches at once; also, none waits for a second of others. Not measured yet
 
 Place = Callable[[Sequence[Placing]], None]
 
@@ -21,15 +21,24 @@ class SoundJob(Job):
     """One sound on its way into its block."""
 
     placing: Placing
+    gpu_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gpu_bytes = self.placing.gpu_bytes
 
     @property
     def weight(self) -> int:
-        """Bytes of samples."""
-        return self.placing.sound.pcm.nbytes
+        """Bytes of the GPU's memory."""
+        return self.gpu_bytes
 
 
 class AudioBatches:
     """A device's batches of sounds. ``submit`` from any thread; ``close`` it.
+
+    A batch takes at most ``MAX_BATCH_BYTES`` of the GPU's memory beside its blocks. A sound that takes more goes alone;
+    ``Limits.max_pcm_bytes`` bounds what it has of samples as they are stored, as float32, and of noise, and its levels are
+    at most ``4 * n_mels / hop_length`` bytes a sample: for the built-in specs together four times that, 1 GiB by default,
+    where parts do not overlap.
 
     Args:
         place: writes sounds into their blocks (``place_on_gpu``).
@@ -39,7 +48,7 @@ class AudioBatches:
     def __init__(self, place: Place, counters: Counters) -> None:
         self._place = place
         self._counters = counters
-        self._batches: Batches[SoundJob] = Batches("sounds", self._work, max_weight=_MAX_BYTES)
+        self._batches: Batches[SoundJob] = Batches("sounds", self._work, max_weight=MAX_BATCH_BYTES)
 
     def submit(self, job: SoundJob) -> Future[None]:
         """See ``Batches``. The job's block holds the result when the future ends."""

@@ -6,8 +6,8 @@ batch to fill.
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -51,15 +51,15 @@ class Batches(Generic[_Job]):
     Args:
         name: of the threads.
         work: does a batch, and notes in each job what it failed with; what it raises, all of them failed with.
-        max_weight: of the jobs of one batch, so that none waits for too much of others.
+        max_weight: of the jobs of one batch, so that none waits for too much of others; a job of more goes alone.
     """
 
     def __init__(self, name: str, work: Callable[[Sequence[_Job]], None], *, max_weight: int) -> None:
         self._name = name
         self._do = work
         self._max_weight = max_weight
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._changed = threading.Condition()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"gpuflow-{name}-{n}", daemon=True) for n in range(_THREADS)
@@ -74,27 +74,26 @@ class Batches(Generic[_Job]):
         Raises:
             Closed: nothing is taken any more.
         """
-        with self._lock:
+        with self._changed:
             if self._closed:
                 raise Closed("the flow is closed")
             for lease in job.leases:
                 lease.retain()
-            self._waiting.put(job)
+            self._waiting.append(job)
+            self._changed.notify()
         return job.done
 
     def close(self) -> None:
         """Do what waits, then end the threads; harmless when repeated."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in self._threads:
-                    self._waiting.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
     def _serve(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            batch = [job for job in self._taken(first) if _begins(job)]
+        while taken := self._taken():
+            batch = [job for job in taken if _begins(job)]
             try:
                 self._do(batch)
             except BaseException as error:  # noqa: BLE001 - whatever it is, those that wait are told
@@ -102,20 +101,20 @@ class Batches(Generic[_Job]):
             for job in batch:
                 _end(job)
 
-    def _taken(self, first: _Job) -> list[_Job]:
-        """``first`` and what waits behind it, up to the size of a batch."""
-        batch, weight = [first], first.weight
-        while len(batch) < _MAX_JOBS and weight < self._max_weight:
-            try:
-                job = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                self._waiting.put(None)
-                break
-            batch.append(job)
-            weight += job.weight
-        return batch
+    def _taken(self) -> list[_Job]:
+        """What waits, up to the size of a batch, as soon as anything does; nothing when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            batch: list[_Job] = []
+            weight = 0
+            while self._waiting and len(batch) < _MAX_JOBS:
+                weight += self._waiting[0].weight
+                if batch and weight > self._max_weight:
+                    break
+                batch.append(self._waiting.popleft())
+            if self._waiting:
+                self._changed.notify()
+            return batch
 
     def _fail(self, batch: Sequence[_Job], error: BaseException) -> None:
         if not isinstance(error, GpuflowError):

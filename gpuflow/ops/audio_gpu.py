@@ -22,6 +22,7 @@ from gpuflow.ops.mel import write_beside
 from gpuflow.ops.mel_jobs import MelJob, jobs_of
 from gpuflow.ops.mel_launch import launches as mel_launches
 from gpuflow.ops.mel_launch import obstacle
+from gpuflow.ops.mel_records import mel_bytes
 from gpuflow.ops.pcm_kernel import OUT_BYTES, SoundJob, sound_launches
 from gpuflow.ops.sound_plan import SoundPlan
 from gpuflow.ops.tables import Tables, device_tables
@@ -98,26 +99,24 @@ class SoundKernels:
     def write(self, clips: Sequence[Clip], *, stream: Any) -> None:
         """Queue on a CuPy ``stream`` what writes every clip, all side by side.
 
-        Sound on the host is copied first, from where it may be changed once this returns; sound on the GPU must stay as
-        it is until the stream is done with it.
+        Sound on the host is copied first, all of it at once as it is stored, from where it may be changed once this
+        returns; sound on the GPU must stay as it is until the stream is done with it.
 
         Raises:
-            BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here.
+            BackendUnavailable: no kernel makes these features (``obstacle``), or it cannot be compiled here; or CUDA pins
+                no memory.
             InvalidOptions: see ``batch_launches``.
         """
         for spec in {clip.clip.spec for clip in clips if isinstance(clip, FeatureClip)}:
             if (reason := obstacle(spec)) is not None:
                 raise BackendUnavailable(reason)
-        memory = BatchMemory()
         with self._device, stream:
-            here = [replace(clip, sound=_on_gpu(clip.sound, stream)) for clip in clips]
-            uploaded = stream.record()
+            memory = BatchMemory(self._device.id, stream)
+            here = _on_gpu(clips, memory)
             self._tables.queue(
                 lambda tables: batch_launches(here, tables=tables, upload=memory.upload, scratch=memory.scratch),
                 stream=stream,
             )
-            if any(clip.sound.pcm.on_host for clip in clips):
-                uploaded.synchronize()  # what was copied may be used again
 
 
 @functools.cache
@@ -151,6 +150,16 @@ class Placing:
             raise InvalidOptions(f"{first.name} is {wanted[1]} of {wanted[0]}; got {first.shape} of {first.dtype}")
         return WaveClip(self.sound, address) if self.clip is None else FeatureClip(self.sound, self.clip, address)
 
+    @property
+    def gpu_bytes(self) -> int:
+        """What it takes of the GPU's memory on its way, beside its block, or little less: samples as they are stored, as
+        float32, levels and noise. Levels are counted as if each clip had its own."""
+        source = self.sound.pcm.nbytes if self.sound.pcm.on_host else 0
+        if self.clip is None:
+            return source
+        mono = 0 if self.sound.as_it_lies else OUT_BYTES * self.sound.outputs
+        return source + mono + sum(map(mel_bytes, jobs_of(self.clip, 0, 0)))
+
     def beside(self) -> dict[TensorSpec, NDArray[Any]]:
         """What stands beside the features, on the host."""
         found = {tensor: np.empty(tensor.shape, tensor.dtype) for tensor in self.tensors[1:]}
@@ -161,7 +170,7 @@ class Placing:
 
 def place_on_gpu(placings: Sequence[Placing]) -> None:
     """Write clips into blocks of one GPU, all in one sequence of launches on this thread's stream, which is noted on the
-    leases.
+    leases, also where this raises.
 
     Raises:
         BackendUnavailable: no kernel makes these features (``obstacle``), or one cannot be compiled here.
@@ -173,23 +182,24 @@ def place_on_gpu(placings: Sequence[Placing]) -> None:
     clips = [placing.kernels_clip(int(target.data.ptr)) for placing, target in zip(placings, targets, strict=True)]
     device = targets[0].device
     with device, cupy.cuda.Stream.ptds as stream:
-        sound_kernels(device.id).write(clips, stream=stream)
-        for placing in placings:
-            for tensor, array in placing.beside().items():
-                placing.lease.array(tensor).set(array, stream=stream)
-            placing.lease.record_stream(stream)
+        try:
+            sound_kernels(device.id).write(clips, stream=stream)
+            for placing in placings:
+                for tensor, array in placing.beside().items():
+                    placing.lease.array(tensor).set(array, stream=stream)
+        finally:  # also of what was queued before an error
+            for placing in placings:
+                placing.lease.record_stream(stream)
 
 
 def _job(sound: SoundPlan, out: int) -> SoundJob:
     return SoundJob(sound.pcm, out, sound.outputs, sound.table, sound.mono)
 
 
-def _on_gpu(sound: SoundPlan, stream: Any) -> SoundPlan:
-    import cupy
-
-    pcm = sound.pcm
-    if not pcm.on_host:
-        return sound
-    copy = cupy.empty(pcm.nbytes, cupy.uint8)
-    copy.set(pcm.bytes_on_host(), stream=stream)
-    return replace(sound, pcm=replace(pcm, samples=copy))
+def _on_gpu(clips: Sequence[Clip], memory: BatchMemory) -> list[Clip]:
+    """The same clips, whose samples lie where kernels read."""
+    on_host = [clip.sound.pcm for clip in clips if clip.sound.pcm.on_host]
+    copies = iter(memory.copies([pcm.bytes_on_host() for pcm in on_host]))
+    return [
+        replace(clip, sound=clip.sound.with_samples(next(copies))) if clip.sound.pcm.on_host else clip for clip in clips
+    ]

@@ -65,6 +65,8 @@ def _surroundings(lease: Lease, rgb: Any) -> Iterator[None]:
         stream: Any = torch.cuda.current_stream(device)
         if rgb is not None and not isinstance(rgb, np.ndarray):
             stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            yield
-        lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:  # also of what was queued before an error
+            lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))

@@ -32,6 +32,14 @@ class Launch:
     arguments: tuple[np.generic, ...]
     shared_bytes: int = 0
 
+    def compile(self) -> None:
+        """Compile its kernel for CuPy's current device, unless somebody has.
+
+        Raises:
+            BackendUnavailable: it cannot be compiled here.
+        """
+        kernel(self.name, self.defines)
+
     def queue(self) -> None:
         """Queue it on CuPy's current device and stream.
 

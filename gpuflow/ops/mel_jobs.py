@@ -13,6 +13,7 @@ from gpuflow.presets.mel_plan import MelPlan
 
 NUMBER_KINDS = ("float32", "float16", "bfloat16")
 SAMPLE_BYTES = 4
+MAX_SAMPLES = 1 << 30  # kernels count samples and frames in 32 bits, and mirror what is as far beyond the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class MelJob:
     they are more than the plan's: zeros.
 
     Raises:
-        InvalidOptions: strides of another number of axes, no such dtype, or an address between two numbers.
+        InvalidOptions: strides of another number of axes, no such dtype, an address between two numbers, or more than
+            ``MAX_SAMPLES``.
     """
 
     samples: int
@@ -43,6 +45,8 @@ class MelJob:
             raise InvalidOptions(f"one stride an axis of {self.plan.shape}; got {self.strides}")
         if any(number % ITEM_BYTES[self.dtype] for number in (self.out, *self.strides)):
             raise InvalidOptions(f"{self.dtype} begins at a multiple of its size; got {self.out}, {self.strides}")
+        if max(self.own, self.plan.padded, self.frames) > MAX_SAMPLES:
+            raise InvalidOptions(f"features on a GPU are of at most {MAX_SAMPLES} samples; got {self.own}")
 
     @property
     def raw(self) -> bool:

@@ -34,8 +34,8 @@ class MelKernel:
         for spec in {job.spec for job in jobs}:
             if (reason := obstacle(spec)) is not None:
                 raise BackendUnavailable(reason)
-        memory = BatchMemory()
         with self._device, stream:
+            memory = BatchMemory(self._device.id, stream)
             self._tables.queue(
                 lambda tables: launches(jobs, tables=tables, upload=memory.upload, scratch=memory.scratch),
                 stream=stream,

@@ -26,7 +26,8 @@ MAX_BLOCKS = 1 << 30
 MAX_DELTA_WINDOW = 17  # kernels/audio/mel_finish.cu
 _SHARED_BYTES = 48 << 10  # every GPU has them without being asked
 _SIDE = 32  # kernels/audio/mel_finish.cu
-_LANES = 128  # kernels/audio/mel_statistics.cu
+_LANES = 128  # kernels/mel.cuh
+_WAVE_BLOCKS = 1_024  # kernels/audio/wave_norm.cu: each reads the statistics of a whole clip
 _FINISH_SHARED_BYTES = 4 * _SIDE * (_SIDE + MAX_DELTA_WINDOW) + 12 * _SIDE
 _THREADS = 256
 _ALIGN_BYTES = 256
@@ -100,6 +101,7 @@ class _Stage:
     shared_bytes: int
     defines: Defines = ()
     takes_maxima: bool = True
+    most_blocks: int = MAX_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +149,7 @@ def _group(clips: NDArray[Any], ffts: Sequence[_Fft | None]) -> _Group:
     of = _pieces(clips, "first_finish", np.where(waves, 0, tiles))
     stages.append(_Stage("audio/mel_finish", of, _THREADS, _FINISH_SHARED_BYTES))
     of = _pieces(clips, "first_finish", np.where(waves, -(-clips["frames"] // CHUNK), 0))
-    stages.append(_Stage("audio/wave_norm", of, _THREADS, 0, takes_maxima=False))
+    stages.append(_Stage("audio/wave_norm", of, _THREADS, 4 * _LANES, takes_maxima=False, most_blocks=_WAVE_BLOCKS))
     return _Group(clips, _ordered(clips["silence"]), [stage for stage in stages if len(stage.of)])
 
 
@@ -177,7 +179,7 @@ def _of_group(group: _Group, addresses: Iterator[int], blocks: int) -> Iterator[
         given: tuple[np.generic, ...] = (np.uint64(clips), np.uint64(next(addresses)), np.int32(count))
         if stage.takes_maxima:
             given = (*given, np.uint64(maxima))
-        grid = (min(blocks, count), 1)
+        grid = (min(blocks, stage.most_blocks, count), 1)
         yield Launch(stage.name, stage.defines, grid, (stage.threads, 1), given, stage.shared_bytes)
 
 

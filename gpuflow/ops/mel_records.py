@@ -77,6 +77,14 @@ _OF_CLIP = (
 )  # fmt: skip
 
 
+def mel_bytes(job: MelJob) -> int:
+    """What it takes of the GPU's memory beside its samples and its features: levels, statistics, noise."""
+    of = dict(zip(_OF_CLIP, _of_wave(job) if job.raw else _of_clip(job), strict=True))
+    levels = 0 if job.raw else 4 * job.spec.n_mels * of["pitch"]
+    statistics = 12 * of["chunks"] * (1 if job.raw else job.spec.n_mels)
+    return levels + statistics + (4 * job.own if job.spec.dither else 0)
+
+
 def _of_clip(job: MelJob) -> tuple[int, ...]:
     """In the order of ``_OF_CLIP``."""
     spec, plan, valid = job.spec, job.plan, job.plan.valid_frames

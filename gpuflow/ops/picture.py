@@ -97,11 +97,13 @@ def place_picture(picture: Planes, form: Form, numbers: Sequence[int], tensor: A
     with tensor.device:
         stream = cupy.cuda.Stream.ptds if picture.on_host else cupy.cuda.get_current_stream()
         with stream:
-            picture_kernel(tensor.device.id).write(picture, form, first, stream=stream)
-            for repeat in repeats:
-                repeat[...] = first
-            if picture.on_host:
-                lease.record_stream(stream)
+            try:
+                picture_kernel(tensor.device.id).write(picture, form, first, stream=stream)
+                for repeat in repeats:
+                    repeat[...] = first
+            finally:  # also of what was queued before an error
+                if picture.on_host:
+                    lease.record_stream(stream)
 
 
 @functools.cache

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from gpuflow.config import Limits
 from gpuflow.ops.audio import down_mix, resample, result_count
 from gpuflow.ops.pcm import PcmSamples, to_float
 from gpuflow.ops.resample_table import NoTable, ResampleTable, frames_needed, resample_table
+
+USUAL_RATES_HZ = frozenset(
+    {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000}
+)
+"""Between these a GPU resamples: 54 ratios, whose tables take 28 MB and 2 to 600 ms of the CPU once each. A file names any
+rate that it likes, and each new ratio would cost as much, for others too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +35,10 @@ class SoundPlan:
         """Of the result, float32."""
         return 1 if self.mono else self.pcm.channels, self.outputs
 
+    def with_samples(self, samples: Any) -> Self:
+        """The same of a copy of the samples, say on a GPU."""
+        return replace(self, pcm=replace(self.pcm, samples=samples))
+
     @property
     def as_it_lies(self) -> bool:
         """Whether the samples are the result already."""
@@ -37,8 +48,9 @@ class SoundPlan:
 def sound_plan(
     pcm: PcmSamples, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
 ) -> SoundPlan:
-    """The plan of a clip, at ``to_hz`` or its own rate; what is beyond ``max_outputs`` is cut off, and so is what none of
-    the outputs sees. Floats are believed to be numbers: ``require_numbers`` looks.
+    """The plan of a clip, at ``to_hz`` or its own rate: between ``USUAL_RATES_HZ`` by a table, else by the CPU at once. What is
+    beyond ``max_outputs`` is cut off, and so is what none of the outputs sees. Floats are believed to be numbers:
+    ``require_numbers`` looks.
 
     Raises:
         LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``, or the rate changes too much.
@@ -49,9 +61,16 @@ def sound_plan(
     outputs = outputs if max_outputs is None else min(outputs, max_outputs)
     if rate == pcm.sample_rate:
         return SoundPlan(pcm.head(outputs), outputs, mono=mono)
-    table = resample_table(pcm.sample_rate, rate)
+    table = _table(pcm.sample_rate, rate)
     if isinstance(table, NoTable):
         planar = to_float(pcm)
         resampled = resample(down_mix(planar) if mono else planar, pcm.sample_rate, rate)[:, :outputs]
         return SoundPlan(PcmSamples.of(resampled, rate), outputs, mono=mono, fallback=table.reason)
     return SoundPlan(pcm.head(frames_needed(table, outputs)), outputs, table, mono)
+
+
+def _table(from_hz: int, to_hz: int) -> ResampleTable | NoTable:
+    unusual = [rate for rate in (from_hz, to_hz) if rate not in USUAL_RATES_HZ]
+    if unusual:
+        return NoTable(f"{from_hz} to {to_hz} Hz is resampled on the CPU: {unusual[0]} Hz is no usual rate")
+    return resample_table(from_hz, to_hz)

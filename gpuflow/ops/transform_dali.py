@@ -62,8 +62,10 @@ def _write_on_gpu(pixels: Any, work: Work) -> None:
         stream = torch.cuda.current_stream(device)
         contiguous = np.ascontiguousarray if isinstance(pixels, np.ndarray) else cupy.ascontiguousarray
         surroundings = ndd.EvalContext(device_id=device.index, cuda_stream=stream)
-        _write(contiguous(pixels), work, surroundings)  # a turned or cropped picture is a view
-        work.lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
+        try:
+            _write(contiguous(pixels), work, surroundings)  # a turned or cropped picture is a view
+        finally:  # also of what was queued before an error
+            work.lease.record_stream(cupy.cuda.ExternalStream(stream.cuda_stream))
 
 
 def _write(pixels: Any, work: Work, surroundings: AbstractContextManager[Any]) -> None:

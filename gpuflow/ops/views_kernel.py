@@ -36,8 +36,8 @@ class ViewsKernel:
         """
         import cupy
 
-        memory = BatchMemory()
         with self._device, stream:
+            memory = BatchMemory(self._device.id, stream)
             here = [_on_gpu(job, stream) for job in jobs]
             uploaded = stream.record()
             self._tables.queue(

@@ -14,16 +14,7 @@
 
 #include "mel.cuh"
 
-constexpr int LANES = 128;
-
 __device__ __forceinline__ float squared(float value) { return value * value; }
-
-__device__ __forceinline__ float added(const float* lanes)
-{
-    float sum = 0;
-    for (int lane = 0; lane < LANES; ++lane) sum += lanes[lane];
-    return sum;
-}
 
 extern "C" __global__ void mel_statistics(
     const Clip* __restrict__ clips, const int* __restrict__ clip_of, int chunks, const int* __restrict__ maxima)

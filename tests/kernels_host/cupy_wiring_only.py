@@ -41,28 +41,29 @@ class Device(AbstractContextManager[None]):
         self.id = index
 
     def synchronize(self) -> None:
-        """Nothing is queued: everything has run."""
+        raise AssertionError("nothing waits for a whole device")
 
     def __exit__(self, *exc: object) -> None:
         """Nothing to set back."""
 
 
 class Event:
-    """``after``: how many copies were queued before it."""
+    """``after``: how many copies of memory that is not pinned were queued before it."""
 
     def __init__(self, after: int) -> None:
         self.after = after
         self.synchronized = False
+        self.done = False
 
     def synchronize(self) -> None:
         self.synchronized = True
 
 
 class Stream(AbstractContextManager["Stream"]):
-    ptr = 2
     ptds: ClassVar[Stream]
 
-    def __init__(self, non_blocking: bool = False) -> None:
+    def __init__(self, non_blocking: bool = False, ptr: int = 64) -> None:
+        self.ptr = ptr
         self.synchronized = 0
         self.queued = 0
         self.recorded: list[Event] = []
@@ -102,7 +103,7 @@ class Lease:
 def module(run: Run) -> ModuleType:
     """To stand in for ``cupy``; kernels run on the host."""
     fake: Any = ModuleType("cupy")
-    stream = Stream()
+    stream = Stream(ptr=2)
     Stream.ptds = stream
     fake.uint8 = np.uint8
     fake.empty = lambda shape, dtype: np.full(shape, 0xAA, dtype).view(Array)
@@ -111,8 +112,11 @@ def module(run: Run) -> ModuleType:
         Device=Device,
         Stream=Stream,
         get_current_stream=lambda: stream,
-        runtime=SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyHostToDevice=1, memsetAsync=_fill),
-    )
+        alloc_pinned_memory=lambda nbytes: bytearray(nbytes),
+        runtime=SimpleNamespace(
+            memcpy2DAsync=_copy_rows, memcpyAsync=_copy, memcpyHostToDevice=1, memsetAsync=_fill, CUDARuntimeError=_CudaError
+        ),
+    )  # fmt: skip
     fake.launched = []
 
     def launch(launch: Launch) -> None:
@@ -125,15 +129,25 @@ def module(run: Run) -> ModuleType:
     return fake  # type: ignore[no-any-return]
 
 
+class _CudaError(RuntimeError):
+    """What CuPy raises where CUDA refuses."""
+
+
 def _fill(address: int, value: int, nbytes: int, stream: int) -> None:
-    assert stream == Stream.ptr
+    assert stream == Stream.ptds.ptr
     ctypes.memset(address, value, nbytes)
+
+
+def _copy(target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+    """From pinned memory."""
+    assert kind == 1
+    ctypes.memmove(target, source, nbytes)
 
 
 def _copy_rows(
     target: int, target_pitch: int, source: int, pitch: int, row_bytes: int, rows: int, kind: int, stream: int
 ) -> None:
-    assert (kind, stream) == (1, Stream.ptr)
+    assert (kind, stream) == (1, Stream.ptds.ptr)
     assert min(target_pitch, pitch) >= row_bytes
     for row in range(rows):
         ctypes.memmove(target + row * target_pitch, source + row * pitch, row_bytes)

@@ -12,6 +12,7 @@ import pytest
 from gpuflow.codecs.probe import sniff
 from gpuflow.config import AudioOptions
 from gpuflow.errors import BackendUnavailable, CorruptMedia, DeviceLost, GpuflowError, InvalidOptions, NoSuchStream
+from gpuflow.flow import audio_batches
 from gpuflow.flow.audio import load_audio
 from gpuflow.flow.audio_batches import AudioBatches
 from gpuflow.flow.audio_steps import audio_steps
@@ -202,6 +203,29 @@ def test_a_batch_that_fails_is_the_fault_of_one(context: LoadContext, batches: A
     assert context.slab.statistics().live_leases == 0
 
 
+def test_a_batch_is_no_larger_than_the_gpus_memory_that_it_may_take(
+    context: LoadContext, place: HostPlace, counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_batches, "MAX_BATCH_BYTES", 700_000)
+    batches = AudioBatches(place, counters)
+    place.gate.clear()
+    held = []
+    for _ in range(2):
+        held.append(_begun(SOUNDS["wav at 16 kHz"], context, batches, features="whisper-80"))
+        assert place.begun.wait(LONGEST_SECONDS)
+        place.begun.clear()
+    held += [_begun(SOUNDS["wav mu-law"], context, batches, features="whisper-80") for _ in range(8)]
+    place.gate.set()
+    for found in held:
+        found.future.exception(LONGEST_SECONDS)
+        found.resume().release()
+    batches.close()
+    weights = [[placing.gpu_bytes for placing in batch] for batch in place.placed]
+    assert sum(map(len, weights)) == 10
+    assert all(sum(batch) <= 700_000 for batch in weights)
+    assert max(map(len, weights)) == 700_000 // weights[-1][0], "stored, they are an eighth of that"
+
+
 def test_an_abandoned_sound_leaves_nothing(context: LoadContext, batches: AudioBatches, place: HostPlace) -> None:
     place.gate.clear()
     found = _begun(SOUNDS["wav s16"], context, batches, features="whisper-80")
@@ -250,12 +274,15 @@ def test_features_that_no_kernel_makes_are_refused_where_the_gpu_was_asked_for(
         _loaded(SOUNDS["wav s16"], context, batches, features=PRIME)
 
 
-def test_a_rate_without_a_table_is_nobodys_fault_and_is_told(context: LoadContext, batches: AudioBatches) -> None:
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(44_100, 47_999), (12_345, 16_000)])
+def test_a_rate_without_a_table_is_nobodys_fault_and_is_told(
+    from_hz: int, to_hz: int, context: LoadContext, batches: AudioBatches
+) -> None:
     context.device_asked = "cuda"
-    data = with_soundfile(STEREO, 44_100, "WAV", "PCM_16")
-    found = _loaded(data, context, batches, sample_rate=47_999)
-    assert found.fallback is not None
-    _assert_same(found, data, context, TOLERANCES["resample/kernel"].max_abs, sample_rate=47_999)
+    data = with_soundfile(STEREO, from_hz, "WAV", "PCM_16")
+    found = _loaded(data, context, batches, sample_rate=to_hz)
+    assert "is no usual rate" in str(found.fallback)
+    _assert_same(found, data, context, TOLERANCES["resample/kernel"].max_abs, sample_rate=to_hz)
 
 
 NAN = np.array([[0.1, np.nan, 0.2]], np.float32)

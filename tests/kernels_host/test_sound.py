@@ -4,9 +4,13 @@ the CPU's route. On a GPU, the same through the real thing."""
 from __future__ import annotations
 
 import io
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +23,8 @@ from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
 from gpuflow.media import block_bytes, lay_out
 from gpuflow.memory import Slab
+from gpuflow.ops import sound_plan as planning
+from gpuflow.ops import tables
 from gpuflow.ops.audio import down_mix, to_rate
 from gpuflow.ops.audio_gpu import (
     Clip,
@@ -29,11 +35,15 @@ from gpuflow.ops.audio_gpu import (
     place_on_gpu,
 )
 from gpuflow.ops.mel import features
+from gpuflow.ops.mel_jobs import MelJob
 from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
 from gpuflow.ops.pcm_kernel import SoundJob
+from gpuflow.ops.resample_table import MAX_CACHE_BYTES, ResampleTable, resample_table
 from gpuflow.ops.sound_plan import SoundPlan, sound_plan
+from gpuflow.ops.tables import MAX_TABLE_BYTES
 from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
+from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.check_image_views import HostMemory
@@ -42,6 +52,7 @@ from tests.kernels_host.sounds import ENCODINGS, levels, stored
 from tests.parity.test_resample import LEAST_SNR_DB, PAIRS, by_soxr, noise, snr_db
 from tests.parity.tolerances import TOLERANCES
 
+ANY_RATE = range(1, 400_000)
 SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
 SUBTYPES |= {"mulaw": "ULAW", "alaw": "ALAW"}
 LIMITS = Limits()
@@ -105,7 +116,8 @@ def test_on_the_host_every_encoding_has_the_same_values(encoding: Any) -> None:
 def test_the_kernel_gives_what_soxr_gives(run_on_host: Run, from_hz: int, to_hz: int) -> None:
     samples = noise(max(6_000, from_hz // 12))
     expected = by_soxr(samples, from_hz, to_hz)
-    found = wave(run_on_host, PcmSamples.of(samples[None], from_hz), to_hz)[0]
+    with patch.object(planning, "USUAL_RATES_HZ", ANY_RATE):
+        found = wave(run_on_host, PcmSamples.of(samples[None], from_hz), to_hz)[0]
     assert len(found) == len(expected)
     assert snr_db(found, expected) >= LEAST_SNR_DB
     assert snr_db(found[8:], expected[8:]) >= LEAST_SNR_DB
@@ -131,7 +143,8 @@ def test_odd_ratios_lengths_and_channels_are_the_cpus_route(
         with pytest.raises(NoSuchStream):
             sound_plan(pcm, to_hz, mono=mono, limits=LIMITS)
         return
-    found = wave(run_on_host, pcm, to_hz, mono=mono)
+    with patch.object(planning, "USUAL_RATES_HZ", ANY_RATE):
+        found = wave(run_on_host, pcm, to_hz, mono=mono)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= TOLERANCES["resample/kernel"].max_abs
 
@@ -178,6 +191,35 @@ def test_only_what_the_outputs_see_is_kept_of_a_long_clip(run_on_host: Run) -> N
         assert plan.shape == (1, 1_000)
         assert plan.pcm.count < 1_000 * 44_100 // 16_000 + 300
         np.testing.assert_array_equal(waves(run_on_host, [plan])[0], wave(run_on_host, pcm, 16_000)[:, :1_000])
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz", "odd"), [(7_919, 16_000, 7_919), (44_100, 15_999, 15_999)])
+def test_no_rate_of_a_file_makes_anybody_find_out_a_table(
+    from_hz: int, to_hz: int, odd: int, run_on_host: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(from_hz: int, to_hz: int) -> None:
+        raise AssertionError("whoever sends a file could make it wait, and others")
+
+    monkeypatch.setattr(planning, "resample_table", refuse)
+    pcm = stored("s16", 1, 64, rate=from_hz)
+    plan = sound_plan(pcm, to_hz, limits=LIMITS)
+    assert plan.fallback == f"{from_hz} to {to_hz} Hz is resampled on the CPU: {odd} Hz is no usual rate"
+    expected = to_rate(to_float(pcm), from_hz, to_hz, mono=True, limits=LIMITS)
+    np.testing.assert_array_equal(waves(run_on_host, [plan])[0], expected)
+
+
+def test_all_tables_that_anybody_can_ask_for_have_room_at_once() -> None:
+    rates = sorted(planning.USUAL_RATES_HZ)
+    found = {
+        (table.up, table.down): table
+        for from_hz, to_hz in itertools.permutations(rates, 2)
+        if isinstance(table := resample_table(from_hz, to_hz), ResampleTable)
+    }
+    assert len(found) == 54, "every ratio has one"
+    nbytes = sum(table.weights.nbytes for table in found.values())
+    assert nbytes <= MAX_CACHE_BYTES
+    assert nbytes <= MAX_TABLE_BYTES / 2, "they leave room to the pictures' tables"
+    assert all(resample_table(table.down, table.up) is table for table in found.values()), "none was found out twice"
 
 
 def test_a_ratio_without_a_table_is_resampled_by_the_cpu_which_says_so(run_on_host: Run) -> None:
@@ -235,6 +277,19 @@ def test_clips_that_contradict_themselves_are_refused() -> None:
         SoundJob(PcmSamples(odd, "f64", 1, 1, 8_000), 64, 1)
     with pytest.raises(InvalidOptions, match="float32 begins at a multiple of 4 bytes; got 66"):
         SoundJob(PcmSamples(odd, "u8", 1, 8, 8_000), 66, 8)
+
+
+@pytest.mark.parametrize("name", ["qwen3-omni", "wav2vec2"])
+def test_a_clip_of_more_samples_than_kernels_count_is_refused(name: str) -> None:
+    spec = mel_spec(name)
+    for count, refused in (((1 << 30) - 2_000, False), ((1 << 30) + 1, True)):
+        plan = mel_plan(spec, count)
+        strides = (4,) * len(plan.shape)
+        if not refused:
+            assert MelJob(64, spec, plan, 64, strides).own == count
+            continue
+        with pytest.raises(InvalidOptions, match="at most 1073741824 samples; got 1073741825"):
+            MelJob(64, spec, plan, 64, strides)
 
 
 SPECS = ("whisper-80", "whisper-128")
@@ -319,6 +374,31 @@ def test_float_samples_at_the_specs_rate_are_read_where_they_lie() -> None:
     assert {launch.name for launch in launches} == {"audio/mel", "audio/mel_finish"}
 
 
+class _Counted(HostMemory):
+    """How many bytes were asked for."""
+
+    nbytes = 0
+
+    def upload(self, array: NDArray[np.uint8]) -> int:
+        self.nbytes += array.nbytes
+        return super().upload(array)
+
+
+@pytest.mark.parametrize("name", ["whisper-128", "cohere-asr", "parakeet", "gemma3n", "wav2vec2", "voxtral"])
+@pytest.mark.parametrize(("encoding", "rate"), [("u8", 4_000), ("s16", 16_000), ("f32", 16_000), ("s24", 44_100)])
+def test_a_sound_weighs_what_it_takes_of_a_gpus_memory(name: str, encoding: Any, rate: int) -> None:
+    pcm = stored(encoding, 1, 40 * rate, rate=rate)
+    sound, clip = planned(pcm, mel_spec(name))
+    specs, memory = lay_out(clip.tensors), _Counted()
+    batch_launches([FeatureClip(sound, clip, 64)], tables=HostTables(), upload=memory.upload, scratch=memory.scratch)
+    slab: Any = None
+    found = Placing(sound, slab, specs, clip).gpu_bytes
+    taken = sound.pcm.nbytes + memory.nbytes
+    assert 0.97 * taken <= found <= 1.03 * taken
+    waveform = sound_plan(pcm, None, mono=False, limits=LIMITS)
+    assert Placing(waveform, slab, lay_out({"waveform": ("float32", waveform.shape)})).gpu_bytes == pcm.nbytes
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_on_a_gpu_a_waveform_is_the_cpus_route(encoding: Any, run_on_host: Run) -> None:
@@ -345,3 +425,35 @@ def test_on_a_gpu_features_are_those_of_the_cpus_route(name: str) -> None:
         lease.synchronize()
         found = lease.array(specs[0]).get()
     assert np.abs(found - on_the_cpu(pcm, spec)).max() <= TOLERANCES["mel/resampled"].max_abs
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_batches_of_threads_at_once_are_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With uploads larger than all pinned blocks, and tables that are let go while other threads read theirs."""
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 100_000)
+    names, rates = ("whisper-80", "cohere-asr", "parakeet", "wav2vec2"), (44_100, 48_000, 22_050, 8_000)
+    clips = [
+        planned(stored("s16", 2, 60 * rate, rate=rate), mel_spec(name)) for name, rate in zip(names, rates, strict=True)
+    ]
+
+    def features_of(chosen: list[int]) -> list[NDArray[Any]]:
+        found = []
+        with ExitStack() as stack:
+            placings = []
+            for index in chosen:
+                sound, clip = clips[index]
+                specs = lay_out(clip.tensors)
+                lease = stack.enter_context(gpu.allocate(block_bytes(specs)))
+                placings.append(Placing(sound, lease, specs, clip))
+            place_on_gpu(placings)
+            for placing in placings:
+                placing.lease.synchronize()
+                found.append(placing.lease.array(placing.tensors[0]).get())
+        return found
+
+    with Slab("2GiB", device="cuda") as gpu, ThreadPoolExecutor(4) as pool:
+        alone = [features_of([index])[0] for index in range(4)]
+        orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 2, 0, 1], [1, 3, 3, 3]] * 4
+        for order, found in zip(orders, pool.map(features_of, orders), strict=True):
+            for index, array in zip(order, found, strict=True):
+                np.testing.assert_array_equal(array, alone[index])

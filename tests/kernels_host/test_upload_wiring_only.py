@@ -33,7 +33,7 @@ from gpuflow.ops.picture import place_picture
 from tests.flow.clips import make_clip
 from tests.flow.elementary import Kept
 from tests.flow.test_load_video import open_source
-from tests.kernels_host.cupy_wiring_only import Lease
+from tests.kernels_host.cupy_wiring_only import Array, Lease
 from tests.kernels_host.pictures import Drawn, draw, exact_rgb, nearest, resized, rounded_rgb
 from tests.parity.tolerances import TOLERANCES
 
@@ -214,3 +214,20 @@ def test_features_of_a_preset_are_those_of_the_exact_engine_wiring_only(preset: 
             place_frame(plain[min(number, len(indices) - 1)], [number], plan, expected, specs[0])
         found = torch.from_numpy(np.asarray(lease.array(specs[0])))
         assert torch.equal(found, expected.tensor(specs[0]))
+
+
+def test_an_error_behind_the_launch_finds_the_block_noted_on_the_stream_wiring_only(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(place: Any, key: Any, values: Any) -> None:
+        raise RuntimeError("CUDA does not take it")
+
+    drawn = draw("nv12", (20, 34))
+    (spec,) = lay_out({"frames": ("uint8", (2, 20, 34, 3))})
+    lease: Any = Lease(spec.nbytes)
+    frames = lease.array(spec)
+    monkeypatch.setattr(Array, "__setitem__", fail)
+    with pytest.raises(RuntimeError, match="CUDA does not take it"):
+        place_picture(drawn.planes, Form((20, 34)), [0, 1], frames, lease)
+    assert cupy.launched
+    assert lease.recorded == [cupy.cuda.Stream.ptds]

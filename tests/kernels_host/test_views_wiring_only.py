@@ -52,7 +52,7 @@ def test_a_batch_is_one_launch_and_what_was_copied_is_waited_for_wiring_only(cup
     for out, expected in zip(outs, wanted([(picture, SMALL) for picture in pictures]), strict=True):
         np.testing.assert_array_equal(out, expected)
     assert len(cupy.launched) == 1
-    assert [(event.after, event.synchronized) for event in stream.recorded] == [(5, True)]
+    assert [event.after for event in stream.recorded if event.synchronized] == [5]
     assert stream.awaited, "tables come on a stream of their own"
 
 
