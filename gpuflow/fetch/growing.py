@@ -107,7 +107,8 @@ class GrowingBody:
     def wait_for_all(self, check: Callable[[], None]) -> Blob:
         """Wait for the end; raises as ``wait``."""
         self.wait(0, ENDLESS, check)
-        return Blob(self.read(0, ENDLESS), self._content_hash or "", self._declared_type)
+        data = self.read(0, ENDLESS)
+        return Blob(data, self._content_hash or blake3.blake3(data).hexdigest(), self._declared_type)
 
     def _has(self, first: int, end: int) -> bool:
         return len(self._data) >= end
