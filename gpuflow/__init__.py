@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpuflow.errors import NoSuchStream as NoSuchStream
     from gpuflow.errors import Overloaded as Overloaded
     from gpuflow.errors import PeerUnavailable as PeerUnavailable
+    from gpuflow.errors import SectionAfterEnd as SectionAfterEnd
     from gpuflow.errors import SlabClosed as SlabClosed
     from gpuflow.errors import SlabExhausted as SlabExhausted
     from gpuflow.errors import SourceNotFound as SourceNotFound
@@ -75,7 +76,7 @@ _NAMES = {
     "errors": (
         "BackendUnavailable", "Closed", "CorruptMedia", "DeadlineExceeded", "DecoderCrashed", "FetchFailed", "GpuflowError",
         "InvalidDescriptor", "InvalidOptions", "InvalidSource", "LeaseExpired", "LimitExceeded", "NoSuchStream",
-        "Overloaded", "PeerUnavailable", "SlabClosed", "SlabExhausted", "SourceNotFound", "SourceUnreadable",
+        "Overloaded", "PeerUnavailable", "SectionAfterEnd", "SlabClosed", "SlabExhausted", "SourceNotFound", "SourceUnreadable",
         "SpillError", "StaleDescriptor", "TooLarge", "TransferTimeout", "UnsafeURL", "UnsupportedFormat",
     ),
     "flow.ahead": ("plan_image", "probe_image"),

@@ -312,8 +312,10 @@ class VideoOptions(Value, frozen=True, kw_only=True):
     ``strict=False`` also gives what decoded of a damaged clip, and names the frames that it lacks and those whose damage
     the decoder concealed and says so; ``strict`` raises.
 
-    ``audio`` also loads the sound of the clip, of the same bytes: ``media.audio``, ``None`` of a clip without any. A stream
-    that ``audio`` names must be there; its section is its own, all of the clip by default. ``Flow.frames`` gives no sound.
+    ``audio`` also loads the sound of the clip, of the same bytes: ``media.audio``, ``None`` of a clip without any, or
+    of a section without any. Its times are the clip's: the first sample is heard when the first picture is shown, or at
+    ``start_seconds``, and the sound ends at ``end_seconds``, unless ``audio`` names a section of its own. A stream that
+    ``audio`` names must be there. ``Flow.frames`` gives no sound.
     """
 
     num_frames: int | None = None

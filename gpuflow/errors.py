@@ -5,6 +5,7 @@
     |  |- SourceNotFound              invalid_media_reference   400   also FileNotFoundError
     |  `- SourceUnreadable            invalid_media_reference   400   also PermissionError
     |- InvalidOptions                 invalid_options           400   also ValueError
+    |  `- SectionAfterEnd             invalid_options           400
     |- UnsafeURL                      url_not_allowed           400   also PermissionError
     |- TooLarge                       media_too_large           413   also ValueError
     |- UnsupportedFormat              unsupported_media         415   also ValueError
@@ -73,6 +74,10 @@ class InvalidOptions(GpuflowError, ValueError):
     code = "invalid_options"
     http_status = 400
     public_message = "The media options are not valid."
+
+
+class SectionAfterEnd(InvalidOptions):
+    """A section of sound begins after its end."""
 
 
 class UnsafeURL(GpuflowError, PermissionError):

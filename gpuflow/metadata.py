@@ -31,7 +31,8 @@ class VideoMetadata:
     out. ``corrupt_indices``: frames that were taken although libavcodec marks them as damaged and concealed, or a picture
     before them, since the last keyframe, that they may refer to and that was decoded on the way. Of valid streams there
     are none. That there are none does not prove a stream valid: libavcodec marks pictures of H.264 and MPEG-4, and not all;
-    of those that NVDEC or DALI decoded it is unknown. ``sampler``: whose rule chose, if any.
+    of those that NVDEC or DALI decoded it is unknown. ``sampler``: whose rule chose, if any. ``origin_seconds``: the
+    container's own time of the first displayed frame.
     """
 
     codec: str
@@ -52,6 +53,7 @@ class VideoMetadata:
     missing_indices: tuple[int, ...] = ()
     sampler: str | None = None
     corrupt_indices: tuple[int, ...] = ()
+    origin_seconds: float = 0.0
 
     def for_servers(self, video_backend: str = "gpuflow") -> dict[str, Any]:
         """What vLLM's loaders and transformers' ``VideoMetadata`` hold of these frames.
@@ -75,7 +77,12 @@ class VideoMetadata:
 class AudioMetadata:
     """Facts of the decoded audio; ``channels`` and ``source_rate`` are the file's, ``sample_rate`` the result's. ``parts``:
     where ``AudioOptions.split`` cuts it: the first sample and the one behind the last of each. ``stream``: which of the
-    container's ``num_streams`` audio streams it is."""
+    container's ``num_streams`` audio streams it is.
+
+    Sample ``n`` is heard at ``begins_seconds + n / sample_rate``, on the clock of a video's ``timestamps_seconds`` where the
+    container has a video, else after the first sample of all. ``filled_seconds``: how much of the section is silence of ours,
+    put where the container's times leave a gap, or, beside a video, before its sound begins: so that the rest stays in time.
+    """
 
     codec: str
     channels: int
@@ -87,6 +94,8 @@ class AudioMetadata:
     parts: tuple[tuple[int, int], ...] = ()
     stream: int = 0
     num_streams: int = 1
+    begins_seconds: float = 0.0
+    filled_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

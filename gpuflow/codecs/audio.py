@@ -51,6 +51,7 @@ def decode_audio(
     stream: int | str | None = None,
     native: bool = False,
     mono: bool = False,
+    zero_seconds: float | None = None,
 ) -> Pcm:
     """Decode an audio stream, or a section of it; what lies before a section is not decoded where that changes nothing.
 
@@ -68,6 +69,13 @@ def decode_audio(
     Opus' and Vorbis' headers. Nothing does in raw ADTS and in AAC of MPEG-TS or ASF (1,024 samples come before it), AC-3
     outside of MP4 (256), Opus in MPEG-TS (312), raw AMR-NB (about 40), MP3 without a tag (1,105).
 
+    Times of MP4, Matroska, MPEG-TS and ASF are heeded: where they leave a gap of more than 50 ms, silence is put, so that
+    what follows stays in time (``filled_seconds``); what is nearer is jitter. ``zero_seconds``: a time of the container, that
+    of the first picture, from which the section counts then: silence is put before sound that begins later, what is heard
+    earlier is left out. Without it the section counts from the first sample, and ``begins_seconds`` says when that is heard.
+
+    Of a recording that breaks off comes what is there, in every format; a last packet that cannot be decoded ends it.
+
     The limits hold for what the header claims and again for what comes out: seconds up to the section's end, channels,
     sample rate, bytes of PCM.
 
@@ -76,13 +84,13 @@ def decode_audio(
         CorruptMedia: it cannot be decoded, or holds samples that are no numbers.
         NoSuchStream: a container without an audio stream, without that one, or with an empty one.
         LimitExceeded: it claims or holds more than ``limits`` allows, or than libavformat should be asked to believe.
-        InvalidOptions: the section begins after the end.
+        SectionAfterEnd: the section begins after the end.
         DeadlineExceeded: the time is over.
         BackendUnavailable: a backend that would read it is not installed.
     """
     until = math.inf if duration_seconds is None else start_seconds + duration_seconds
     container_claims(data, kind, limits, wanted="audio", until_seconds=until, stream=stream)
-    section = Section(start_seconds, duration_seconds, stream, native, mono)
+    section = Section(start_seconds, duration_seconds, stream, native, mono, zero_seconds)
     return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
 
 

@@ -82,7 +82,8 @@ class VideoInfo:
     """Facts of a video stream; ``width`` and ``height`` as coded. What is shown is mirrored left to right where
     ``mirrored``, then turned by ``rotation`` degrees counter-clockwise. Pixels that are not square are left as they are,
     as FFmpeg's tools leave them. ``fps`` is of the displayed frames' times, ``nominal_fps`` the container's word, which
-    servers go by; 0 where it has none between ``MIN_NOMINAL_FPS`` and ``MAX_NOMINAL_FPS``."""
+    servers go by; 0 where it has none between ``MIN_NOMINAL_FPS`` and ``MAX_NOMINAL_FPS``. ``origin_seconds``: the container's
+    time of the first displayed frame."""
 
     codec: str
     width: int
@@ -99,6 +100,7 @@ class VideoInfo:
     mirrored: bool = False
     interlaced: bool = False
     nominal_fps: float = 0.0
+    origin_seconds: float = 0.0
 
     @property
     def displayed_size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.kept import Kept, Samples, mean_into
 from gpuflow.config import Limits
-from gpuflow.errors import CorruptMedia, InvalidOptions, LimitExceeded, NoSuchStream
+from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, SectionAfterEnd
 
 MAX_LEVEL = 2.0**31  # a float file may hold unscaled int32, never more; beyond it, powers leave float32
 
@@ -33,7 +33,7 @@ class AudioInfo:
 class Pcm:
     """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous, or ``(1, n)`` where ``mono`` was asked for;
     ``channels`` is as in the file. Or int16, where ``native`` was asked for and the source has no more than 16 bits: 2**15
-    times the float32."""
+    times the float32. ``begins_seconds``, ``filled_seconds``: as in ``AudioMetadata``."""
 
     samples: Samples
     sample_rate: int
@@ -42,19 +42,22 @@ class Pcm:
     backend: str
     stream: int = 0
     num_streams: int = 1
+    begins_seconds: float = 0.0
+    filled_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The part that is wanted, in seconds after the first sample; ``duration_seconds=None`` is up to the end. ``stream``: of
-    which audio stream, by its place among them or its language. ``native``: as int16 where that is exact. ``mono``: their
-    mean, as one channel of float32."""
+    """The part that is wanted, in seconds after the first sample, or after ``zero_seconds`` of the container's time;
+    ``duration_seconds=None`` is up to the end. ``stream``: of which audio stream, by its place among them or its language.
+    ``native``: as int16 where that is exact. ``mono``: their mean, as one channel of float32."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
     stream: int | str | None = None
     native: bool = False
     mono: bool = False
+    zero_seconds: float | None = None
 
     @property
     def exact(self) -> bool:
@@ -111,17 +114,24 @@ class Gathering:
         self._deadline = deadline
         self._start, self._stop = section.samples(info.sample_rate)
         self._kept = Kept(1 if section.mono else info.channels, self._dtype, self._claimed())
-        self._seen = 0
+        self._seen = self._filled = 0
+        self._empty = True
+        self._zero_seconds = 0.0  # when the section's zero is heard
 
     @property
     def seen(self) -> int:
-        """Samples that came or were skipped."""
+        """Samples that came, were skipped or filled in; below 0 before the section's zero."""
         return self._seen
 
     @property
     def first(self) -> int:
         """The section's first sample."""
         return self._start
+
+    @property
+    def empty(self) -> bool:
+        """Whether not one sample has come or was skipped."""
+        return self._empty
 
     @property
     def found(self) -> bool:
@@ -133,8 +143,26 @@ class Gathering:
         """How many samples have yet to come; ``None``: up to the end."""
         return None if self._stop is None else max(0, self._stop - self._seen)
 
+    def begin(self, *, seconds: float, aligned: bool) -> None:
+        """Before anything comes: the first sample is heard so long after the time that others count from, or, below 0,
+        before it. ``aligned``: the section counts from there too: silence comes before, or what is heard before goes.
+
+        Raises:
+            LimitExceeded: more silence, or more to throw away, than the sound may be long.
+        """
+        if not aligned:
+            self._zero_seconds = seconds
+            return
+        count = round(seconds * self.info.sample_rate)
+        _check_amount(abs(count) if count < 0 else 0, 0, self.info, self._limits)
+        if count < 0:
+            self._seen = count
+        else:
+            self.fill(count)
+
     def skip(self, count: int) -> None:
         """So many samples, none of them of the section, are not decoded: they count as if they were."""
+        self._empty = False
         self._seen += count
         _check_amount(min(self._seen, self._start), 0, self.info, self._limits)
 
@@ -146,14 +174,28 @@ class Gathering:
             CorruptMedia: a sample is no number, or beyond any scale.
         """
         self._deadline.check()
-        first = max(0, self._start - self._seen)
-        last = block.shape[1] if self._stop is None else min(block.shape[1], self._stop - self._seen)
-        self._seen += block.shape[1]
-        nbytes = (self._kept.count + max(0, last - first)) * self.info.channels * self._dtype.itemsize
-        _check_amount(min(self._seen, self._stop or self._seen), nbytes, self.info, self._limits)
+        self._empty = False
+        first, last = self._count(block.shape[1])
         if last > first:
             self._keep(block[:, first:last])
         return self._stop is None or self._seen < self._stop
+
+    def fill(self, count: int) -> bool:
+        """Likewise so many samples of silence, where the container has no sound."""
+        first, last = self._count(count)
+        if last > first:
+            self._kept.room(last - first)[...] = 0
+            self._filled += last - first
+        return self._stop is None or self._seen < self._stop
+
+    def _count(self, count: int) -> tuple[int, int]:
+        """Which of so many samples more are of the section, once that is held to the limits."""
+        first = max(0, self._start - self._seen)
+        last = count if self._stop is None else min(count, self._stop - self._seen)
+        self._seen += count
+        nbytes = (self._kept.count + max(0, last - first)) * self.info.channels * self._dtype.itemsize
+        _check_amount(min(self._seen, self._stop or self._seen), nbytes, self.info, self._limits)
+        return first, last
 
     def _keep(self, block: Samples) -> None:
         integers = block.dtype.kind != "f"
@@ -176,17 +218,22 @@ class Gathering:
 
         Raises:
             NoSuchStream: the stream holds no sample.
-            InvalidOptions: the section begins after its end.
+            SectionAfterEnd: the section begins after its end.
         """
-        if self._seen == 0:
+        if self._empty:
             raise NoSuchStream("the audio stream is empty: it holds no sample")
         if not self.found:
-            seconds = self._seen / self.info.sample_rate
-            raise InvalidOptions(
+            seconds = max(0, self._seen) / self.info.sample_rate
+            raise SectionAfterEnd(
                 f"start_seconds={self._section.start_seconds:g} lies after the end: the audio lasts {seconds:g} s"
             )
         info, samples = self.info, self._kept.samples()
-        return Pcm(samples, info.sample_rate, info.codec, info.channels, backend, info.stream, info.num_streams)
+        rate = info.sample_rate
+        begins_seconds = self._zero_seconds + self._start / rate
+        return Pcm(
+            samples, rate, info.codec, info.channels, backend, info.stream, info.num_streams, begins_seconds,
+            self._filled / rate,
+        )  # fmt: skip
 
 
 def check_claims(info: AudioInfo, section: Section, limits: Limits, sample_bytes: int) -> None:

@@ -33,20 +33,26 @@ class Origin(Protocol):
     def stream(self) -> int: ...
     @property
     def num_streams(self) -> int: ...
+    @property
+    def begins_seconds(self) -> float: ...
+    @property
+    def filled_seconds(self) -> float: ...
 
 
-def load_audio(blob: Blob, kind: MediaType, options: AudioOptions, context: LoadContext) -> Waveform | Features:
+def load_audio(
+    blob: Blob, kind: MediaType, options: AudioOptions, context: LoadContext, *, zero_seconds: float | None = None
+) -> Waveform | Features:
     """Decode, take the mean of the channels, resample, compute features, all on the CPU; place.
 
     A container gives its first audio stream, or the one that is named. What a spec cuts off, as Hugging Face's extractor
-    does, is not even decoded; what is split is decoded once, whole.
+    does, is not even decoded; what is split is decoded once, whole. ``zero_seconds``: as in ``decode_audio``.
 
     Raises:
         GpuflowError: whatever ``decode_audio`` raises; ``InvalidOptions`` for an unknown spec, a split that it does not
             take, or a rate outside ``Limits``; ``LimitExceeded`` for a result larger than allowed or of too many parts,
             before features are computed; ``NoSuchStream`` where resampling leaves no sample, or none for a frame.
     """
-    wanted = SoundWanted.of(options, context.limits)
+    wanted = SoundWanted.of(options, context.limits, zero_seconds)
     with (
         context.decoder(blob, kind, "audio") as decoder,
         decoded(decoder, wanted.decoding(), context) as sound,
@@ -70,7 +76,7 @@ def described(origin: Origin, count: int, rate: int, options: AudioOptions, part
     """``count`` samples at ``rate``, of that file."""
     return AudioMetadata(
         origin.codec, origin.channels, origin.source_rate, rate, count, count / rate, options.start_seconds, parts,
-        origin.stream, origin.num_streams,
+        origin.stream, origin.num_streams, origin.begins_seconds, origin.filled_seconds,
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class _Found:
     backend: str
     stream: int = 0
     num_streams: int = 1
+    begins_seconds: float = 0.0
+    filled_seconds: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -50,7 +52,13 @@ class _Found:
 
 
 def audio_steps(
-    blob: Blob, kind: MediaType, options: AudioOptions, context: LoadContext, batches: AudioBatches
+    blob: Blob,
+    kind: MediaType,
+    options: AudioOptions,
+    context: LoadContext,
+    batches: AudioBatches,
+    *,
+    zero_seconds: float | None = None,
 ) -> Steps:
     """As ``load_audio``; what is yielded is to be waited for, whatever it ends with, before the next step.
 
@@ -60,10 +68,10 @@ def audio_steps(
     Raises:
         BackendUnavailable: no kernel makes these features, and the caller asked for ``"cuda"``.
     """
-    wanted = SoundWanted.of(options, context.limits)
+    wanted = SoundWanted.of(options, context.limits, zero_seconds)
     if wanted.spec is not None and (reason := obstacle(wanted.spec)) is not None:
         reason = context.fall_back(reason, modality="audio")
-        media = load_audio(blob, kind, options, context)
+        media = load_audio(blob, kind, options, context, zero_seconds=zero_seconds)
         media.fallback = reason
         return media
     with _found(blob, kind, wanted, context) as found, context.stage("place" if wanted.spec is None else "features"):
@@ -86,10 +94,13 @@ def _found(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContex
         mono=False,
         stream=wanted.options.stream,
         native=True,
+        zero_seconds=wanted.zero_seconds,
     )
     with context.decoder(blob, kind, "audio") as decoder, decoded(decoder, as_stored, context) as sound:
         pcm = PcmSamples.of(sound.samples, sound.sample_rate)
-        yield _Found(pcm, sound.codec, sound.backend, sound.stream, sound.num_streams)
+        yield _Found(
+            pcm, sound.codec, sound.backend, sound.stream, sound.num_streams, sound.begins_seconds, sound.filled_seconds
+        )
 
 
 def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContext) -> _Found | None:
@@ -105,7 +116,7 @@ def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadConte
     samples = memoryview(blob.data)[held.offset : held.offset + held.nbytes]
     pcm = PcmSamples(samples, held.encoding, held.channels, held.num_samples, held.sample_rate).part(first, last)
     require_numbers(pcm)
-    return _Found(pcm, held.codec, "wav")
+    return _Found(pcm, held.codec, "wav", begins_seconds=first / held.sample_rate)
 
 
 def _planned(pcm: PcmSamples, wanted: SoundWanted, context: LoadContext) -> SoundPlan:

@@ -58,7 +58,7 @@ def load_blob(
     load = load_video if wanted.preset is None else load_video_features
     media: Frames | Features = load(blob, kind, wanted, context)
     if wanted.audio is not None:
-        add_sound(media, blob, kind, wanted.audio, context, None if batches is None else batches.sounds)
+        add_sound(media, blob, kind, wanted, context, None if batches is None else batches.sounds)
     return media
 
 

@@ -31,21 +31,22 @@ Mono = Callable[[], NDArray[Any]]
 @dataclass(frozen=True, slots=True)
 class SoundWanted:
     """``spec``: of the features, of one part where options cut; ``None``: the waveform. ``rate``: of the result; ``None``:
-    the file's own."""
+    the file's own. ``zero_seconds``: as in ``decode_audio``."""
 
     options: AudioOptions
     spec: MelSpec | None
     rate: int | None
+    zero_seconds: float | None = None
 
     @classmethod
-    def of(cls, options: AudioOptions, limits: Limits) -> Self:
+    def of(cls, options: AudioOptions, limits: Limits, zero_seconds: float | None = None) -> Self:
         """What is wanted.
 
         Raises:
             InvalidOptions: an unknown spec, a split that it does not take, or a rate outside ``limits``.
         """
         spec = _mel_of(options)
-        return cls(options, spec, _target_rate(options, spec, limits))
+        return cls(options, spec, _target_rate(options, spec, limits), zero_seconds)
 
     @property
     def mono(self) -> bool:
@@ -80,6 +81,7 @@ class SoundWanted:
             sample_rate=self.rate,
             max_samples=self.most_samples,
             stream=self.options.stream,
+            zero_seconds=self.zero_seconds,
         )
 
     def parts(self, count: int, rate: int, mono: Mono) -> Parts | None:

@@ -341,4 +341,5 @@ def describe_frames(
         missing_indices=tuple(sorted({*missing, *chosen.without})),
         sampler=options.sampler,
         corrupt_indices=tuple(sorted(corrupt)),
+        origin_seconds=info.origin_seconds,
     )

@@ -39,7 +39,8 @@ class Pixels:
 @dataclass(frozen=True, slots=True)
 class Sound:
     """``samples``: ``(channels, n)`` float32 at ``sample_rate``, int16 where ``AudioWanted.native`` gives that; ``channels``
-    and ``source_rate`` are the file's. ``stream``: which of so many audio streams it is."""
+    and ``source_rate`` are the file's. ``stream``: which of so many audio streams it is. The last two are as in
+    ``AudioMetadata``."""
 
     samples: NDArray[Any]
     codec: str
@@ -50,6 +51,8 @@ class Sound:
     lease: Lease | None = None
     stream: int = 0
     num_streams: int = 1
+    begins_seconds: float = 0.0
+    filled_seconds: float = 0.0
 
 
 def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: Limits, deadline: Deadline) -> Sound:
@@ -58,13 +61,14 @@ def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: L
     pcm = decode_audio(
         data, kind, limits=limits, deadline=deadline,
         start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds, stream=wanted.stream,
-        native=wanted.native, mono=wanted.mono,
+        native=wanted.native, mono=wanted.mono, zero_seconds=wanted.zero_seconds,
     )  # fmt: skip
     samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
     rate = wanted.sample_rate or pcm.sample_rate
     return Sound(
         samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend,
-        stream=pcm.stream, num_streams=pcm.num_streams,
+        stream=pcm.stream, num_streams=pcm.num_streams, begins_seconds=pcm.begins_seconds,
+        filled_seconds=pcm.filled_seconds,
     )  # fmt: skip
 
 

@@ -47,6 +47,9 @@ def check_sound(found: wire.Sound, wanted: AudioWanted, limits: Limits) -> None:
     _require(wanted.native or found.dtype == "float32")
     _require(0 <= found.stream < found.num_streams <= _STREAMS_A_TRACK * limits.max_tracks)
     _require(isinstance(wanted.stream, str) or found.stream == (wanted.stream or 0))
+    _require(math.isfinite(found.begins_seconds) and 0.0 <= found.filled_seconds <= seconds + _MORE_SECONDS)
+    beside = wanted.zero_seconds is not None
+    _require(not beside or abs(found.begins_seconds - wanted.start_seconds) <= 1 / found.source_rate)
 
 
 def check_clip(found: wire.Opened, limits: Limits) -> None:
@@ -56,7 +59,7 @@ def check_clip(found: wire.Opened, limits: Limits) -> None:
     _require(len(times) == info.num_frames >= 1 and times[0] == 0.0)
     _require(all(earlier <= later for earlier, later in pairwise(times)))  # not true of NaN
     _require(math.isfinite(info.fps) and info.fps >= 0.0 and times[-1] <= info.duration_seconds)
-    _require(info.duration_seconds <= limits.max_video_seconds)
+    _require(info.duration_seconds <= limits.max_video_seconds and math.isfinite(info.origin_seconds))
     _require(info.nominal_fps == 0.0 or MIN_NOMINAL_FPS <= info.nominal_fps <= MAX_NOMINAL_FPS)
     keys = found.key_indices
     _require(all(0 <= index < len(times) for index in keys))

@@ -111,7 +111,7 @@ class _RemoteDecoder:
                 self._finish()
                 yield Sound(
                     lease.array(spec[0]), found.codec, found.channels, found.source_rate, found.sample_rate,
-                    found.backend, lease, found.stream, found.num_streams,
+                    found.backend, lease, found.stream, found.num_streams, found.begins_seconds, found.filled_seconds,
                 )  # fmt: skip
 
     @contextmanager

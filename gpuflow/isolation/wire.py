@@ -28,6 +28,7 @@ from gpuflow.errors import (
     InvalidOptions,
     LimitExceeded,
     NoSuchStream,
+    SectionAfterEnd,
     UnsupportedFormat,
 )
 
@@ -70,7 +71,8 @@ class ImageJob(Job, frozen=True):
 @dataclass(frozen=True, slots=True)
 class AudioWanted:
     """A section, and the form in which it is wanted; ``sample_rate=None`` keeps the file's. ``stream``: as in
-    ``AudioOptions``. ``native``: as in ``decode_audio``, for the file's own rate and channels."""
+    ``AudioOptions``. ``native``, ``zero_seconds``: as in ``decode_audio``; the first is of the file's own rate and
+    channels."""
 
     start_seconds: float = 0.0
     duration_seconds: float | None = None
@@ -79,6 +81,7 @@ class AudioWanted:
     max_samples: int | None = None
     stream: int | str | None = None
     native: bool = False
+    zero_seconds: float | None = None
 
 
 class AudioJob(Job, frozen=True):
@@ -170,6 +173,8 @@ class Sound(_Message, frozen=True):
     stream: int = 0
     num_streams: int = 1
     dtype: Literal["float32", "int16"] = "float32"
+    begins_seconds: float = 0.0
+    filled_seconds: float = 0.0
 
 
 class Opened(_Message, frozen=True):
@@ -245,7 +250,7 @@ _DECODING_RAISES: dict[str, type[GpuflowError]] = {
     kind.__name__: kind
     for kind in (
         BackendUnavailable, CorruptMedia, DeadlineExceeded, GpuflowError, InvalidOptions, LimitExceeded, NoSuchStream,
-        UnsupportedFormat,
+        SectionAfterEnd, UnsupportedFormat,
     )
 }  # fmt: skip
 Order = Hello | ImageJob | AudioJob | VideoJob | Plan | Decode | Describe | Packets | More | Free | Put | Stop

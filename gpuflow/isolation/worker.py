@@ -216,7 +216,7 @@ class Worker:
         self._inbox.send(
             wire.Sound(
                 sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend, sound.stream,
-                sound.num_streams, dtype,
+                sound.num_streams, dtype, sound.begins_seconds, sound.filled_seconds,
             )
         )  # fmt: skip
         self._view(self._inbox.next().offset, dtype, shape)[...] = samples

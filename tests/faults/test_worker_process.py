@@ -142,6 +142,7 @@ TIMES = (0.0, 0.5)
         Opened(replace(INFO, fps=float("inf")), TIMES),
         Opened(replace(INFO, nominal_fps=float("nan")), TIMES),
         Opened(replace(INFO, nominal_fps=1e9), TIMES),
+        Opened(replace(INFO, origin_seconds=float("inf")), TIMES),
         Opened(replace(INFO, nominal_fps=1e-9), TIMES),
         Opened(INFO, TIMES, (0, len(TIMES))),
         Opened(INFO, TIMES, (-1,)),
@@ -176,10 +177,15 @@ def test_pixels_that_cannot_be_are_not_believed(said: Pixels) -> None:
         Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 1, 2),
         Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 0),
         Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 10**9),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", begins_seconds=float("nan")),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", begins_seconds=0.5),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=-1.0),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=3.5),
+        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=float("nan")),
     ],
 )
 def test_sound_that_cannot_be_is_not_believed(said: Sound) -> None:
-    wanted = AudioWanted(duration_seconds=2.0, sample_rate=16_000)
+    wanted = AudioWanted(duration_seconds=2.0, sample_rate=16_000, zero_seconds=1.4)
     check_sound(Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav"), wanted, LIMITS)
     with pytest.raises(Disconnected):
         check_sound(said, wanted, LIMITS)

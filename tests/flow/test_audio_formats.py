@@ -238,6 +238,15 @@ def test_amr_of_frames_without_sound_is_silence() -> None:
         decoded(b"#!AMR_MC1.0\n\0\0\0\2" + b"\x7c" * 50)
 
 
+def test_mp3_in_wav_is_told_as_mp3_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    data = with_ffmpeg(chirp(2.0, RATE, 2), RATE, "wav", "libmp3lame", bit_rate=32_000)
+    assert audio_info(data, sniff(data)).codec == "mp3"
+    for start in (0.0, 1.0):
+        pcm = decoded(data, start_seconds=start)
+        assert (pcm.codec, pcm.backend) == ("mp3", "pyav")
+    assert capfd.readouterr().err == ""
+
+
 def test_caf_of_compressed_sound_is_refused() -> None:
     data = with_ffmpeg(chirp(0.5, RATE, 2), RATE, "caf", "alac")
     with pytest.raises(UnsupportedFormat, match="M4A"):

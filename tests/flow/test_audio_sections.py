@@ -82,6 +82,8 @@ NEAR: dict[str, Make] = {
     "mp3 slow": _of_libsndfile("MP3", "MPEG_LAYER_III", 16_000, 1),
     "mp3 of 32 kbit/s": _of_ffmpeg("mp3", "libmp3lame", bit_rate=32_000),
     "mp3 without a tag": _of_ffmpeg("mp3", "libmp3lame", muxing={"write_xing": "0", "id3v2_version": "0"}),
+    "wav mp3": _of_ffmpeg("wav", "libmp3lame"),
+    "wav mp3 of 32 kbit/s": _of_ffmpeg("wav", "libmp3lame", bit_rate=32_000),
     "mp3 vbr": lambda: mp3("VARIABLE", 0.9, seconds=SECONDS),
 }
 
@@ -187,7 +189,7 @@ def test_what_is_stepped_over_counts_for_the_limit(name: str) -> None:
         decoded(file_of(name), 9.0, 0.5, Limits(max_audio_seconds=8.0))
 
 
-@pytest.mark.parametrize("name", ["mp3", "ogg vorbis", "webm opus", "matroska flac", "adts"])
+@pytest.mark.parametrize("name", ["mp3", "ogg vorbis", "webm opus", "matroska flac", "adts", "flac", "caf"])
 def test_a_section_of_a_file_that_breaks_off_is_that_of_what_is_left(name: str) -> None:
     data = file_of(name)
     cut = data[: len(data) * 9 // 10]

@@ -25,6 +25,7 @@ from gpuflow.observe import Counters, labelled
 from gpuflow.ops.audio_gpu import Placing, batch_launches
 from gpuflow.presets.mel import MelSpec
 from tests.flow.audio_files import blob, chirp, with_ffmpeg, with_soundfile
+from tests.flow.timed_clips import clip
 from tests.kernels_host.building import HostTables
 from tests.kernels_host.check_image_views import HostMemory
 from tests.kernels_host.conftest import Run
@@ -109,6 +110,24 @@ def batches(place: HostPlace, counters: Counters) -> Iterator[AudioBatches]:
 
 def _begun(data: bytes, context: LoadContext, batches: AudioBatches, **options: Any) -> Any:
     return advance(audio_steps(blob(data), sniff(data), AudioOptions(**options), context, batches))
+
+
+@pytest.mark.parametrize("zero_seconds", [None, 0.0, 1.5])
+def test_sound_of_a_container_is_in_time_as_by_the_cpu(
+    zero_seconds: float | None, context: LoadContext, batches: AudioBatches
+) -> None:
+    options = AudioOptions(sample_rate=16_000, start_seconds=0.25)
+    for made in (clip("matroska", "flac", sound_at=0.5), clip("matroska", "aac", dropped=(50, 60))):
+        kind = sniff(made.data)
+        steps = audio_steps(blob(made.data), kind, options, context, batches, zero_seconds=zero_seconds)
+        with (
+            finished(steps, context.deadline) as found,
+            load_audio(blob(made.data), kind, options, context, zero_seconds=zero_seconds) as expected,
+        ):
+            assert found.metadata == expected.metadata
+            assert expected.metadata.begins_seconds != 0.0  # type: ignore[union-attr]
+            most = TOLERANCES["mel/resampled"].max_abs
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=most)
 
 
 def _loaded(data: bytes, context: LoadContext, batches: AudioBatches, **options: Any) -> Waveform | Features:

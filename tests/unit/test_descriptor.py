@@ -23,8 +23,10 @@ from gpuflow.transfer.descriptor import (
 )
 
 IMAGE = ImageMetadata("jpeg", 640, 480)
-VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967))
-AUDIO = AudioMetadata("mp3", 2, 44100, 16000, 80000, 5.0, stream=1, num_streams=3)
+VIDEO = VideoMetadata("h264", 640, 360, 600, 30.0, 20.0, (0, 299, 599), (0.0, 9.967, 19.967), origin_seconds=1.4)
+AUDIO = AudioMetadata(
+    "aac", 2, 44100, 16000, 80000, 5.0, stream=1, num_streams=3, begins_seconds=-0.25, filled_seconds=0.64
+)
 PEER = Peer("gpuflow/host/1/0123456789abcdef", b"m" * 300, b"gpuflow-0123456789abcdef", b"s" * 16)
 
 
@@ -60,6 +62,13 @@ def test_the_wire_form_comes_back_equal_and_small() -> None:
 def test_metadata_of_every_kind_comes_back_equal(metadata: Any) -> None:
     wire = msgspec.msgpack.decode(msgspec.msgpack.encode(write_metadata(metadata)))
     assert read_metadata(wire) == metadata
+
+
+def test_metadata_without_a_clock_are_those_of_an_older_publisher() -> None:
+    name, values = write_metadata(replace(AUDIO, begins_seconds=0.0, filled_seconds=0.0))
+    for added in ("begins_seconds", "filled_seconds"):
+        del values[added]
+    assert read_metadata((name, values)) == replace(AUDIO, begins_seconds=0.0, filled_seconds=0.0)
 
 
 def test_metadata_without_parts_are_those_of_an_older_publisher() -> None:

@@ -12,7 +12,7 @@ from gpuflow.errors import GpuflowError
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GpuflowError)]
 CLIENTS_FAULT = {
-    "InvalidSource", "SourceNotFound", "SourceUnreadable", "InvalidOptions", "UnsafeURL", "TooLarge",
+    "InvalidSource", "SourceNotFound", "SourceUnreadable", "InvalidOptions", "SectionAfterEnd", "UnsafeURL", "TooLarge",
     "UnsupportedFormat", "FetchFailed", "CorruptMedia", "NoSuchStream", "LimitExceeded", "DeadlineExceeded",
     "DecoderCrashed", "InvalidDescriptor",
 }  # fmt: skip

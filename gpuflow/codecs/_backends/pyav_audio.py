@@ -1,38 +1,46 @@
 """One audio stream of any allowed container by libavformat and libavcodec.
 
 No resampler and no rematrix: swresample's stereo to mono is 3 dB louder than the mean. Priming and edit lists are
-trimmed as libavformat says; presentation times are not used, for they begin above 0 in MP3 and MPEG-TS.
+trimmed as libavformat says. Samples are counted; presentation times only say when the first is heard, and where a container
+that stores them has a gap.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpuflow.codecs._backends.pyav_demux import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
-from gpuflow.codecs._backends.pyav_skip import Steps
+from gpuflow.codecs._backends.pyav_demux import (
+    AUDIO_CODECS,
+    MAX_FRAME_SAMPLES,
+    open_options,
+    shown_stream,
+)
+from gpuflow.codecs._backends.pyav_samples import BLOCK_SAMPLES, Frames, form
+from gpuflow.codecs._backends.pyav_skip import Steps, flac_number
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
-from gpuflow.codecs.kept import Samples
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, UnsupportedFormat
 from gpuflow.values import shown
 
 _GUESSED_DURATION = frozenset({"aac", "mp3", "ac3", "eac3", "amr"})  # bit rate times size, wrong by any factor
+_TIMED = frozenset({"mov", "matroska", "mpegts", "asf"})  # the others' times are libavformat's own counting
+# What is farther from its time than this is so because something is missing. Sound that is earlier than its picture is
+# noticed from 45 ms on (Source: ITU-R BT.1359-1); containers round to milliseconds, and recorders jitter by some 10
+_JITTER_SECONDS = 0.05
 _LEFT_OUT = frozenset({"aiff", "au", "caf"})  # no demuxer that is not needed
+_STRICT = {"flac": {"err_detect": "crccheck+explode"}}  # FFmpeg does not heed a frame's checksum by itself
 _WITHIN_16_BITS = frozenset({"s16", "s16p"})
 _SEEK_FROM_SECONDS = 5.0  # what takes less to decode is not worth other noise, where a codec has noise
 _MAX_NAMED = 16
-_BLOCK_SAMPLES = 32_768
+_HEAD_BYTES = 16
 _CHECKED_PACKETS = 64
-_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
 # PyAV's own, seen while fuzzing: a stream that appears late in MPEG-TS, 64-bit integer samples, text that is no UTF-8
 _OTHER_ERRORS = (LookupError, ValueError, ArithmeticError, OSError, RuntimeError)
 
@@ -96,8 +104,13 @@ class _Reading:
         self._steps = Steps(self._claims.codec, self._claims.channels)
         self._indexed = kind.format == "mov"
         self._gathering = self._gather(self._claims)
-        self._frames: _Frames | None = None
-        self._block = self._next_block()
+        self._frames: Frames | None = None
+        self._timed = kind.format in _TIMED
+        self._numbered = kind.format == "flac"
+        self._number: int | None = None  # of the next frame
+        self._samples_a_tick, self._zero, self._latest = 0.0, 0.0, math.inf
+        self._held: Any = None  # a frame before which there may be a gap
+        self._go_on()
 
     def gathered(self, *, sought: bool) -> Gathering:
         """Everything that is wanted. ``sought``: what lies before it is stepped over where that is known to be right.
@@ -112,6 +125,8 @@ class _Reading:
                 self._deadline.check()
             if refused is not None and packet.size:
                 raise CorruptMedia("an audio packet in the middle of the stream cannot be decoded") from refused
+            if self._numbered:
+                self._check_number(packet)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError as error:
@@ -121,40 +136,100 @@ class _Reading:
                 self._steps.learn(packet, sum(frame.samples for frame in frames))
             if not all(map(self._take, frames)):
                 break
+        self._release()
         self._hand_on()
+        if refused is not None and self._frames is None:
+            raise CorruptMedia("the recording breaks off before its first sample") from refused
         return self._gathering
+
+    def _check_number(self, packet: Any) -> None:
+        """libavformat leaves frames out whose checksums are wrong."""
+        number = flac_number(memoryview(packet)[:_HEAD_BYTES])
+        if None not in (number, self._number) and number != self._number:
+            raise CorruptMedia("an audio packet in the middle of the stream is damaged")
+        self._number = None if number is None else number + 1
 
     def _gather(self, info: AudioInfo) -> Gathering:
         dtype: Literal["int16", "float32"] = "int16" if self._exact else "float32"
         return Gathering(info, self._section, limits=self._limits, deadline=self._deadline, dtype=dtype)
 
-    def _next_block(self) -> int:
-        """How many samples are handed on at once; what comes after a section is not decoded for it."""
+    def _go_on(self) -> None:
+        """From where the gathering is: how many samples are handed on at once, for what comes after a section is not decoded
+        for it; and the time after which a frame has a gap before it."""
         missing = self._gathering.missing
-        return _BLOCK_SAMPLES if missing is None else min(_BLOCK_SAMPLES, missing)
+        self._block = BLOCK_SAMPLES if missing is None else min(BLOCK_SAMPLES, missing)
+        if self._samples_a_tick:
+            self._latest = self._zero + self._gathering.seen + _JITTER_SECONDS * self._gathering.info.sample_rate
+
+    def _set_clock(self, frame: Any) -> None:
+        """The first frame says when the sound begins."""
+        base, zero, gathering = self._stream.time_base, self._section.zero_seconds, self._gathering
+        if not self._timed or frame.pts is None or base is None:
+            return
+        from_zero = zero if zero is not None else _picture_seconds(self._container)
+        if from_zero is not None:
+            gathering.begin(seconds=float(frame.pts * base) - from_zero, aligned=zero is not None)
+        self._samples_a_tick = float(base * gathering.info.sample_rate)
+        self._zero = frame.pts * self._samples_a_tick - gathering.seen
+        self._go_on()
+
+    def _gap(self, pts: int) -> int:
+        """Samples that are missing before this time, once all that came is handed on."""
+        return round(pts * self._samples_a_tick - self._zero) - self._gathering.seen
+
+    def _look_at_time(self, frame: Any) -> bool:
+        """A frame comes later than what was before it ended, and waits for the next, whose time has to say so too: one that
+        lies moves nothing. Whether more is wanted."""
+        held, self._held = self._held, None
+        if not self._hand_on():
+            return False
+        self._go_on()
+        if held is None:
+            self._held, self._latest = frame, -math.inf
+            return True
+        late = frame.pts is not None and frame.pts * self._samples_a_tick - held.samples > self._latest
+        gap = min(self._gap(held.pts), self._gap(frame.pts) - held.samples) if late else 0
+        more = not gap or self._gathering.fill(gap)
+        self._go_on()
+        return more and self._add(held) and self._add(frame)
+
+    def _add(self, frame: Any) -> bool:
+        assert self._frames is not None
+        return self._frames.take(frame, frame.samples) < self._block or self._hand_on()
+
+    def _release(self) -> None:
+        """Nothing follows what waits."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._go_on()
+            self._add(held)
 
     def _take(self, frame: Any) -> bool:
         """Whether more is wanted."""
-        if not frame.samples:
+        if not (count := frame.samples):
             return True
-        frames = self._frames
-        if frames is None or frames.form != _form(frame):
+        frames, pts = self._frames, frame.pts
+        if frames is None or frames.form != (frame.format.name, frame.layout.nb_channels, frame.sample_rate):
             frames = self._change(frame)
-        frames.take(frame)
-        return frames.count < self._block or self._hand_on()
+        if self._held if pts is None else pts * self._samples_a_tick - frames.count > self._latest:
+            return self._look_at_time(frame)
+        return frames.take(frame, count) < self._block or self._hand_on()
 
-    def _change(self, frame: Any) -> _Frames:
-        name, channels, rate = _form(frame)
+    def _change(self, frame: Any) -> Frames:
+        name, channels, rate = form(frame)
         found, before = replace(self._claims, channels=channels, sample_rate=rate), self._gathering.info
         if found != before and self._frames is not None:
             raise UnsupportedFormat(f"the audio changes from {_shape(before)} to {_shape(found)}")
         if self._exact and name not in _WITHIN_16_BITS:
             raise UnsupportedFormat(f"the samples change to {name} within the stream")
+        self._release()
         self._hand_on()
         if found != before:  # HE-AAC and AMR: the header may say half of what the decoder gives
             self._gathering = self._gather(found)
-            self._block = self._next_block()
-        self._frames = _Frames(frame)
+        if self._frames is None:
+            self._set_clock(frame)
+        self._frames = Frames(frame)
+        self._go_on()
         return self._frames
 
     def _hand_on(self) -> bool:
@@ -163,12 +238,12 @@ class _Reading:
             return True
         more = self._gathering.put(self._frames.samples)
         self._frames.clear()
-        self._block = self._next_block()
+        self._go_on()
         return more
 
     def _skip(self, count: int) -> None:
         self._gathering.skip(count)
-        self._block = self._next_block()
+        self._go_on()
 
     def _sought(self) -> Iterator[Any]:
         """Packets from the beginning until it is known how many samples they hold, and then those from a little before
@@ -177,6 +252,10 @@ class _Reading:
         for packet in self._container.demux(self._stream):
             if stepping and steps.settled and packet.size:
                 self._hand_on()
+                if self._held or (packet.pts is not None and packet.pts * self._samples_a_tick > self._latest):
+                    raise CorruptMedia(
+                        "times have a gap before the section: what fills it is known when all is decoded"
+                    )
                 if self._indexed and (jump := self._jump(packet)) is not None:
                     yield from jump
                     return
@@ -223,53 +302,6 @@ class _Reading:
             yield packet
 
 
-class _Frames:
-    """Frames of one form one after another, as the decoder gives them: handed on one by one, the 1,300 of 30 s of AAC took
-    as long again as their decoding. Copied as bytes, which takes half as long as by numpy."""
-
-    def __init__(self, frame: Any) -> None:
-        self.form = _form(frame)
-        if (dtype := _DTYPES.get(frame.format.packed.name)) is None:
-            raise CorruptMedia(f"the decoder gives samples as {self.form[0]}, which no codec in use does")
-        planar, channels = bool(frame.format.is_planar), self.form[1]
-        rows, self._each = (channels, 1) if planar else (1, channels)
-        self._dtype = np.dtype(dtype)
-        self._sample_bytes = self._each * self._dtype.itemsize
-        self._nbytes = 0
-        self._use(np.empty((rows, (_BLOCK_SAMPLES + frame.samples) * self._sample_bytes), np.uint8))
-
-    @property
-    def count(self) -> int:
-        """Samples of a channel."""
-        return self._nbytes // self._sample_bytes
-
-    def take(self, frame: Any) -> None:
-        """Copy one of this form."""
-        count = frame.samples * self._sample_bytes
-        first, last = self._nbytes, self._nbytes + count
-        if last > self._array.shape[1]:
-            self._use(np.concatenate([self._array, np.empty_like(self._array, shape=(len(self._array), last))], axis=1))
-        planes = frame.planes
-        if len(planes) < len(self._memory):
-            raise CorruptMedia(f"a frame of {self.form[1]} channels has {len(planes)} planes")
-        for row, plane in zip(self._memory, planes, strict=False):  # of more than 8 PyAV lists some that are none
-            row[first:last] = memoryview(plane)[:count]
-        self._nbytes = last
-
-    @property
-    def samples(self) -> Samples:
-        """``(channels, n)`` as they are, channels in the stream's order; valid until the next is taken."""
-        rows = self._array.view(self._dtype)[:, : self.count * self._each]
-        return rows if self._each == 1 else rows.reshape(-1, self._each).T
-
-    def clear(self) -> None:
-        """Begin again."""
-        self._nbytes = 0
-
-    def _use(self, array: NDArray[np.uint8]) -> None:
-        self._array, self._memory = array, [memoryview(row) for row in array]
-
-
 @contextmanager
 def _opened(
     data: bytes, kind: MediaType, wanted: int | str | None, limits: Limits | None = None
@@ -288,7 +320,7 @@ def _opened(
                 raise UnsupportedFormat(
                     f"audio codec {codec} is not supported: use one of {', '.join(sorted(AUDIO_CODECS))}"
                 )
-            stream.codec_context.options = {"max_samples": str(MAX_FRAME_SAMPLES)}
+            stream.codec_context.options = {"max_samples": str(MAX_FRAME_SAMPLES)} | _STRICT.get(codec, {})
             stream.codec_context.thread_count = 1
             yield container, stream
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
@@ -315,6 +347,13 @@ def _chosen(streams: Sequence[Any], wanted: int | str | None, kind: MediaType) -
     return found[0]
 
 
+def _picture_seconds(container: Any) -> float | None:
+    """When the first picture is shown, by the container's clock; ``None`` without video: cover art is none."""
+    stream = shown_stream(container)
+    start = None if stream is None else stream.start_time
+    return None if start is None else float(start * stream.time_base)
+
+
 def _claims(container: Any, stream: Any, kind: MediaType) -> AudioInfo:
     codec = stream.codec_context
     rate, channels = codec.sample_rate, codec.layout.nb_channels
@@ -330,10 +369,6 @@ def _claims(container: Any, stream: Any, kind: MediaType) -> AudioInfo:
     streams = container.streams.audio
     place = next(place for place, other in enumerate(streams) if other.index == stream.index)
     return AudioInfo(codec.codec.canonical_name, channels, rate, num_samples, place, len(streams))
-
-
-def _form(frame: Any) -> tuple[str, int, int]:
-    return frame.format.name, frame.layout.nb_channels, frame.sample_rate
 
 
 def _shape(info: AudioInfo) -> str:

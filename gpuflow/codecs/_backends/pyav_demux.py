@@ -216,7 +216,7 @@ def open_stream(file: io.IOBase, kind: MediaType, *, limits: Limits, claimed_cod
             stream_options=_stream_options(kind, limits),
             metadata_errors="replace",
         )
-        stream = _shown_stream(container)
+        stream = shown_stream(container)
     codec = _codec_name(stream, kind, claimed_codec)
     context = stream.codec_context
     check_size(context.width, context.height, limits)
@@ -330,9 +330,9 @@ def _h264_headers(extradata: bytes) -> bytes:
     return headers
 
 
-def _shown_stream(container: Any) -> Any:
+def shown_stream(container: Any) -> Any:
     """The video that FFmpeg's tools take: of those that are no cover and can be decoded, the largest picture, where the
-    one that the file calls its default counts as larger. ``None``: there is none."""
+    one that the file calls its default counts as larger. ``None``: there is none, or nothing but a cover."""
     import av
 
     def rank(stream: Any) -> tuple[bool, bool, int]:
@@ -342,13 +342,12 @@ def _shown_stream(container: Any) -> Any:
         cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
         return not cover, supported, pixels + (_DEFAULT_PIXELS if default else 0)
 
-    return max(container.streams.video, key=rank, default=None)
+    best = max(container.streams.video, key=rank, default=None)
+    return None if best is None or best.disposition & av.stream.Disposition.attached_pic else best
 
 
 def _codec_name(stream: Any, kind: MediaType, claimed: str = "") -> str:
-    import av
-
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+    if stream is None:
         raise NoSuchStream(f"this {kind.name} has no video stream")
     if stream.codec_context is None:
         named = (

@@ -15,6 +15,7 @@ _LOSSLESS = frozenset({"alac", "flac"})
 _PCM = re.compile(r"pcm_(?:[suf](8|16|24|32|64)(?:le|be)?(?:_planar)?|mulaw|alaw)")
 _OPUS_SAMPLES = (*(480, 960, 1_920, 2_880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # a frame, by configuration
 _FLAC_HEAD_BYTES = 3
+_FLAC_NUMBER = 4  # where its number begins
 
 
 class Steps:
@@ -75,6 +76,17 @@ def _opus_samples(head: memoryview) -> int:
         return 0
     count = 1 if code == 0 else 2 if code < 3 else head[1] & 63
     return count * _OPUS_SAMPLES[head[0] >> 3]
+
+
+def flac_number(head: memoryview) -> int | None:
+    """A FLAC frame's number, where all are of one length. Source: RFC 9639, section 9.1.5."""
+    if len(head) <= _FLAC_NUMBER or bytes(head[:2]) != b"\xff\xf8":
+        return None
+    ones = 8 - (head[_FLAC_NUMBER] ^ 0xFF).bit_length()
+    number, more = head[_FLAC_NUMBER] & (0x7F >> ones), head[_FLAC_NUMBER + 1 : _FLAC_NUMBER + max(ones, 1)]
+    for byte in more:
+        number = number << 6 | byte & 0x3F
+    return number
 
 
 def _same_block(one: bytes, other: memoryview) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section
-from gpuflow.codecs.probe.ogg import position_before_last_page
+from gpuflow.codecs.probe.caf import of_true_size
+from gpuflow.codecs.probe.ogg import ends, position_before_last_page
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
 
@@ -93,6 +94,8 @@ def _read(
         while len(block := file.read(out=memory)):
             if not gathering.put(block.T):
                 break
+    if gathering.empty and (file.frames or (kind.format == "ogg" and not ends(data))):
+        raise CorruptMedia(f"the {kind.name} breaks off before its first sample")
     return gathering
 
 
@@ -114,17 +117,21 @@ def _opened(data: bytes, kind: MediaType) -> Iterator[Any]:
     import soundfile
 
     try:
-        file = _forward()(io.BytesIO(data))
+        file = _forward()(io.BytesIO(of_true_size(data) if kind.format == "caf" else data))
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         raise UnsupportedFormat(f"libsndfile does not open these {len(data)} bytes as {kind.name}") from error
     with file:
         if file.format not in _FORMATS[kind.format]:
             raise CorruptMedia(f"the bytes begin as {kind.name} and are {file.format}")
+        if file.format != "MP3" and file.subtype.startswith("MPEG"):
+            raise UnsupportedFormat(f"libsndfile misplaces sections of MPEG sound in {file.format}")
         if file.frames >= UNKNOWN_SAMPLES:
             raise UnsupportedFormat("libsndfile cannot read FLAC whose header does not say its length")
         try:
             yield file
         except (soundfile.SoundFileError, RuntimeError) as error:
+            if file.format == "FLAC":  # libavformat gives what there is of one that breaks off
+                raise UnsupportedFormat("libsndfile cannot decode this FLAC to its end") from error
             raise CorruptMedia(f"libsndfile cannot decode this {kind.name}") from error
 
 

@@ -16,7 +16,7 @@ from gpuflow.errors import CorruptMedia
 
 _PAGE = struct.Struct("<4sBBqIIIB").unpack_from
 _PAGE_BYTES = 27
-_BEGINS = 2
+_BEGINS, _ENDS = 2, 4
 _HEAD_PAGES = 64  # what describes the streams, and the first pages of their packets
 _MAX_PAGE_BYTES = _PAGE_BYTES + 255 + 255 * 255
 _OPUS_HZ = 48_000
@@ -54,6 +54,16 @@ def position_before_last_page(data: bytes) -> int:
             if position > 0 and (not found or serial == found[0][0]):
                 found.append((serial, position))
     return found[1][1] if len(found) == 2 else 0
+
+
+def ends(data: bytes) -> bool:
+    """Whether the last page is whole and says that it is the last: else the recording breaks off."""
+    at = data.rfind(b"OggS")
+    if at < 0 or at + _PAGE_BYTES > len(data):
+        return False
+    _, _, flags, _, _, _, _, segments = _PAGE(data, at)
+    first = at + _PAGE_BYTES + segments
+    return bool(flags & _ENDS) and first + sum(data[at + _PAGE_BYTES : first]) <= len(data)
 
 
 def _pages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav, pyav_demux
@@ -73,9 +74,11 @@ class PacketSource:
         order = None if demuxed.order_unknown else display_order(demuxed.rows)
         if order is None:
             surveyed = pyav.survey(demuxed, limits=limits, deadline=deadline)
-            pts, keys = _surveyed_times(demuxed, [at for at, _ in surveyed]), [key for _, key in surveyed]
+            told: list[int | None] = [at for at, _ in surveyed]
+            pts, keys = _surveyed_times(demuxed, told), [key for _, key in surveyed]
         else:
-            pts = _seconds(demuxed, [demuxed.rows[position].pts or 0 for position in order])
+            known = [demuxed.rows[position].pts or 0 for position in order]
+            told, pts = [*known], _seconds(demuxed, known)
             keys = [demuxed.rows[position].key for position in order]
         if not pts:
             raise CorruptMedia("the clip shows no picture: its packets are all cut away or cannot be decoded")
@@ -83,7 +86,8 @@ class PacketSource:
         if duration > limits.max_video_seconds:
             raise LimitExceeded(f"{duration:g} s of video; Limits.max_video_seconds is {limits.max_video_seconds:g}")
         shown_keys = tuple(index for index, key in enumerate(keys) if key)
-        return cls(demuxed, _describe(demuxed, facts, pts, duration), order, pts, shown_keys)
+        info = replace(_describe(demuxed, facts, pts, duration), origin_seconds=_origin_seconds(demuxed, told))
+        return cls(demuxed, info, order, pts, shown_keys)
 
     def plan(self, indices: Iterable[int], *, limits: Limits) -> DecodePlan:
         """What to decode for these displayed frames.
@@ -136,6 +140,12 @@ def _seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int]) -> list[float]:
     base = demuxed.time_base
     # integers divided once: the float nearest to the true time, so that i / 30 written elsewhere compares equal
     return [(value - pts[0]) * base.numerator / base.denominator for value in pts]
+
+
+def _origin_seconds(demuxed: pyav_demux.Demuxed, pts: Sequence[int | None]) -> float:
+    """The container's time of the first picture that has one."""
+    first = next((value for value in pts if value is not None), 0)
+    return first * demuxed.time_base.numerator / demuxed.time_base.denominator
 
 
 def _surveyed_times(demuxed: pyav_demux.Demuxed, pts: Sequence[int | None]) -> list[float]:
