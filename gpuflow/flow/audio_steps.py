@@ -21,6 +21,7 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.sound_wanted import SoundWanted
 from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import Blob, Features, Waveform, lay_out
+from gpuflow.memory import Lease
 from gpuflow.ops.audio import down_mix, to_rate
 from gpuflow.ops.audio_gpu import Placing
 from gpuflow.ops.mel_launch import obstacle
@@ -32,7 +33,8 @@ Steps = Generator[Future[None], None, Waveform | Features]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Samples as they are stored or decoded, and the file's facts (``Origin``)."""
+    """Samples as they are stored or decoded, and the file's facts (``Origin``). ``lease``: the block that the samples lie
+    in, where a worker decoded them."""
 
     pcm: PcmSamples
     codec: str
@@ -41,6 +43,7 @@ class _Found:
     num_streams: int = 1
     begins_seconds: float = 0.0
     filled_seconds: float = 0.0
+    lease: Lease | None = None
 
     @property
     def channels(self) -> int:
@@ -99,8 +102,9 @@ def _found(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContex
     with context.decoder(blob, kind, "audio") as decoder, decoded(decoder, as_stored, context) as sound:
         pcm = PcmSamples.of(sound.samples, sound.sample_rate)
         yield _Found(
-            pcm, sound.codec, sound.backend, sound.stream, sound.num_streams, sound.begins_seconds, sound.filled_seconds
-        )
+            pcm, sound.codec, sound.backend, sound.stream, sound.num_streams, sound.begins_seconds, sound.filled_seconds,
+            sound.lease,
+        )  # fmt: skip
 
 
 def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContext) -> _Found | None:
@@ -142,7 +146,8 @@ def _placed(
     parts = wanted.parts(count, rate, mono) if clip is None else None
     specs = lay_out({"waveform": ("float32", sound.shape)} if clip is None else clip.tensors)
     with context.placing(specs) as lease:
-        yield from waited_for(batches.submit(SoundJob(Placing(sound, lease, specs, clip), leases=(lease,))))
+        leases = (lease,) if found.lease is None else (lease, found.lease)
+        yield from waited_for(batches.submit(SoundJob(Placing(sound, lease, specs, clip), leases=leases)))
     source = described(found, count, rate, wanted.options, parts or ())
     if clip is None:
         return Waveform(lease, specs, source, backend=found.backend, content_hash=blob.content_hash)
