@@ -40,9 +40,13 @@ Job = tuple[float, int, int, int]  # seconds, window, clips, threads
 def main() -> None:
     """Run, print, save."""
     import torch
+    from threadpoolctl import threadpool_limits  # which librosa brings
 
     wanted = arguments(__doc__ or "")
     torch.set_num_threads(1)
+    threadpool_limits(
+        1, user_api="blas"
+    )  # OpenBLAS' second thread spins for 20 ms behind each product, beside whoever is next
     measured, targets = [], []
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)))
