@@ -8,6 +8,7 @@ import itertools
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,11 @@ SCHEDULES = (
 
 
 class HostKernel:
-    """A built kernel; ``run`` takes what a GPU would be given."""
+    """A built kernel; ``run`` takes what a GPU would be given, from any thread: one launch at a time, as on one stream, for
+    the emulator's fibers are the library's own."""
 
     def __init__(self, library: Path) -> None:
+        self._alone = threading.Lock()
         self._library = ctypes.CDLL(str(library))
         self._library.emulator_run.restype = ctypes.c_char_p
         count = self._library.emulator_count()
@@ -134,9 +137,10 @@ class HostKernel:
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         grid, block = ((ctypes.c_uint * 3)(*sides, 1) for sides in self._sides(launch, schedule))
         shared = ctypes.c_size_t(launch.shared_bytes - missing_shared_bytes)
-        fault = self._library.emulator_run(
-            grid, block, shared, schedule.order, ctypes.c_uint64(schedule.seed), pointers
-        )
+        with self._alone:
+            fault = self._library.emulator_run(
+                grid, block, shared, schedule.order, ctypes.c_uint64(schedule.seed), pointers
+            )
         assert fault is None, fault
 
     def _paired(self, launch: Launch) -> Iterator[tuple[Any, tuple[str, int]]]:

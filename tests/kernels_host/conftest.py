@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ Run = Callable[[Launch], None]
 
 @pytest.fixture(scope="session")
 def run_on_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a launch, one thread a block; a kernel is built when it is first asked for."""
+    """Runs a launch, one thread a block; a kernel is built when it is first asked for, by whichever thread."""
     folder: Path = tmp_path_factory.mktemp("host")
     built: dict[object, HostKernel] = {}
+    building = threading.Lock()
 
     def run(launch: Launch) -> None:
         key = (launch.name, launch.defines)
-        if key not in built:
-            library = folder / f"{len(built)}.so"
-            built[key] = HostKernel(build_for_host(launch.name, source(launch.name), library, launch.defines))
+        with building:
+            if key not in built:
+                library = folder / f"{len(built)}.so"
+                built[key] = HostKernel(build_for_host(launch.name, source(launch.name), library, launch.defines))
         built[key].run(launch, Schedule(block=(1, 1)))
 
     return run
