@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gpuflow.flow.batches import Batches, Job
+from gpuflow.flow.batches import Batches, Job, together
 from gpuflow.observe import Counters
 from gpuflow.ops.audio_gpu import Placing
 
@@ -21,15 +20,6 @@ class SoundJob(Job):
     """One sound on its way into its block."""
 
     placing: Placing
-    gpu_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.gpu_bytes = self.placing.gpu_bytes
-
-    @property
-    def weight(self) -> int:
-        """Bytes of the GPU's memory."""
-        return self.gpu_bytes
 
 
 class AudioBatches:
@@ -48,7 +38,9 @@ class AudioBatches:
     def __init__(self, place: Place, counters: Counters) -> None:
         self._place = place
         self._counters = counters
-        self._batches: Batches[SoundJob] = Batches("sounds", self._work, max_weight=MAX_BATCH_BYTES)
+        self._batches: Batches[SoundJob] = Batches(
+            "sounds", self._work, weight=lambda job: job.placing.gpu_bytes, max_weight=MAX_BATCH_BYTES
+        )
 
     def submit(self, job: SoundJob) -> Future[None]:
         """See ``Batches``. The job's block holds the result when the future ends."""
@@ -59,22 +51,6 @@ class AudioBatches:
         self._batches.close()
 
     def _work(self, batch: Sequence[SoundJob]) -> None:
-        """All together; where that fails, one after another, which shows whose it is."""
         self._counters.add("gpuflow_audio_batches_total")
         self._counters.add("gpuflow_audio_batch_sounds_total", len(batch))
-        if batch and (error := self._error_of(batch)) is not None:
-            for job in batch:
-                job.error = error if len(batch) == 1 else self._error_of([job])
-
-    def _error_of(self, jobs: Sequence[SoundJob]) -> BaseException | None:
-        """What went wrong, if anything; nothing is under way on the jobs' blocks when it returns."""
-        try:
-            self._place([job.placing for job in jobs])
-            for job in jobs:
-                job.placing.lease.synchronize()
-        except Exception as error:  # noqa: BLE001 - it is the jobs'
-            for job in jobs:
-                with contextlib.suppress(Exception):  # a device that is lost works on nothing
-                    job.placing.lease.synchronize()
-            return error
-        return None
+        together(batch, lambda jobs: self._place([job.placing for job in jobs]))

@@ -6,6 +6,7 @@ batch to fill.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -30,11 +31,6 @@ class Job:
     done: Future[None] = field(default_factory=Future)
     error: BaseException | None = None
 
-    @property
-    def weight(self) -> int:
-        """How much of a batch it is."""
-        raise NotImplementedError
-
     def let_go(self) -> None:
         """Give back what it holds."""
         for lease in self.leases:
@@ -51,14 +47,23 @@ class Batches(Generic[_Job]):
     Args:
         name: of the threads.
         work: does a batch, and notes in each job what it failed with; what it raises, all of them failed with.
+        weight: how much of a batch a job is.
         max_weight: of the jobs of one batch, so that none waits for too much of others; a job of more goes alone.
     """
 
-    def __init__(self, name: str, work: Callable[[Sequence[_Job]], None], *, max_weight: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[_Job]], None],
+        *,
+        weight: Callable[[_Job], int],
+        max_weight: int,
+    ) -> None:
         self._name = name
         self._do = work
+        self._weight = weight
         self._max_weight = max_weight
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[tuple[_Job, int]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -74,12 +79,13 @@ class Batches(Generic[_Job]):
         Raises:
             Closed: nothing is taken any more.
         """
+        weight = self._weight(job)
         with self._changed:
             if self._closed:
                 raise Closed("the flow is closed")
             for lease in job.leases:
                 lease.retain()
-            self._waiting.append(job)
+            self._waiting.append((job, weight))
             self._changed.notify()
         return job.done
 
@@ -106,12 +112,14 @@ class Batches(Generic[_Job]):
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             batch: list[_Job] = []
-            weight = 0
+            room = self._max_weight
             while self._waiting and len(batch) < _MAX_JOBS:
-                weight += self._waiting[0].weight
-                if batch and weight > self._max_weight:
+                job, weight = self._waiting[0]
+                room -= weight
+                if batch and room < 0:
                     break
-                batch.append(self._waiting.popleft())
+                self._waiting.popleft()
+                batch.append(job)
             if self._waiting:
                 self._changed.notify()
             return batch
@@ -130,6 +138,28 @@ def waited_for(future: Future[None]) -> Generator[Future[None], None, None]:
     finally:
         future.cancel()
     future.result()
+
+
+def together(jobs: Sequence[_Job], do: Callable[[Sequence[_Job]], None]) -> None:
+    """Do all of them at once; where that fails, one after another, which shows whose fault it is. Nothing is under way on
+    their blocks afterwards."""
+    if jobs and (error := _error_of(jobs, do)) is not None:
+        for job in jobs:
+            job.error = error if len(jobs) == 1 else _error_of([job], do)
+
+
+def _error_of(jobs: Sequence[_Job], do: Callable[[Sequence[_Job]], None]) -> BaseException | None:
+    leases = [lease for job in jobs for lease in job.leases]
+    try:
+        do(jobs)
+        for lease in leases:
+            lease.synchronize()
+    except Exception as error:  # noqa: BLE001 - it is the jobs'
+        for lease in leases:
+            with contextlib.suppress(Exception):  # a device that is lost works on nothing
+                lease.synchronize()
+        return error
+    return None
 
 
 def _begins(job: Job) -> bool:

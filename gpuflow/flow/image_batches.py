@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpuflow.codecs.base import BatchDecoder, Encoded, ImageInfo
 from gpuflow.codecs.orientation import oriented
-from gpuflow.flow.batches import Batches, Job
+from gpuflow.flow.batches import Batches, Job, together
 from gpuflow.flow.image import Region, cropped
 from gpuflow.observe import Counters
 from gpuflow.ops.transform import Transform
@@ -32,11 +32,6 @@ class ImageJob(Job):
     engine: Transform | None = None
     finish: Callable[[Any], Work] | None = None
 
-    @property
-    def weight(self) -> int:
-        """Its pixels."""
-        return self.info.width * self.info.height
-
     def let_go(self) -> None:
         """See ``Job``."""
         self.pixels = self.finish = None
@@ -54,7 +49,9 @@ class ImageBatches:
     def __init__(self, decoder: BatchDecoder, counters: Counters) -> None:
         self.decoder = decoder
         self._counters = counters
-        self._batches: Batches[ImageJob] = Batches("images", self._work, max_weight=_MAX_PIXELS)
+        self._batches: Batches[ImageJob] = Batches(
+            "images", self._work, weight=lambda job: job.info.width * job.info.height, max_weight=_MAX_PIXELS
+        )
 
     def submit(self, job: ImageJob) -> Future[None]:
         """See ``Batches``."""
@@ -68,7 +65,9 @@ class ImageBatches:
         self._counters.add("gpuflow_image_batches_total")
         self._counters.add("gpuflow_image_batch_images_total", len(batch))
         self._decode([job for job in batch if job.data is not None])
-        _transform([job for job in batch if job.engine is not None and job.error is None])
+        whole = [job for job in batch if job.error is None]
+        for engine in {job.engine for job in whole if job.engine is not None}:
+            together([job for job in whole if job.engine is engine], partial(_transform, engine))
 
     def _decode(self, jobs: Sequence[ImageJob]) -> None:
         if not jobs:
@@ -78,27 +77,5 @@ class ImageBatches:
             job.error, job.pixels = error, cropped(oriented(job.pixels, job.info.orientation), job.region)
 
 
-def _transform(jobs: Sequence[ImageJob]) -> None:
-    """By each engine, all of its jobs together; where that fails, one after another, which shows whose it is."""
-    for engine in {job.engine for job in jobs}:
-        of_engine = [job for job in jobs if job.engine is engine]
-        if (error := _error_of(engine, of_engine)) is not None:
-            for job in of_engine:
-                job.error = error if len(of_engine) == 1 else _error_of(engine, [job])
-
-
-def _error_of(engine: Transform | None, jobs: Sequence[ImageJob]) -> BaseException | None:
-    """What went wrong, if anything; nothing is under way on the jobs' blocks when it returns."""
-    works: list[Work] = []
-    try:
-        works += [job.finish(job.pixels) for job in jobs if job.finish is not None]
-        if engine is not None:
-            engine.apply(works)
-        for work in works:
-            work.lease.synchronize()
-    except Exception as error:  # noqa: BLE001 - it is the jobs'
-        for work in works:
-            with contextlib.suppress(Exception):  # a device that is lost works on nothing
-                work.lease.synchronize()
-        return error
-    return None
+def _transform(engine: Transform, jobs: Sequence[ImageJob]) -> None:
+    engine.apply([job.finish(job.pixels) for job in jobs if job.finish is not None])

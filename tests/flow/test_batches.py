@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import pytest
 
@@ -15,11 +16,7 @@ from tests.waiting import LONGEST_SECONDS
 
 @dataclass(slots=True, eq=False)
 class Weighed(Job):
-    heavy: int
-
-    @property
-    def weight(self) -> int:
-        return self.heavy
+    weight: int
 
 
 class Work:
@@ -30,7 +27,7 @@ class Work:
         self.begun, self.gate = threading.Semaphore(0), threading.Event()
 
     def __call__(self, batch: Sequence[Weighed]) -> None:
-        self.batches.append([job.heavy for job in batch])
+        self.batches.append([job.weight for job in batch])
         self.begun.release()
         assert self.gate.wait(LONGEST_SECONDS)
 
@@ -52,7 +49,7 @@ def test_a_batch_weighs_no_more_than_is_allowed_unless_it_is_one_job(
     weights: list[int], expected: list[list[int]]
 ) -> None:
     work = Work()
-    batches: Batches[Weighed] = Batches("weighed", work, max_weight=6)
+    batches: Batches[Weighed] = Batches("weighed", work, weight=attrgetter("weight"), max_weight=6)
     for _ in range(2):  # both threads are at work
         batches.submit(Weighed(100))
         assert work.begun.acquire(timeout=LONGEST_SECONDS)
@@ -69,7 +66,7 @@ def test_a_batch_weighs_no_more_than_is_allowed_unless_it_is_one_job(
 def test_what_waits_is_done_before_the_end_and_nothing_is_taken_after_it() -> None:
     work = Work()
     work.gate.set()
-    batches: Batches[Weighed] = Batches("weighed", work, max_weight=1)
+    batches: Batches[Weighed] = Batches("weighed", work, weight=attrgetter("weight"), max_weight=1)
     jobs = [Weighed(1) for _ in range(20)]
     for job in jobs:
         batches.submit(job)
