@@ -30,20 +30,27 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Pcm:
-    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous, or ``(1, n)`` where ``mono`` was asked for;
-    ``channels`` is as in the file. Or int16, where ``native`` was asked for and the source has no more than 16 bits: 2**15
-    times the float32. ``begins_seconds``, ``filled_seconds``: as in ``AudioMetadata``."""
+class Origin:
+    """What samples were decoded from, as it came out, and by whom. ``stream``, ``num_streams``, ``begins_seconds``,
+    ``filled_seconds``: as in ``AudioMetadata``."""
 
-    samples: Samples
-    sample_rate: int
     codec: str
     channels: int
+    sample_rate: int
     backend: str
     stream: int = 0
     num_streams: int = 1
     begins_seconds: float = 0.0
     filled_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pcm:
+    """Decoded audio: ``samples`` is ``(channels, n)`` float32, C-contiguous, or ``(1, n)`` where ``mono`` was asked for. Or
+    int16, where ``native`` was asked for and the source has no more than 16 bits: 2**15 times the float32."""
+
+    samples: Samples
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +237,10 @@ class Gathering:
         info, samples = self.info, self._kept.samples()
         rate = info.sample_rate
         begins_seconds = self._zero_seconds + self._start / rate
-        return Pcm(
-            samples, rate, info.codec, info.channels, backend, info.stream, info.num_streams, begins_seconds,
-            self._filled / rate,
-        )  # fmt: skip
+        origin = Origin(
+            info.codec, info.channels, rate, backend, info.stream, info.num_streams, begins_seconds, self._filled / rate
+        )
+        return Pcm(samples, origin)
 
 
 def check_claims(info: AudioInfo, section: Section, limits: Limits, sample_bytes: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
 
 from gpuflow.codecs.base import MediaType
+from gpuflow.codecs.pcm import Origin
 from gpuflow.config import AudioOptions
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.sound_wanted import SoundWanted
@@ -18,25 +18,6 @@ from gpuflow.ops.audio_parts import Parts
 from gpuflow.ops.mel import place_features
 from gpuflow.presets.clip_plan import ClipPlan
 from gpuflow.presets.mel import MelSpec
-
-
-class Origin(Protocol):
-    """Where samples come from: the file's facts (``Sound``)."""
-
-    @property
-    def codec(self) -> str: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def source_rate(self) -> int: ...
-    @property
-    def stream(self) -> int: ...
-    @property
-    def num_streams(self) -> int: ...
-    @property
-    def begins_seconds(self) -> float: ...
-    @property
-    def filled_seconds(self) -> float: ...
 
 
 def load_audio(
@@ -75,7 +56,7 @@ def decoded(decoder: Decoder, wanted: AudioWanted, context: LoadContext) -> Iter
 def described(origin: Origin, count: int, rate: int, options: AudioOptions, parts: Parts = ()) -> AudioMetadata:
     """``count`` samples at ``rate``, of that file."""
     return AudioMetadata(
-        origin.codec, origin.channels, origin.source_rate, rate, count, count / rate, options.start_seconds, parts,
+        origin.codec, origin.channels, origin.sample_rate, rate, count, count / rate, options.start_seconds, parts,
         origin.stream, origin.num_streams, origin.begins_seconds, origin.filled_seconds,
     )  # fmt: skip
 
@@ -95,11 +76,11 @@ def described_features(clip: ClipPlan, source: AudioMetadata) -> FeatureMetadata
 def _place_waveform(sound: Sound, wanted: SoundWanted, blob: Blob, context: LoadContext) -> Waveform:
     specs, count = lay_out({"waveform": ("float32", sound.samples.shape)}), sound.samples.shape[1]
     parts = wanted.parts(count, sound.sample_rate, lambda: down_mix(sound.samples)[0])
-    metadata = described(sound, count, sound.sample_rate, wanted.options, parts or ())
+    metadata = described(sound.origin, count, sound.sample_rate, wanted.options, parts or ())
     with context.placing(specs, adopt=context.adoptable(sound.lease)) as lease:
         if lease is not sound.lease:
             place(sound.samples, lease, specs[0])
-    return Waveform(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)
+    return Waveform(lease, specs, metadata, backend=sound.origin.backend, content_hash=blob.content_hash)
 
 
 def _place_features(sound: Sound, spec: MelSpec, wanted: SoundWanted, blob: Blob, context: LoadContext) -> Features:
@@ -108,5 +89,5 @@ def _place_features(sound: Sound, spec: MelSpec, wanted: SoundWanted, blob: Blob
     specs = lay_out(clip.tensors)
     with context.placing(specs) as lease:
         place_features(mono, clip, lease, specs, check=context.deadline.check)
-    metadata = described_features(clip, described(sound, count, sound.sample_rate, wanted.options))
-    return Features(lease, specs, metadata, backend=sound.backend, content_hash=blob.content_hash)
+    metadata = described_features(clip, described(sound.origin, count, sound.sample_rate, wanted.options))
+    return Features(lease, specs, metadata, backend=sound.origin.backend, content_hash=blob.content_hash)

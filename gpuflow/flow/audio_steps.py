@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.codecs.audio import stored_pcm
 from gpuflow.codecs.base import MediaType
-from gpuflow.codecs.pcm import Section
+from gpuflow.codecs.pcm import Origin, Section
 from gpuflow.config import AudioOptions
 from gpuflow.flow.audio import decoded, described, described_features, load_audio
 from gpuflow.flow.audio_batches import AudioBatches, SoundJob
 from gpuflow.flow.batches import waited_for
 from gpuflow.flow.context import LoadContext
 from gpuflow.flow.sound_wanted import SoundWanted
-from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import Blob, Features, Waveform, lay_out
 from gpuflow.memory import Lease
 from gpuflow.ops.audio import down_mix, to_rate
@@ -33,25 +32,11 @@ Steps = Generator[Future[None], None, Waveform | Features]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Samples as they are stored or decoded, and the file's facts (``Origin``). ``lease``: the block that the samples lie
-    in, where a worker decoded them."""
+    """Samples as they are stored or decoded. ``lease``: the block that they lie in, where a worker decoded them."""
 
     pcm: PcmSamples
-    codec: str
-    backend: str
-    stream: int = 0
-    num_streams: int = 1
-    begins_seconds: float = 0.0
-    filled_seconds: float = 0.0
+    origin: Origin
     lease: Lease | None = None
-
-    @property
-    def channels(self) -> int:
-        return self.pcm.channels
-
-    @property
-    def source_rate(self) -> int:
-        return self.pcm.sample_rate
 
 
 def audio_steps(
@@ -91,20 +76,9 @@ def _found(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContex
     if (stored := _stored(blob, kind, wanted, context)) is not None:
         yield stored
         return
-    as_stored = AudioWanted(
-        start_seconds=wanted.options.start_seconds,
-        duration_seconds=wanted.seconds_to_decode,
-        mono=False,
-        stream=wanted.options.stream,
-        native=True,
-        zero_seconds=wanted.zero_seconds,
-    )
+    as_stored = replace(wanted.decoding(), mono=False, native=True, sample_rate=None, max_samples=None)
     with context.decoder(blob, kind, "audio") as decoder, decoded(decoder, as_stored, context) as sound:
-        pcm = PcmSamples.of(sound.samples, sound.sample_rate)
-        yield _Found(
-            pcm, sound.codec, sound.backend, sound.stream, sound.num_streams, sound.begins_seconds, sound.filled_seconds,
-            sound.lease,
-        )  # fmt: skip
+        yield _Found(PcmSamples.of(sound.samples, sound.sample_rate), sound.origin, sound.lease)
 
 
 def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadContext) -> _Found | None:
@@ -120,7 +94,8 @@ def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadConte
     samples = memoryview(blob.data)[held.offset : held.offset + held.nbytes]
     pcm = PcmSamples(samples, held.encoding, held.channels, held.num_samples, held.sample_rate).part(first, last)
     require_numbers(pcm)
-    return _Found(pcm, held.codec, "wav", begins_seconds=first / held.sample_rate)
+    begins_seconds = first / held.sample_rate
+    return _Found(pcm, Origin(held.codec, held.channels, held.sample_rate, "wav", begins_seconds=begins_seconds))
 
 
 def _planned(pcm: PcmSamples, wanted: SoundWanted, context: LoadContext) -> SoundPlan:
@@ -136,7 +111,7 @@ def _planned(pcm: PcmSamples, wanted: SoundWanted, context: LoadContext) -> Soun
 def _placed(
     found: _Found, sound: SoundPlan, wanted: SoundWanted, blob: Blob, context: LoadContext, batches: AudioBatches
 ) -> Steps:
-    count, rate = sound.outputs, wanted.rate or found.source_rate
+    count, rate = sound.outputs, wanted.rate or found.pcm.sample_rate
 
     def mono() -> NDArray[np.float32]:
         mixed: NDArray[np.float32] = down_mix(to_float(sound.pcm))[0]
@@ -148,8 +123,8 @@ def _placed(
     with context.placing(specs) as lease:
         leases = (lease,) if found.lease is None else (lease, found.lease)
         yield from waited_for(batches.submit(SoundJob(Placing(sound, lease, specs, clip), leases=leases)))
-    source = described(found, count, rate, wanted.options, parts or ())
+    source = described(found.origin, count, rate, wanted.options, parts or ())
     if clip is None:
-        return Waveform(lease, specs, source, backend=found.backend, content_hash=blob.content_hash)
+        return Waveform(lease, specs, source, backend=found.origin.backend, content_hash=blob.content_hash)
     metadata = described_features(clip, source)
-    return Features(lease, specs, metadata, backend=found.backend, content_hash=blob.content_hash)
+    return Features(lease, specs, metadata, backend=found.origin.backend, content_hash=blob.content_hash)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.base import Deadline, FrameSink, ImageInfo, MediaType, VideoInfo
 from gpuflow.codecs.images import decode_image
+from gpuflow.codecs.pcm import Origin
 from gpuflow.codecs.video.decode import decode_frames
 from gpuflow.codecs.video.ordered import OrderedSink, decode_in_order
 from gpuflow.codecs.video.plan import DecodePlan
@@ -38,21 +39,13 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """``samples``: ``(channels, n)`` float32 at ``sample_rate``, int16 where ``AudioWanted.native`` gives that; ``channels``
-    and ``source_rate`` are the file's. ``stream``: which of so many audio streams it is. The last two are as in
-    ``AudioMetadata``."""
+    """``samples``: ``(channels, n)`` float32 at ``sample_rate``, int16 where ``AudioWanted.native`` gives that. ``lease``: the
+    block that holds them and nothing else, if any."""
 
     samples: NDArray[Any]
-    codec: str
-    channels: int
-    source_rate: int
     sample_rate: int
-    backend: str
+    origin: Origin
     lease: Lease | None = None
-    stream: int = 0
-    num_streams: int = 1
-    begins_seconds: float = 0.0
-    filled_seconds: float = 0.0
 
 
 def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: Limits, deadline: Deadline) -> Sound:
@@ -63,13 +56,9 @@ def decode_sound(data: bytes, kind: MediaType, wanted: AudioWanted, *, limits: L
         start_seconds=wanted.start_seconds, duration_seconds=wanted.duration_seconds, stream=wanted.stream,
         native=wanted.native, mono=wanted.mono, zero_seconds=wanted.zero_seconds,
     )  # fmt: skip
-    samples = to_rate(pcm.samples, pcm.sample_rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
-    rate = wanted.sample_rate or pcm.sample_rate
-    return Sound(
-        samples[:, : wanted.max_samples], pcm.codec, pcm.channels, pcm.sample_rate, rate, pcm.backend,
-        stream=pcm.stream, num_streams=pcm.num_streams, begins_seconds=pcm.begins_seconds,
-        filled_seconds=pcm.filled_seconds,
-    )  # fmt: skip
+    rate = pcm.origin.sample_rate
+    samples = to_rate(pcm.samples, rate, wanted.sample_rate, mono=wanted.mono, limits=limits)
+    return Sound(samples[:, : wanted.max_samples], wanted.sample_rate or rate, pcm.origin)
 
 
 class Clip(Protocol):

@@ -35,21 +35,22 @@ def check_pixels(found: wire.Pixels, info: ImageInfo, least_size: tuple[int, int
 
 def check_sound(found: wire.Sound, wanted: AudioWanted, limits: Limits) -> None:
     """Likewise of decoded audio."""
+    origin = found.origin
     seconds = min(limits.max_audio_seconds, wanted.duration_seconds or math.inf)
     _require(min(found.shape) >= 1 and 4 * math.prod(found.shape) <= limits.max_pcm_bytes)
-    _require(found.backend in _BACKENDS and _is_name(found.codec))
-    _require(found.shape[0] == (1 if wanted.mono else found.channels))
-    _require(1 <= found.channels <= limits.max_audio_channels)
+    _require(origin.backend in _BACKENDS and _is_name(origin.codec))
+    _require(found.shape[0] == (1 if wanted.mono else origin.channels))
+    _require(1 <= origin.channels <= limits.max_audio_channels)
     _require(found.shape[1] <= math.ceil((seconds + _MORE_SECONDS) * found.sample_rate))
     _require(wanted.max_samples is None or found.shape[1] <= wanted.max_samples)
-    _require(limits.min_sample_rate_hz <= found.source_rate <= limits.max_sample_rate_hz)
-    _require(found.sample_rate == (wanted.sample_rate or found.source_rate))
+    _require(limits.min_sample_rate_hz <= origin.sample_rate <= limits.max_sample_rate_hz)
+    _require(found.sample_rate == (wanted.sample_rate or origin.sample_rate))
     _require(wanted.native or found.dtype == "float32")
-    _require(0 <= found.stream < found.num_streams <= _STREAMS_A_TRACK * limits.max_tracks)
-    _require(isinstance(wanted.stream, str) or found.stream == (wanted.stream or 0))
-    _require(math.isfinite(found.begins_seconds) and 0.0 <= found.filled_seconds <= seconds + _MORE_SECONDS)
+    _require(0 <= origin.stream < origin.num_streams <= _STREAMS_A_TRACK * limits.max_tracks)
+    _require(isinstance(wanted.stream, str) or origin.stream == (wanted.stream or 0))
+    _require(math.isfinite(origin.begins_seconds) and 0.0 <= origin.filled_seconds <= seconds + _MORE_SECONDS)
     beside = wanted.zero_seconds is not None
-    _require(not beside or abs(found.begins_seconds - wanted.start_seconds) <= 1 / found.source_rate)
+    _require(not beside or abs(origin.begins_seconds - wanted.start_seconds) <= 1 / origin.sample_rate)
 
 
 def check_clip(found: wire.Opened, limits: Limits) -> None:

@@ -109,10 +109,7 @@ class _RemoteDecoder:
             spec = lay_out({"waveform": (found.dtype, found.shape)})
             with self._filled(spec) as lease:
                 self._finish()
-                yield Sound(
-                    lease.array(spec[0]), found.codec, found.channels, found.source_rate, found.sample_rate,
-                    found.backend, lease, found.stream, found.num_streams, found.begins_seconds, found.filled_seconds,
-                )  # fmt: skip
+                yield Sound(lease.array(spec[0]), found.sample_rate, found.origin, lease)
 
     @contextmanager
     def clip(self) -> Iterator[Clip]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from gpuflow.codecs.base import ImageInfo, MediaType, VideoInfo
+from gpuflow.codecs.pcm import Origin
 from gpuflow.codecs.video.plan import PacketRow, Segment
 from gpuflow.config import Limits
 from gpuflow.errors import (
@@ -162,19 +163,12 @@ class Pixels(_Message, frozen=True):
 
 
 class Sound(_Message, frozen=True):
-    """Audio was decoded and resampled; ``channels``, ``source_rate`` and streams are the file's, the rest the result's."""
+    """Audio was decoded and resampled."""
 
-    codec: str
-    channels: int
-    source_rate: int
+    origin: Origin
     sample_rate: int
     shape: tuple[int, int]
-    backend: str
-    stream: int = 0
-    num_streams: int = 1
     dtype: Literal["float32", "int16"] = "float32"
-    begins_seconds: float = 0.0
-    filled_seconds: float = 0.0
 
 
 class Opened(_Message, frozen=True):

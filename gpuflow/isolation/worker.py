@@ -213,12 +213,7 @@ class Worker:
         samples = sound.samples
         shape = (samples.shape[0], samples.shape[1])
         dtype: Literal["float32", "int16"] = "int16" if samples.dtype == np.int16 else "float32"
-        self._inbox.send(
-            wire.Sound(
-                sound.codec, sound.channels, sound.source_rate, sound.sample_rate, shape, sound.backend, sound.stream,
-                sound.num_streams, dtype, sound.begins_seconds, sound.filled_seconds,
-            )
-        )  # fmt: skip
+        self._inbox.send(wire.Sound(sound.origin, sound.sample_rate, shape, dtype))
         self._view(self._inbox.next().offset, dtype, shape)[...] = samples
 
     def _video(self, job: wire.VideoJob, data: bytes) -> tuple[int, ...]:

@@ -9,10 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpuflow.codecs.base import ImageInfo, MediaType, VideoInfo
+from gpuflow.codecs.pcm import Origin
 from gpuflow.errors import (
     Closed,
     DeadlineExceeded,
@@ -164,29 +166,33 @@ def test_pixels_that_cannot_be_are_not_believed(said: Pixels) -> None:
         check_pixels(said, ImageInfo("jpeg", 64, 64))
 
 
+def _sound(*, rate: int = 16_000, shape: tuple[int, int] = (1, 100), **said: Any) -> Sound:
+    return Sound(replace(Origin("mp3", 2, 44_100, "pyav"), **said), rate, shape)
+
+
 @pytest.mark.parametrize(
     "said",
     [
-        Sound("mp3", 2, 44_100, 16_000, (3, 100), "pyav"),
-        Sound("mp3", 2, 44_100, 8_000, (1, 100), "pyav"),
-        Sound("mp3", 2, 44_100, 16_000, (1, 10**12), "pyav"),
-        Sound("mp3", 2, 1, 16_000, (1, 100), "pyav"),
-        Sound("mp3", 2, 44_100, 16_000, (0, 100), "pyav"),
-        Sound("mp3", 2, 44_100, 16_000, (2, 100), "pyav"),
-        Sound("mp3", 2, 44_100, 16_000, (1, 48_001), "pyav"),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 1, 2),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 0),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", 0, 10**9),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", begins_seconds=float("nan")),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", begins_seconds=0.5),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=-1.0),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=3.5),
-        Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav", filled_seconds=float("nan")),
+        _sound(shape=(3, 100)),
+        _sound(rate=8_000),
+        _sound(shape=(1, 10**12)),
+        _sound(sample_rate=1),
+        _sound(shape=(0, 100)),
+        _sound(shape=(2, 100)),
+        _sound(shape=(1, 48_001)),
+        _sound(stream=1, num_streams=2),
+        _sound(num_streams=0),
+        _sound(num_streams=10**9),
+        _sound(begins_seconds=float("nan")),
+        _sound(begins_seconds=0.5),
+        _sound(filled_seconds=-1.0),
+        _sound(filled_seconds=3.5),
+        _sound(filled_seconds=float("nan")),
     ],
 )
 def test_sound_that_cannot_be_is_not_believed(said: Sound) -> None:
     wanted = AudioWanted(duration_seconds=2.0, sample_rate=16_000, zero_seconds=1.4)
-    check_sound(Sound("mp3", 2, 44_100, 16_000, (1, 100), "pyav"), wanted, LIMITS)
+    check_sound(_sound(), wanted, LIMITS)
     with pytest.raises(Disconnected):
         check_sound(said, wanted, LIMITS)
 

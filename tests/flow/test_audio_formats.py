@@ -70,7 +70,12 @@ def test_stored_samples_come_out_as_they_were_written(form: str, subtype: str, c
     samples = chirp(0.2, RATE, 2)
     data = with_soundfile(samples, RATE, form, subtype)
     pcm = decoded(data)
-    assert (pcm.backend, pcm.codec, pcm.sample_rate, pcm.channels) == ("soundfile", codec, RATE, 2)
+    assert (pcm.origin.backend, pcm.origin.codec, pcm.origin.sample_rate, pcm.origin.channels) == (
+        "soundfile",
+        codec,
+        RATE,
+        2,
+    )
     assert pcm.samples.shape == samples.shape
     assert np.abs(pcm.samples - samples).max() <= step
     assert np.array_equal(pcm.samples, by_libsndfile(data))
@@ -133,8 +138,8 @@ def test_sound_is_aligned_to_what_was_encoded(
     )  # a codec of speech has no sharp place, nor has a subwoofer
     assert max(abs(place - late) for place in found) <= blunt
     assert min(0, late) <= pcm.samples.shape[1] - samples.shape[1] <= longer
-    assert pcm.sample_rate == rate
-    if pcm.backend == "pyav":
+    assert pcm.origin.sample_rate == rate
+    if pcm.origin.backend == "pyav":
         expected = by_ffmpeg(data, sniff(data).format)
         assert np.array_equal(pcm.samples, expected)
 
@@ -142,7 +147,7 @@ def test_sound_is_aligned_to_what_was_encoded(
 def test_mp3_without_a_tag_keeps_what_its_encoder_began_with() -> None:
     samples = noise(1.0, RATE, 2)
     pcm = decoded(with_ffmpeg(samples, RATE, "mp3", "libmp3lame", muxing={"write_xing": "0", "id3v2_version": "0"}))
-    assert pcm.backend == "soundfile"
+    assert pcm.origin.backend == "soundfile"
     assert lag(pcm.samples[0], samples[0]) == 1_105
 
 
@@ -155,7 +160,7 @@ def test_two_decoders_agree_on_every_sample(make: Callable[[Samples], bytes]) ->
     samples = np.concatenate([chirp(3.0, RATE, 2), np.zeros((2, RATE), np.float32), noise(2.0, RATE, 2)], axis=1)
     data = make(samples)
     pcm, other = decoded(data), by_ffmpeg(data, sniff(data).format)
-    assert pcm.backend == "soundfile"
+    assert pcm.origin.backend == "soundfile"
     assert pcm.samples.shape == other.shape == samples.shape
     assert np.abs(pcm.samples - other).max() <= TOLERANCES["decode/lossy"].max_abs
 
@@ -194,7 +199,7 @@ def test_planes_of_many_channels_are_those_of_the_file(channels: int) -> None:
     samples = chirp(2.0, RATE, channels)
     data = with_soundfile(samples, RATE, "OGG", "VORBIS")
     expected, pcm = decoded(data), decoded(remuxed(data, "ogg", "matroska"))
-    assert (expected.backend, pcm.backend) == ("soundfile", "pyav")
+    assert (expected.origin.backend, pcm.origin.backend) == ("soundfile", "pyav")
     assert pcm.samples.shape == samples.shape
     rows = [
         int(np.abs(expected.samples - row).max(axis=1).argmin()) for row in pcm.samples
@@ -215,7 +220,7 @@ def test_mono_is_exactly_the_mean_of_the_channels(form: str, codec: str, channel
     encode = with_soundfile if form.isupper() else with_ffmpeg
     data = encode(chirp(2.0, RATE, channels), RATE, form, codec)
     pcm, mono = decoded(data), decoded(data, mono=True, native=True)
-    assert (mono.channels, str(mono.samples.dtype)) == (channels, "float32")
+    assert (mono.origin.channels, str(mono.samples.dtype)) == (channels, "float32")
     assert mono.samples.flags.c_contiguous
     assert np.array_equal(mono.samples, pcm.samples.mean(axis=0, keepdims=True))
 
@@ -232,7 +237,7 @@ def test_what_has_16_bits_has_the_floats_of_libsndfile(form: str, subtype: str) 
 def test_amr_of_frames_without_sound_is_silence() -> None:
     """By hand: nobody here encodes AMR-WB."""
     pcm = decoded(b"#!AMR-WB\n" + b"\x7c" * 50)
-    assert (pcm.codec, pcm.sample_rate, pcm.samples.shape) == ("amr_wb", 16_000, (1, 16_000))
+    assert (pcm.origin.codec, pcm.origin.sample_rate, pcm.samples.shape) == ("amr_wb", 16_000, (1, 16_000))
     assert not pcm.samples.any()
     with pytest.raises(UnsupportedFormat, match="several channels"):
         decoded(b"#!AMR_MC1.0\n\0\0\0\2" + b"\x7c" * 50)
@@ -243,7 +248,7 @@ def test_mp3_in_wav_is_told_as_mp3_and_prints_nothing(capfd: pytest.CaptureFixtu
     assert audio_info(data, sniff(data)).codec == "mp3"
     for start in (0.0, 1.0):
         pcm = decoded(data, start_seconds=start)
-        assert (pcm.codec, pcm.backend) == ("mp3", "pyav")
+        assert (pcm.origin.codec, pcm.origin.backend) == ("mp3", "pyav")
     assert capfd.readouterr().err == ""
 
 
@@ -265,7 +270,7 @@ def test_flac_without_a_length_is_as_with_one(form: str) -> None:
     flac[21] &= 0xF0
     flac[22:26] = bytes(4)
     pcm = decoded(bytes(flac))
-    assert (expected.backend, pcm.backend) == ("soundfile", "pyav")
+    assert (expected.origin.backend, pcm.origin.backend) == ("soundfile", "pyav")
     assert np.array_equal(pcm.samples, expected.samples)
 
 
@@ -311,9 +316,9 @@ def test_a_stream_is_taken_by_its_place_or_its_language(muxer: str, codec: str) 
             if language == "und" and isinstance(name, str) and muxer != "mp4":
                 continue  # other containers store no language then
             pcm = decoded(data, stream=name)
-            assert (pcm.stream, pcm.num_streams, pcm.channels) == (place, 3, len(samples))
+            assert (pcm.origin.stream, pcm.origin.num_streams, pcm.origin.channels) == (place, 3, len(samples))
             assert abs(lag(pcm.samples[-1], samples[-1])) in (0, 1_024)
-    assert decoded(data).stream == 0
+    assert decoded(data).origin.stream == 0
     assert audio_info(data, sniff(data), stream=1).channels == 2
 
 
@@ -327,7 +332,7 @@ def test_a_stream_that_is_not_there_is_named_beside_those_that_are(stream: int |
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 def test_a_file_of_one_stream_has_the_first_only(form: str) -> None:
     data = with_soundfile(chirp(0.2, RATE), RATE, form, {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(form, "PCM_16"))
-    assert decoded(data, stream=0).backend == "soundfile"
+    assert decoded(data, stream=0).origin.backend == "soundfile"
     for stream in (1, "eng"):
         with pytest.raises(NoSuchStream, match=r"are 0 \('no language'\)"):
             decoded(data, stream=stream)
@@ -336,7 +341,7 @@ def test_a_file_of_one_stream_has_the_first_only(form: str) -> None:
 def test_limits_on_claims_are_of_the_stream_that_is_taken() -> None:
     data = with_languages({"eng": chirp(0.2, RATE), "deu": chirp(0.2, RATE, 6)}, RATE, "mp4", "aac")
     limits = Limits(max_audio_channels=2)
-    assert decoded(data, limits=limits).channels == 1
+    assert decoded(data, limits=limits).origin.channels == 1
     for stream in (1, "deu"):
         with pytest.raises(Exception, match="6 audio channels"):
             decoded(data, limits=limits, stream=stream)

@@ -112,8 +112,8 @@ def whole(name: str) -> Pcm:
 @settings(max_examples=6, deadline=None, derandomize=True)
 def test_a_section_equals_that_part_of_the_whole(name: str, start: float, duration: float | None) -> None:
     expected, got = whole(name), decoded(file_of(name), start, duration)
-    first = round(start * expected.sample_rate)
-    last = None if duration is None else first + max(1, round(duration * expected.sample_rate))
+    first = round(start * expected.origin.sample_rate)
+    last = None if duration is None else first + max(1, round(duration * expected.origin.sample_rate))
     part = expected.samples[:, first:last]
     assert got.samples.shape == part.shape
     if name in EXACT:
@@ -127,10 +127,10 @@ def test_a_section_equals_that_part_of_the_whole(name: str, start: float, durati
 def test_every_way_to_end_is_right(name: str) -> None:
     """libsndfile misplaces what it seeks on a Vorbis stream's last page."""
     expected = whole(name)
-    total = expected.samples.shape[1] / expected.sample_rate
+    total = expected.samples.shape[1] / expected.origin.sample_rate
     for before in (1.5, 1.0, 0.5, 0.2, 0.1, 0.05, 0.01, 0.001):
         got = decoded(file_of(name), total - before).samples
-        part = expected.samples[:, round((total - before) * expected.sample_rate) :]
+        part = expected.samples[:, round((total - before) * expected.origin.sample_rate) :]
         assert got.shape == part.shape
         assert np.abs(got - part).max() <= TOLERANCES["decode/section"].max_abs
 
@@ -159,7 +159,7 @@ def test_what_lies_before_a_section_is_not_decoded(name: str, monkeypatch: pytes
 
     monkeypatch.setattr(Gathering, "put", counted)
     decoded(file_of(name), SECONDS - 1.0, 0.5)
-    seconds = sum(taken) / whole(name).sample_rate
+    seconds = sum(taken) / whole(name).origin.sample_rate
     assert seconds < 5.0  # two to be warm, what is wanted, and the first packets or a block
 
 
@@ -174,7 +174,7 @@ def test_what_lies_behind_a_section_is_not_decoded(name: str, start: float, monk
     monkeypatch.setattr(Gathering, "put", counted)
     decoded(file_of(name), start, 0.25)
     seen, count = taken[-1]
-    assert (seen + count) / whole(name).sample_rate < start + 0.25 + 0.1  # within a frame
+    assert (seen + count) / whole(name).origin.sample_rate < start + 0.25 + 0.1  # within a frame
 
 
 @pytest.mark.parametrize("name", ["wav PCM_16", "flac", "mp3", "m4a aac", "webm opus", "ogg vorbis"])
@@ -194,7 +194,7 @@ def test_a_section_of_a_file_that_breaks_off_is_that_of_what_is_left(name: str) 
     data = file_of(name)
     cut = data[: len(data) * 9 // 10]
     left = decoded(cut).samples
-    rate = whole(name).sample_rate
+    rate = whole(name).origin.sample_rate
     got = decoded(cut, 8.0).samples
     assert got.shape == left[:, 8 * rate :].shape
     assert np.abs(got - left[:, 8 * rate :]).max() <= TOLERANCES["decode/section"].max_abs

@@ -125,7 +125,7 @@ def test_jitter_is_no_gap(muxer: str, codec: str) -> None:
     plain, jittered = clip(muxer, codec), clip(muxer, codec, jitter_seconds=0.01)
     assert jittered.data != plain.data
     pcm = decoded(jittered.data)
-    assert pcm.filled_seconds == 0.0
+    assert pcm.origin.filled_seconds == 0.0
     assert np.array_equal(pcm.samples, decoded(plain.data).samples)
 
 
@@ -141,8 +141,8 @@ def test_a_section_of_sound_with_gaps_equals_that_part_of_the_whole(
     part = whole.samples[:, first : None if duration is None else first + max(1, round(duration * RATE))]
     assert got.samples.shape == part.shape
     assert np.abs(got.samples - part).max() <= (1e-6 if codec == "libopus" else 0.0)
-    assert got.filled_seconds <= whole.filled_seconds
-    assert got.begins_seconds == pytest.approx(whole.begins_seconds + start, abs=1 / RATE)
+    assert got.origin.filled_seconds <= whole.origin.filled_seconds
+    assert got.origin.begins_seconds == pytest.approx(whole.origin.begins_seconds + start, abs=1 / RATE)
 
 
 @pytest.mark.parametrize("start", [0.0, 40.0])
@@ -226,5 +226,5 @@ def test_one_packet_whose_time_lies_moves_nothing(muxer: str, codec: str, start:
     honest, lying = (clip(muxer, codec, 8.0, liar=liar).data for liar in (0.0, 0.3))
     assert honest != lying
     found, expected = (decoded(data, start_seconds=start) for data in (lying, honest))
-    assert found.filled_seconds == 0.0
+    assert found.origin.filled_seconds == 0.0
     assert np.array_equal(found.samples, expected.samples)
