@@ -22,13 +22,12 @@ from gpuflow.isolation.decoding import InProcess
 from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import Features, Waveform
 from gpuflow.observe import Counters, labelled
-from gpuflow.ops.audio_gpu import Placing, batch_launches
+from gpuflow.ops.audio_gpu import Placing
 from gpuflow.presets.mel import MelSpec
 from tests.flow.audio_files import blob, chirp, with_ffmpeg, with_soundfile
 from tests.flow.timed_clips import clip
-from tests.kernels_host.building import HostTables
-from tests.kernels_host.check_image_views import HostMemory
 from tests.kernels_host.conftest import Run
+from tests.kernels_host.sound_routes import run_batch
 from tests.parity.tolerances import TOLERANCES
 from tests.waiting import LONGEST_SECONDS
 
@@ -81,10 +80,8 @@ class HostPlace:
         if any(map(self.broken, placings)):
             raise DeviceLost("the device is lost")
         clips = [placing.kernels_clip(int(placing.lease.array(placing.tensors[0]).ctypes.data)) for placing in placings]
-        memory, tables = HostMemory(), HostTables()
         with self._one:
-            for launch in batch_launches(clips, tables=tables, upload=memory.upload, scratch=memory.scratch):
-                self._run(launch)
+            run_batch(self._run, clips)
         for placing in placings:
             for tensor, array in placing.beside().items():
                 placing.lease.array(tensor)[...] = array

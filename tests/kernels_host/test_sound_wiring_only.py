@@ -22,8 +22,8 @@ from gpuflow.presets.clip_plan import Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_specs import mel_spec
 from tests.kernels_host.cupy_wiring_only import Array, Lease
+from tests.kernels_host.sound_routes import LIMITS, on_the_cpu, planned, speechlike, waves
 from tests.kernels_host.sounds import ENCODINGS, stored
-from tests.kernels_host.test_sound import LIMITS, on_the_cpu, planned, speechlike, waves
 
 CLIP = PcmSamples.of(speechlike(1.2, 44_100), 44_100)
 
