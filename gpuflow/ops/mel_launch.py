@@ -1,6 +1,6 @@
 """Features of many clips, of any lengths and specs, as launches: one sequence for the whole batch.
 
-``launches`` is all of it but the GPU: the tests run what it gives on the host. ``gpuflow/ops/mel_kernel.py`` is the GPU's
+``launches`` is all of it but the GPU: the tests run what it gives on the host. ``gpuflow/ops/audio_gpu.py`` is the GPU's
 part.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpuflow.ops import audio_gpu, kernels, mel_kernel, picture, staging, tables, views_kernel
+from gpuflow.ops import audio_gpu, kernels, picture, staging, tables, views_kernel
 from gpuflow.ops.kernels import Launch, source
 from tests.kernels_host.building import HostKernel, Schedule, build_for_host
 
@@ -44,8 +44,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, run_on_host: Run) -> Iterator[Any]:
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "kernel", fake.kernel)
     kept = (
-        picture.picture_kernel, views_kernel.views_kernel, mel_kernel.mel_kernel, audio_gpu.sound_kernels,
-        tables.device_tables, staging.staging,
+        picture.picture_kernel, views_kernel.views_kernel, audio_gpu.sound_kernels, tables.device_tables, staging.staging,
     )  # fmt: skip
     for one_a_gpu in kept:
         one_a_gpu.cache_clear()

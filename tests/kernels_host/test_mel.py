@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.ops.audio_gpu import FeatureClip, sound_kernels
 from gpuflow.ops.kernels import source
 from gpuflow.ops.mel import planned, write_features
 from gpuflow.ops.mel_jobs import MelJob, jobs_of
 from gpuflow.ops.mel_launch import GROUP_BYTES, frames_per_block, launches, mel_shared_bytes, obstacle
 from gpuflow.ops.mel_records import CLIP
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.presets.clip_plan import ClipPlan
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
@@ -27,6 +29,7 @@ from tests.kernels_host.building import HostTables, compile_by_nvrtc, variants
 from tests.kernels_host.check_image_views import HostMemory
 from tests.kernels_host.clips import Clip, Laid, linear, logs, tone_and_noise
 from tests.kernels_host.conftest import Run
+from tests.kernels_host.sound_routes import planned as sound_and_clip
 from tests.parity.mel_reference import reference
 from tests.parity.tolerances import TOLERANCES
 
@@ -377,16 +380,15 @@ def test_registers_leave_room_for_four_blocks_of_256_threads(name: str, architec
 @pytest.mark.parametrize("name", SPECS)
 def test_on_a_gpu_every_spec_and_kind_of_sound_equals_the_float64_reference(name: str) -> None:
     cupy = pytest.importorskip("cupy")
-    from gpuflow.ops.mel_kernel import mel_kernel
-
     clips, host, stream = clips_of(name), Laid(clips_of(name)), cupy.cuda.Stream(non_blocking=True)
     samples, outs = ([cupy.asarray(array) for array in arrays] for arrays in ([c.samples for c in clips], host.outs))
     cupy.cuda.get_current_stream().synchronize()
-    jobs = [
-        MelJob(here.data.ptr, clip.spec, mel_plan(clip.spec, len(here)), out.data.ptr, out.strides)
-        for clip, here, out in zip(clips, samples, outs, strict=True)
+    stored = [PcmSamples(here.view(cupy.uint8), "f32", 1, len(here), RATE) for here in samples]
+    made = [
+        FeatureClip(*sound_and_clip(pcm, clip.spec), out.data.ptr)
+        for clip, pcm, out in zip(clips, stored, outs, strict=True)
     ]
-    mel_kernel(0).write(jobs, stream=stream)
+    sound_kernels(0).write(made, stream=stream)
     stream.synchronize()
     assert_as_the_reference(name, [out.get() for out in outs])
 

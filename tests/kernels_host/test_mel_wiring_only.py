@@ -14,29 +14,29 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuflow.errors import BackendUnavailable
-from gpuflow.ops.mel_jobs import MelJob
-from gpuflow.ops.mel_kernel import MelKernel, mel_kernel
+from gpuflow.ops.audio_gpu import FeatureClip, SoundKernels, sound_kernels
+from gpuflow.ops.pcm import PcmSamples
 from gpuflow.ops.tables import device_tables
-from gpuflow.presets.mel_plan import mel_plan
+from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_specs import mel_spec
 from tests.kernels_host.clips import tone_and_noise
+from tests.kernels_host.sound_routes import planned
 from tests.parity.mel_reference import reference
 
 NAMES = ("qwen3-omni", "parakeet", "gemma4", "wav2vec2")
 
 
-def _job(name: str, samples: NDArray[np.float32]) -> tuple[MelJob, NDArray[np.float32]]:
-    spec = mel_spec(name)
-    plan = mel_plan(spec, len(samples))
-    out = np.zeros(plan.shape, np.float32)
-    return MelJob(samples.ctypes.data, spec, plan, out.ctypes.data, out.strides), out
+def _clip(spec: MelSpec, samples: NDArray[np.float32]) -> tuple[FeatureClip, NDArray[np.float32]]:
+    sound, clip = planned(PcmSamples.of(samples[None], spec.sample_rate), spec)
+    out = np.zeros(clip.tensors[spec.features_name][1], np.float32)
+    return FeatureClip(sound, clip, out.ctypes.data), out
 
 
 def test_clips_of_several_specs_are_written_in_one_sequence_wiring_only(cupy: Any) -> None:
     clips = [tone_and_noise(count) for count in (4_000, 5_000, 3_000, 2_000)]
-    made = [_job(name, clip) for name, clip in zip(NAMES, clips, strict=True)]
+    made = [_clip(mel_spec(name), clip) for name, clip in zip(NAMES, clips, strict=True)]
     stream = cupy.cuda.Stream.ptds
-    mel_kernel(0).write([job for job, _ in made], stream=stream)
+    sound_kernels(0).write([clip for clip, _ in made], stream=stream)
     for name, clip, (_, out) in zip(NAMES, clips, made, strict=True):
         np.testing.assert_allclose(out, reference(clip, mel_spec(name)), rtol=0, atol=1e-3)
     assert [launch.name for launch in cupy.launched] == [
@@ -47,22 +47,22 @@ def test_clips_of_several_specs_are_written_in_one_sequence_wiring_only(cupy: An
 
 
 def test_tables_are_made_once_a_spec_wiring_only(cupy: Any) -> None:
-    clip, sizes = tone_and_noise(2_000), []
-    job, out = _job("qwen3-omni", clip)
+    samples, sizes = tone_and_noise(2_000), []
+    clip, out = _clip(mel_spec("qwen3-omni"), samples)
     for _ in range(3):
-        mel_kernel(0).write([job, job], stream=cupy.cuda.Stream.ptds)
+        sound_kernels(0).write([clip, clip], stream=cupy.cuda.Stream.ptds)
         sizes.append(device_tables(0).nbytes)
     assert sizes == [sizes[0]] * 3
     assert 0 < sizes[0] < 20_000
-    np.testing.assert_allclose(out, reference(clip, job.spec), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(out, reference(samples, mel_spec("qwen3-omni")), rtol=0, atol=1e-4)
 
 
 def test_threads_write_at_once_wiring_only(cupy: Any) -> None:
     clips = [tone_and_noise(1_000 + 300 * number) for number in range(4)]
-    made, kernel = [_job("parakeet", clip) for clip in clips], MelKernel(0)
+    made, kernels = [_clip(mel_spec("parakeet"), clip) for clip in clips], SoundKernels(0)
     threads = [
-        threading.Thread(target=kernel.write, args=([job],), kwargs={"stream": cupy.cuda.Stream.ptds})
-        for job, _ in made
+        threading.Thread(target=kernels.write, args=([clip],), kwargs={"stream": cupy.cuda.Stream.ptds})
+        for clip, _ in made
     ]
     for thread in threads:
         thread.start()
@@ -73,7 +73,7 @@ def test_threads_write_at_once_wiring_only(cupy: Any) -> None:
 
 
 def test_a_spec_without_kernels_says_why_wiring_only(cupy: Any) -> None:
-    job, _ = _job("qwen3-omni", tone_and_noise(2_000))
+    clip, _ = _clip(replace(mel_spec("qwen3-omni"), delta_window=19), tone_and_noise(2_000))
     with pytest.raises(BackendUnavailable, match="deltas reach over 17 frames"):
-        MelKernel(0).write([replace(job, spec=replace(job.spec, delta_window=19))], stream=cupy.cuda.Stream.ptds)
+        SoundKernels(0).write([clip], stream=cupy.cuda.Stream.ptds)
     assert cupy.launched == []
