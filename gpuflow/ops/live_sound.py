@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, InvalidOptions
+from gpuflow.ops.pcm import MAX_LEVEL
 from gpuflow.values import shown
 
 Samples = NDArray[np.float32]
-MAX_LEVEL = 2.0**31  # as of files: beyond it, powers leave float32
 
 
 class LiveSound:

@@ -11,6 +11,7 @@ from gpuflow.errors import Closed, InvalidOptions
 from gpuflow.ops.live_sound import LiveSound, Samples
 from gpuflow.ops.mel_finish import to_logs, to_scale
 from gpuflow.ops.mel_power import mel_power
+from gpuflow.ops.mel_signal import conditioned
 from gpuflow.ops.mel_tables import reach
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
@@ -110,13 +111,9 @@ class StreamingMel:
         if not len(samples):
             return
         self._num_samples += len(samples)
-        if self.spec.input_scale != 1.0:
-            samples = np.multiply(samples, self.spec.input_scale, dtype=np.float32)
-        if self.spec.signal_preemphasis:
-            before = np.concatenate([self._last, samples[:-1]])
-            self._last = samples[-1:].copy()
-            samples = np.subtract(samples, np.float32(self.spec.signal_preemphasis) * before, dtype=np.float32)
-        self._padded = np.concatenate([self._padded, samples])
+        behind_last = np.concatenate([self._last, samples])
+        self._last = samples[-1:].copy()
+        self._padded = np.concatenate([self._padded, conditioned(behind_last, self.spec)[1:]])
         self._open()
 
     def _open(self) -> None:
