@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 
 from gpuflow.codecs.audio import StoredPcm, stored_pcm
 from gpuflow.codecs.base import MediaType
+from gpuflow.ops.pcm import PcmSamples, to_float
 from tests.faults.test_probe_fuzz import mutated
 from tests.flow.audio_files import Samples, chirp, with_ffmpeg, with_soundfile
 from tests.flow.test_audio_formats import by_libsndfile
@@ -28,40 +26,10 @@ FORMS = ("WAV", "WAVEX", "RF64")
 WORDS = (b"data", b"fmt ", b"LIST", b"\xff" * 4, b"\0" * 4)
 
 
-def _mulaw(codes: NDArray[Any]) -> NDArray[Any]:
-    """Source: ITU-T G.711."""
-    inverted = ~codes.astype(np.int32) & 255
-    level = (((inverted & 15) << 3) + 132 << (inverted >> 4 & 7)) - 132
-    return np.where(inverted & 128, -level, level)
-
-
-def _alaw(codes: NDArray[Any]) -> NDArray[Any]:
-    """Source: ITU-T G.711."""
-    even = codes.astype(np.int32) ^ 0x55
-    step, part = (even & 15) << 4, even >> 4 & 7
-    level = np.where(part == 0, step + 8, step + 264 << np.maximum(part - 1, 0))
-    return np.where(even & 128, level, -level)
-
-
 def read(data: bytes, found: StoredPcm) -> Samples:
-    """What a kernel would make of the bytes: ``(channels, n)`` float32."""
-    raw = np.frombuffer(data, np.uint8, found.nbytes, found.offset)
-    if found.encoding == "s24":
-        wide = np.zeros((raw.size // 3, 4), np.uint8)
-        wide[:, 1:] = raw.reshape(-1, 3)
-        raw = wide.reshape(-1)
-    ways: dict[str, Callable[[], NDArray[Any]]] = {
-        "u8": lambda: (raw.astype(np.float32) - 128) / 128,
-        "s16": lambda: raw.view("<i2").astype(np.float32) / 2**15,
-        "s24": lambda: raw.view("<i4").astype(np.float32) / 2**31,
-        "s32": lambda: raw.view("<i4").astype(np.float32) / 2**31,
-        "f32": lambda: raw.view("<f4"),
-        "f64": lambda: raw.view("<f8").astype(np.float32),
-        "mulaw": lambda: _mulaw(raw).astype(np.float32) / 2**15,
-        "alaw": lambda: _alaw(raw).astype(np.float32) / 2**15,
-    }
-    rows: Samples = ways[found.encoding]().reshape(-1, found.channels).T
-    return rows
+    """What the GPU's route takes the bytes for: ``(channels, n)`` float32."""
+    samples = np.frombuffer(data, np.uint8, found.nbytes, found.offset)
+    return to_float(PcmSamples(samples, found.encoding, found.channels, found.num_samples, found.sample_rate))
 
 
 @pytest.mark.parametrize("form", FORMS)
