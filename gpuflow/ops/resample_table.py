@@ -72,7 +72,7 @@ def frames_needed(table: ResampleTable, outputs: int) -> int:
 
 
 def resample_table(from_hz: int, to_hz: int) -> ResampleTable | NoTable:
-    """The table of a ratio; found out at its first use, in 2 to 500 ms, and kept while there is room. From any thread."""
+    """The table of a ratio; found out at its first use, in 2 to 700 ms, and kept while there is room. From any thread."""
     common = math.gcd(from_hz, to_hz)
     up, down = to_hz // common, from_hz // common
     refused = _refused(up, down)

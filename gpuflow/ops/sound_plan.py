@@ -13,7 +13,7 @@ from gpuflow.ops.resample_table import NoTable, ResampleTable, frames_needed, re
 USUAL_RATES_HZ = frozenset(
     {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000}
 )
-"""Between these a GPU resamples: 54 ratios, whose tables take 28 MB and 2 to 600 ms of the CPU once each. A file names any
+"""Between these a GPU resamples: 54 ratios, whose tables take 28 MB and 2 to 700 ms of the CPU once each. A file names any
 rate that it likes, and each new ratio would cost as much, for others too."""
 
 
