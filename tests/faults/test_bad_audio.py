@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,37 +117,44 @@ def test_samples_that_are_no_numbers_are_corrupt_media(
     _refused(with_soundfile(samples, 16_000, "WAV", "FLOAT"), "wav", context, CorruptMedia, options)
 
 
-def _whole_files() -> dict[str, tuple[str, Callable[[], bytes]]]:
+BY_LIBSNDFILE = {  # kind, format, subtype
+    "wav": ("wav", "WAV", "PCM_16"),
+    "flac": ("flac", "FLAC", "PCM_16"),
+    "mp3": ("mp3", "MP3", "MPEG_LAYER_III"),
+    "vorbis": ("ogg", "OGG", "VORBIS"),
+    "opus": ("ogg", "OGG", "OPUS"),
+    "aiff": ("aiff", "AIFF", "PCM_24"),
+    "au": ("au", "AU", "ULAW"),
+    "caf": ("caf", "CAF", "PCM_16"),
+    "adpcm": ("wav", "WAV", "MS_ADPCM"),
+}
+BY_FFMPEG: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # kind, muxer, codec, settings
+    "m4a": ("m4a", "ipod", "aac", {}),
+    "m4a in parts": ("m4a", "mp4", "aac", {"muxing": {"movflags": "empty_moov", "frag_duration": "100000"}}),
+    "alac": ("m4a", "ipod", "alac", {}),
+    "adts": ("aac", "adts", "aac", {}),
+    "mkv": ("matroska", "matroska", "flac", {}),
+    "webm": ("matroska", "webm", "libopus", {}),
+    "ogg flac": ("ogg", "ogg", "flac", {}),
+    "ac3": ("ac3", "ac3", "ac3", {}),
+    "eac3": ("eac3", "eac3", "eac3", {}),
+    "wma": ("wma", "asf", "wmav2", {"bit_rate": 96_000}),
+    "amr": ("amr", "amr", "libopencore_amrnb", {"bit_rate": 12_200}),
+    "ts": ("mpegts", "mpegts", "aac", {}),
+    "mp4": ("mp4", "mp4", "aac", {"video": True}),
+}
+FILES = (*BY_LIBSNDFILE, *BY_FFMPEG)
+
+
+def _whole_file(name: str) -> tuple[str, bytes]:
+    """Its kind, and a second of it."""
     stereo = chirp(1.0, 48_000, 2)
-    return {
-        "wav": ("wav", lambda: with_soundfile(stereo, 48_000, "WAV", "PCM_16")),
-        "flac": ("flac", lambda: with_soundfile(stereo, 48_000, "FLAC", "PCM_16")),
-        "mp3": ("mp3", lambda: with_soundfile(stereo, 48_000, "MP3", "MPEG_LAYER_III")),
-        "vorbis": ("ogg", lambda: with_soundfile(stereo, 48_000, "OGG", "VORBIS")),
-        "opus": ("ogg", lambda: with_soundfile(stereo, 48_000, "OGG", "OPUS")),
-        "m4a": ("m4a", lambda: with_ffmpeg(stereo, 48_000, "ipod", "aac")),
-        "m4a in parts": (
-            "m4a",
-            lambda: with_ffmpeg(
-                stereo, 48_000, "mp4", "aac", muxing={"movflags": "empty_moov", "frag_duration": "100000"}
-            ),
-        ),
-        "adts": ("aac", lambda: with_ffmpeg(stereo, 48_000, "adts", "aac")),
-        "mkv": ("matroska", lambda: with_ffmpeg(stereo, 48_000, "matroska", "flac")),
-        "aiff": ("aiff", lambda: with_soundfile(stereo, 48_000, "AIFF", "PCM_24")),
-        "au": ("au", lambda: with_soundfile(stereo, 48_000, "AU", "ULAW")),
-        "caf": ("caf", lambda: with_soundfile(stereo, 48_000, "CAF", "PCM_16")),
-        "adpcm": ("wav", lambda: with_soundfile(stereo, 48_000, "WAV", "MS_ADPCM")),
-        "alac": ("m4a", lambda: with_ffmpeg(stereo, 48_000, "ipod", "alac")),
-        "webm": ("matroska", lambda: with_ffmpeg(stereo, 48_000, "webm", "libopus")),
-        "ogg flac": ("ogg", lambda: with_ffmpeg(stereo, 48_000, "ogg", "flac")),
-        "ac3": ("ac3", lambda: with_ffmpeg(stereo, 48_000, "ac3", "ac3")),
-        "eac3": ("eac3", lambda: with_ffmpeg(stereo, 48_000, "eac3", "eac3")),
-        "wma": ("wma", lambda: with_ffmpeg(stereo, 48_000, "asf", "wmav2", bit_rate=96_000)),
-        "amr": ("amr", lambda: with_ffmpeg(noise(0.9, 8_000), 8_000, "amr", "libopencore_amrnb", bit_rate=12_200)),
-        "ts": ("mpegts", lambda: with_ffmpeg(stereo, 48_000, "mpegts", "aac")),
-        "mp4": ("mp4", lambda: with_ffmpeg(stereo, 48_000, "mp4", "aac", video=True)),
-    }
+    if name in BY_LIBSNDFILE:
+        kind, form, subtype = BY_LIBSNDFILE[name]
+        return kind, with_soundfile(stereo, 48_000, form, subtype)
+    kind, muxer, codec, settings = BY_FFMPEG[name]
+    samples, rate = (noise(0.9, 8_000), 8_000) if name == "amr" else (stereo, 48_000)
+    return kind, with_ffmpeg(samples, rate, muxer, codec, **settings)
 
 
 # Tenths of a file before which there is no sample: a page of Ogg is whole or nothing, as is a first packet of ASF
@@ -155,10 +163,9 @@ UNREADABLE = {"m4a", "alac", "mp4"}  # their tables are at the end
 LOST_SAMPLES = {"vorbis": 17_000, "opus": 16_500, "ogg flac": 20_000, "wma": 5_000, "mp3": 6_000, "flac": 5_000}
 
 
-@pytest.mark.parametrize("name", list(_whole_files()))
+@pytest.mark.parametrize("name", FILES)
 def test_file_cut_at_every_tenth_gives_what_is_there(name: str, context: LoadContext) -> None:
-    kind, make = _whole_files()[name]
-    data = make()
+    kind, data = _whole_file(name)
     with load_audio(blob(data), KINDS[kind], AudioOptions(), context) as whole:
         expected = whole.numpy().copy()
     last = 0
@@ -191,10 +198,9 @@ def test_wav_of_64_bit_integers_is_of_no_supported_format(context: LoadContext) 
     assert "32 bits" in _refused(data, "wav", context, UnsupportedFormat, AudioOptions())
 
 
-@pytest.mark.parametrize("name", list(_whole_files()))
+@pytest.mark.parametrize("name", FILES)
 def test_flipped_bytes_never_escape_the_error_tree(name: str, context: LoadContext) -> None:
-    kind, make = _whole_files()[name]
-    data = make()
+    kind, data = _whole_file(name)
     rng = np.random.default_rng(11)
     for _ in range(12):
         bad = bytearray(data)
