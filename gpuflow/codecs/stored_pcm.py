@@ -46,13 +46,13 @@ class StoredPcm:
         return min(first, last), last
 
 
-def stored_pcm(data: bytes, kind: MediaType) -> StoredPcm | None:
+def stored_pcm(data: bytes, kind: MediaType, limits: Limits) -> StoredPcm | None:
     """Where the samples lie; ``None`` of whatever has to be decoded, and of a WAV about which libsndfile, which would decode
-    it, says something else. No limit is asked: ``audio_info`` does that."""
+    it, says something else, or that has more chunks than allowed. The other limits are asked by ``StoredPcm.section``."""
     if kind.format != "wav":
         return None
     try:
-        found, said = wave_samples(data, Limits()), _libsndfile.info(data, kind)
+        found, said = wave_samples(data, limits), _libsndfile.info(data, kind)
     except GpuflowError:
         return None
     form = found.format

@@ -85,7 +85,7 @@ def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadConte
     """The section of a WAV as it lies; ``None`` of what a decoder is to look at, whose errors it then raises."""
     if context.isolated:  # libsndfile is asked too
         return None
-    if wanted.options.stream not in (None, 0) or (held := stored_pcm(blob.data, kind)) is None:
+    if wanted.options.stream not in (None, 0) or (held := stored_pcm(blob.data, kind, context.limits)) is None:
         return None
     section = Section(wanted.options.start_seconds, wanted.seconds_to_decode)
     first, last = held.section(section, context.limits)
