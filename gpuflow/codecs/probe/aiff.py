@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import struct
 
-from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims, check_count, check_room, seconds_of
+from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims, check_room, seconds_of
+from gpuflow.codecs.probe.riff import chunks
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia
 
-_HEADER = struct.Struct(">4sI").unpack_from
+_HEADER = struct.Struct(">4sI")
 _COMMON = struct.Struct(">HIHHQ").unpack_from
 _COMMON_BYTES = 18
 _COUNTED = (b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64", b"ulaw", b"alaw")
@@ -25,17 +26,12 @@ def aiff_claims(data: bytes, limits: Limits) -> ContainerClaims:
     """
     if data[:4] != b"FORM" or data[8:12] not in (b"AIFF", b"AIFC"):
         raise CorruptMedia("the bytes are no AIFF")
-    at, count, track, has_samples = 12, 0, None, False
-    while at + 8 <= len(data):
-        name, size = _HEADER(data, at)
-        count += 1
-        if count > limits.max_boxes:
-            check_count(count, limits.max_boxes, "chunks", "max_boxes")
+    track, has_samples = None, False
+    for name, first, size in chunks(data, 12, len(data), limits, header=_HEADER):
         if name == b"COMM":
-            check_room(size, len(data) - at - 8, "the common chunk")
-            track = _common(data, at + 8, size, compressed=data[8:12] == b"AIFC")
+            check_room(size, len(data) - first, "the common chunk")
+            track = _common(data, first, size, compressed=data[8:12] == b"AIFC")
         has_samples |= name == b"SSND"
-        at += 8 + size + (size & 1)
     if track is None or not has_samples:
         raise CorruptMedia("the AIFF has no common chunk, or no samples")
     return ContainerClaims("aiff", (track,), track.duration_seconds)

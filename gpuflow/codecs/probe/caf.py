@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from gpuflow.codecs.probe.claims import ContainerClaims, TrackClaims, check_count, check_room, seconds_of
 from gpuflow.config import Limits
@@ -28,32 +29,34 @@ def caf_claims(data: bytes, limits: Limits) -> ContainerClaims:
     """
     if data[:6] != b"caff\0\1":
         raise CorruptMedia("the bytes are no CAF")
-    at, count, described = 8, 0, None
-    while at + 12 <= len(data):
-        name, size = _HEADER(data, at)
-        at, count, room = at + 12, count + 1, len(data) - at - 12
-        if count > limits.max_boxes:
-            check_count(count, limits.max_boxes, "chunks", "max_boxes")
+    described = None
+    for count, (name, first, size) in enumerate(_chunks(data), 1):
+        check_count(count, limits.max_boxes, "chunks", "max_boxes")
+        room = len(data) - first
         if name == b"data" and described is not None:
             return _claims(described, room if size == _OPEN else min(size, room))
         check_room(size, room, "a CAF chunk")
         if name == b"desc":
-            described = _description(data, at, size)
-        at += size
+            described = _description(data, first, size)
     raise CorruptMedia("the CAF ends before its samples")
 
 
 def of_true_size(data: bytes) -> bytes:
     """The same, but that samples that break off are as many as there are: libsndfile opens no other CAF."""
+    first, size = next(((first, size) for name, first, size in _chunks(data) if name == b"data"), (0, _OPEN))
+    room = len(data) - first
+    if size <= room or size == _OPEN:
+        return data
+    return data[: first - 8] + room.to_bytes(8, "big") + data[first:]
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """``(name, first byte of the body, claimed size)``."""
     at = 8
     while at + 12 <= len(data):
         name, size = _HEADER(data, at)
-        room = len(data) - at - 12
-        if name == b"data":
-            whole = size <= room or size == _OPEN
-            return data if whole else data[: at + 4] + room.to_bytes(8, "big") + data[at + 12 :]
+        yield name, at + 12, size
         at += 12 + size
-    return data
 
 
 def _description(data: bytes, first: int, size: int) -> tuple[str, int, int, int]:

@@ -14,7 +14,7 @@ from gpuflow.codecs.probe.elementary import check_units
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia
 
-_HEADER = struct.Struct("<4sI").unpack_from
+_HEADER = struct.Struct("<4sI")
 _OPEN = (0, 0xFFFFFFFF)  # the size of data whose writer could not go back
 _EXTENSIBLE = 0xFFFE
 _PLAIN = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}  # formats of a fixed number of bytes a sample
@@ -42,7 +42,7 @@ def wave_samples(data: bytes, limits: Limits) -> WaveSamples:
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
         raise CorruptMedia("the bytes are no WAV")
     sound, long_bytes = None, 0
-    for name, first, size in _chunks(data, 12, len(data), limits):
+    for name, first, size in chunks(data, 12, len(data), limits):
         if name == b"ds64":
             check_room(size, len(data) - first, "the ds64 chunk")
             long_bytes = int.from_bytes(data[first + 8 : first + 16], "little")
@@ -76,11 +76,17 @@ def avi_claims(data: bytes, limits: Limits) -> ContainerClaims:
     return ContainerClaims("avi", tracks, longest(tracks))
 
 
-def _chunks(data: bytes, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
-    """``(name, first byte of the body, claimed size)``."""
+def chunks(
+    data: bytes, at: int, end: int, limits: Limits, *, header: struct.Struct = _HEADER
+) -> Iterator[tuple[bytes, int, int]]:
+    """``(name, first byte of the body, claimed size)``; AIFF's are the same with a header of their own.
+
+    Raises:
+        LimitExceeded: more of them than allowed.
+    """
     count = 0
     while at + 8 <= end:
-        name, size = _HEADER(data, at)
+        name, size = header.unpack_from(data, at)
         yield name, at + 8, size
         at += 8 + size + (size & 1)
         count += 1
@@ -152,7 +158,7 @@ class _AviWalk:
         """Visit chunks; lists of headers are entered and must hold what they claim, the rest may break off."""
         data, limits = self._data, self._limits
         while at + 8 <= end:
-            name, size = _HEADER(data, at)
+            name, size = _HEADER.unpack_from(data, at)
             self._chunks += 1
             check_count(self._chunks, limits.max_boxes, "chunks", "max_boxes")
             if level > 1:
