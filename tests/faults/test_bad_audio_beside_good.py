@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from gpuflow.config import AudioOptions, Options
 from gpuflow.errors import CorruptMedia, GpuflowError, LimitExceeded, NoSuchStream, UnsupportedFormat
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Outcome, Waveform
-from tests.faults.pools import PATIENT
 from tests.flow.audio_files import chirp, noise, with_ffmpeg, with_languages, with_soundfile
 from tests.waiting import wait_until
 
@@ -59,14 +57,6 @@ GOOD = {
     "a video with sound": with_ffmpeg(chirp(0.5, RATE), RATE, "mp4", "aac", video=True),
 }
 TWO = with_languages({"eng": noise(0.5, RATE), "deu": chirp(0.5, RATE, 2)}, RATE, "matroska", "libopus")
-
-
-@pytest.fixture(scope="module", params=["none", "process"])
-def flow(request: pytest.FixtureRequest) -> Iterator[SyncFlow]:
-    """On this process's threads, and in worker processes."""
-    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=request.param, limits=PATIENT) as flow:
-        yield flow
-        wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
 def _all(flow: SyncFlow, items: list[bytes], options: Options) -> list[Outcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,20 +11,10 @@ from gpuflow.config import AudioOptions
 from gpuflow.errors import CorruptMedia, GpuflowError, UnsupportedFormat
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Waveform
-from tests.faults.pools import PATIENT
 from tests.flow.audio_files import Samples, chirp, with_ffmpeg, with_soundfile
-from tests.waiting import wait_until
 
 RATE = 48_000
 SOUND = chirp(4.0, RATE, 2)
-
-
-@pytest.fixture(scope="module", params=["none", "process"])
-def flow(request: pytest.FixtureRequest) -> Iterator[SyncFlow]:
-    """On this process's threads, and in worker processes."""
-    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=request.param, limits=PATIENT) as flow:
-        yield flow
-        wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
 def loaded(flow: SyncFlow, data: bytes, start: float = 0.0) -> Samples:
