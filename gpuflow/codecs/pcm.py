@@ -13,6 +13,9 @@ from gpuflow.codecs.kept import Kept, Samples, mean_into
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, SectionAfterEnd
 
+# What comes out depends on what came before: MP3's bit reservoir, the state of Opus and SBR. Measured on files of low bit
+# rates: after 1 s Opus differed in 3 of 60 places (2e-40), after 2 s in none
+PREROLL_SECONDS = 2.0
 MAX_LEVEL = 2.0**31  # a float file may hold unscaled int32, never more; beyond it, powers leave float32
 
 
@@ -161,8 +164,8 @@ class Gathering:
             self._zero_seconds = seconds
             return
         count = round(seconds * self.info.sample_rate)
-        _check_amount(abs(count) if count < 0 else 0, 0, self.info, self._limits)
         if count < 0:
+            _check_amount(-count, 0, self.info, self._limits)
             self._seen = count
         else:
             self.fill(count)

@@ -141,11 +141,6 @@ class MelSpec:
         return min(caps) if caps else None
 
     @property
-    def max_seconds(self) -> float | None:
-        """``most_samples`` in seconds."""
-        return None if self.most_samples is None else self.most_samples / self.sample_rate
-
-    @property
     def _most_of_splits(self) -> int | None:
         if self.split == "none" or self.max_splits is None:
             return None

@@ -159,5 +159,5 @@ def test_the_parts_of_a_clip_are_counted_by_its_spec() -> None:
     assert clip_plan(mel_spec("glm-asr"), hour).parts[-1] == (20 * 480_000, 21 * 480_000)
     assert len(clip_plan(mel_spec("voxtral"), hour).parts) == 120
     assert clip_plan(mel_spec("voxtral"), 480_001).valid_lengths == (3_000, 1)
-    assert mel_spec("music-flamingo").max_seconds == 1_200
-    assert mel_spec("qwen3-asr").max_seconds is None
+    assert mel_spec("music-flamingo").most_samples == 1_200 * 16_000
+    assert mel_spec("qwen3-asr").most_samples is None

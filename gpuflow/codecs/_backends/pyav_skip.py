@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_PREROLL_SECONDS = 2.0  # MP3's bit reservoir, what Opus and SBR remember: as in ``soundfile.py``
+from gpuflow.codecs.pcm import PREROLL_SECONDS
+
 _LOSSY = frozenset({"aac", "mp1", "mp2", "mp3"})  # and not AC-3, whose noise depends on all that was before
 _LOSSLESS = frozenset({"alac", "flac"})
 _PCM = re.compile(r"pcm_(?:[suf](8|16|24|32|64)(?:le|be)?(?:_planar)?|mulaw|alaw)")
@@ -42,7 +43,7 @@ class Steps:
 
     def preroll(self, sample_rate: int) -> int:
         """Samples to decode before those that are wanted."""
-        return round(_PREROLL_SECONDS * sample_rate) if self._lossy else 0
+        return round(PREROLL_SECONDS * sample_rate) if self._lossy else 0
 
     def learn(self, packet: Any, decoded: int) -> None:
         """A packet gave so many samples."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from gpuflow.codecs._backends import pyav, pyav_demux
@@ -86,7 +85,7 @@ class PacketSource:
         if duration > limits.max_video_seconds:
             raise LimitExceeded(f"{duration:g} s of video; Limits.max_video_seconds is {limits.max_video_seconds:g}")
         shown_keys = tuple(index for index, key in enumerate(keys) if key)
-        info = replace(_describe(demuxed, facts, pts, duration), origin_seconds=_origin_seconds(demuxed, told))
+        info = _describe(demuxed, facts, pts, duration, origin_seconds=_origin_seconds(demuxed, told))
         return cls(demuxed, info, order, pts, shown_keys)
 
     def plan(self, indices: Iterable[int], *, limits: Limits) -> DecodePlan:
@@ -111,7 +110,9 @@ class PacketSource:
         return plan
 
 
-def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float) -> VideoInfo:
+def _describe(
+    demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[float], duration: float, *, origin_seconds: float
+) -> VideoInfo:
     return VideoInfo(
         codec=demuxed.codec,
         width=facts.width,
@@ -128,6 +129,7 @@ def _describe(demuxed: pyav_demux.Demuxed, facts: pyav.PictureFacts, pts: list[f
         chroma=facts.chroma,
         profile=facts.profile,
         nominal_fps=_nominal_fps(demuxed),
+        origin_seconds=origin_seconds,
     )
 
 
