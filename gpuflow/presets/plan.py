@@ -29,10 +29,11 @@ class ImagePlan:
     ``mean`` and ``std`` in units of 0..1; ``None`` leaves the levels 0..255. ``normalization``: ``"fused"`` is
     ``(level - 255 * mean) / (255 * std)`` in float32, ``"scale"`` is ``level * (1 / 255)``, ``"two_steps"`` is
     ``(level * (1 / 255) - mean) / std`` as Pillow-backed processors round it, ``"bfloat16"`` is what Llama 4's computes.
-    ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one another, each ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and
-    tiles that no view fills are zeros. ``grid``: patches in time, height and width. ``overview``: the first tile is none
-    of the views but the whole normalised canvas of the last one, resized to this size in float32, bicubic without
-    antialiasing. ``num_frames``: of a clip, those that repeat the last one included.
+    ``layout``: ``"patches"`` has one row a patch, ``merge * merge`` neighbours after one another, each
+    ``(3, temporal_patch, patch, patch)``; ``"patches_last"`` the same with ``(patch, patch, 3)``. Rows and tiles that no
+    view fills are zeros. ``grid``: patches in time, height and width. ``overview``: the first tile is none of the views but
+    the whole normalised canvas of the last one, resized to this size in float32, bicubic without antialiasing.
+    ``num_frames``: of a clip, those that repeat the last one included.
     """
 
     size: Size
