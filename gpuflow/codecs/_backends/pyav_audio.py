@@ -13,8 +13,10 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
+from gpuflow.codecs._backends.pyav_blocks import NotInBlocks, blocks
 from gpuflow.codecs._backends.pyav_demux import (
     AUDIO_CODECS,
     MAX_FRAME_SAMPLES,
@@ -41,6 +43,8 @@ _SEEK_FROM_SECONDS = 5.0  # what takes less to decode is not worth other noise, 
 _MAX_NAMED = 16
 _HEAD_BYTES = 16
 _CHECKED_PACKETS = 64
+_DISCARD_ALL = 48  # AVDISCARD_ALL
+_MOST_IN_LAST = 2_048  # samples of a packet of AAC
 # PyAV's own, seen while fuzzing: a stream that appears late in MPEG-TS, 64-bit integer samples, text that is no UTF-8
 _OTHER_ERRORS = (LookupError, ValueError, ArithmeticError, OSError, RuntimeError)
 
@@ -85,15 +89,28 @@ def _gathered(
     data: bytes, kind: MediaType, section: Section, limits: Limits, deadline: Deadline, *, sought: bool
 ) -> Gathering:
     with _opened(data, kind, section.stream, limits) as (container, stream):
-        return _Reading(container, stream, kind, section, limits, deadline).gathered(sought=sought)
+        reading = partial(_Reading, container, stream, kind, section, limits, deadline)
+        if kind.format == "mov" and not sought:
+            with contextlib.suppress(NotInBlocks):
+                return reading(in_blocks=True).of_blocks(blocks(data, stream, open_options(kind, limits)))
+        return reading().of_packets(sought=sought)
 
 
 class _Reading:
     """One stream on its way through its decoder."""
 
     def __init__(
-        self, container: Any, stream: Any, kind: MediaType, section: Section, limits: Limits, deadline: Deadline
+        self,
+        container: Any,
+        stream: Any,
+        kind: MediaType,
+        section: Section,
+        limits: Limits,
+        deadline: Deadline,
+        *,
+        in_blocks: bool = False,
     ) -> None:
+        self._in_blocks = in_blocks
         self._container = container
         self._stream = stream
         self._section = section
@@ -112,7 +129,36 @@ class _Reading:
         self._held: Any = None  # a frame before which there may be a gap
         self._go_on()
 
-    def gathered(self, *, sought: bool) -> Gathering:
+    def of_blocks(self, frames: Iterator[Any]) -> Gathering:
+        """Everything that is wanted, of frames that ``blocks`` joined.
+
+        Raises:
+            NotInBlocks: a block begins late, also the first behind a section, or the last one ends elsewhere than the file's
+                index.
+        """
+        more = True
+        for frame in frames:
+            if more:
+                more = self._take(frame)
+            elif frame.pts is None or self._gap(frame.pts) > self._jitter:
+                raise NotInBlocks
+            else:
+                return self._gathering
+        self._hand_on()
+        if not self._ended_by_index():
+            raise NotInBlocks
+        return self._gathering
+
+    def _ended_by_index(self) -> bool:
+        """Whether the last packet that the file lists was the last that came out: it begins before the end, and nothing
+        comes behind it."""
+        entries = self._stream.index_entries
+        if not (self._samples_a_tick and len(entries)):
+            return False
+        last = entries[len(entries) - 1].timestamp * self._samples_a_tick
+        return bool(last < self._zero + self._gathering.seen <= last + _MOST_IN_LAST)
+
+    def of_packets(self, *, sought: bool) -> Gathering:
         """Everything that is wanted. ``sought``: what lies before it is stepped over where that is known to be right.
 
         A last packet that cannot be decoded is what a cut recording ends with, and ends it.
@@ -129,7 +175,7 @@ class _Reading:
                 self._check_number(packet)
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError as error:
+            except (av.error.InvalidDataError, av.error.UndefinedError) as error:  # the latter: what looks like ADTS
                 refused = error
                 continue
             if sought:
@@ -159,7 +205,12 @@ class _Reading:
         missing = self._gathering.missing
         self._block = BLOCK_SAMPLES if missing is None else min(BLOCK_SAMPLES, missing)
         if self._samples_a_tick:
-            self._latest = self._zero + self._gathering.seen + _JITTER_SECONDS * self._gathering.info.sample_rate
+            self._latest = self._zero + self._gathering.seen + self._jitter
+
+    @property
+    def _jitter(self) -> float:
+        """Samples that a frame may come late."""
+        return _JITTER_SECONDS * self._gathering.info.sample_rate
 
     def _set_clock(self, frame: Any) -> None:
         """The first frame says when the sound begins."""
@@ -180,6 +231,8 @@ class _Reading:
     def _look_at_time(self, frame: Any) -> bool:
         """A frame comes later than what was before it ended, and waits for the next, whose time has to say so too: one that
         lies moves nothing. Whether more is wanted."""
+        if self._in_blocks:
+            raise NotInBlocks
         held, self._held = self._held, None
         if not self._hand_on():
             return False
@@ -322,6 +375,7 @@ def _opened(
                 )
             stream.codec_context.options = {"max_samples": str(MAX_FRAME_SAMPLES)} | _STRICT.get(codec, {})
             stream.codec_context.thread_count = 1
+            _leave_out_others(container, stream)
             yield container, stream
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedFormat(f"FFmpeg has no decoder for the audio of this {kind.name}") from error
@@ -345,6 +399,14 @@ def _chosen(streams: Sequence[Any], wanted: int | str | None, kind: MediaType) -
         )
         raise NoSuchStream(f"stream={shown(wanted)}: the audio streams of this {kind.name} are {told}")
     return found[0]
+
+
+def _leave_out_others(container: Any, stream: Any) -> None:
+    """The packets of other streams are not read; with them damaged, their tables could end the sound too."""
+    for other in container.streams:
+        if other.index != stream.index:
+            with contextlib.suppress(AttributeError):  # an older PyAV, which drops them once they are read
+                other.discard = _DISCARD_ALL
 
 
 def _picture_seconds(container: Any) -> float | None:
