@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[Any]
 _LEAST = 16_384  # samples of a channel
+_BEYOND = 8_192  # a last packet is longer than what was encoded: nothing is copied for it
 _MOST_BYTES = 16 << 20  # what a claim may ask for at once: 45 s of stereo at 44.1 kHz
 
 
@@ -17,6 +18,7 @@ class Kept:
 
     def __init__(self, rows: int, dtype: np.dtype[Any], expected: int) -> None:
         most = _MOST_BYTES // (rows * dtype.itemsize)
+        expected += _BEYOND
         self._array: Samples = np.empty((rows, max(_LEAST, min(expected, most))), dtype)
         self.count = 0
 
