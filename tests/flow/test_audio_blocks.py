@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuflow.codecs._backends import pyav_audio, pyav_blocks
+from gpuflow.codecs._backends import pyav_blocks
+from gpuflow.codecs._backends.pyav_reading import Reading
 from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.pcm import Pcm
 from gpuflow.codecs.probe import sniff
@@ -68,8 +69,7 @@ def packets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How each sound came out: ``"blocks"``, or ``"packets"``."""
     made: list[str] = []
-    reading = pyav_audio._Reading
-    reals = {"blocks": reading.of_blocks, "packets": reading.of_packets}
+    reals = {"blocks": Reading.of_blocks, "packets": Reading.of_packets}
     for name in reals:
 
         def spied(self: Any, *given: Any, way: str = name, real: Any = reals[name], **named: Any) -> Any:
@@ -77,7 +77,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             made.append(way)
             return found
 
-        monkeypatch.setattr(reading, f"of_{name}", spied)
+        monkeypatch.setattr(Reading, f"of_{name}", spied)
     return made
 
 
