@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -130,8 +131,6 @@ def test_a_gap_is_filled_as_without_blocks(
 def test_a_damaged_packet_is_what_it_is_without_blocks(
     place: int, ways: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import av
-
     made = clip("mp4", "aac", video=False).data
     with av.open(io.BytesIO(made)) as container:
         entries = container.streams.audio[0].index_entries
@@ -200,3 +199,31 @@ def test_another_codec_and_a_large_file_are_left_to_the_other_way(
     monkeypatch.setattr(pyav_blocks, "_MAX_BYTES", len(data))
     np.testing.assert_array_equal(decoded(data).samples, shorter.samples)
     assert ways[-1] == "blocks"
+
+
+@pytest.mark.parametrize(("allowed", "way"), [("fd", "packets"), ("fd,file", "blocks")])
+def test_libavformat_may_open_nothing_but_the_descriptor(
+    allowed: str, way: str, ways: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, graph_of, options = FILES["stereo"](), av.filter.Graph, "protocol_whitelist=fd"
+    (tmp_path / "other.m4a").write_bytes(data)
+
+    class Led:
+        """A graph that is led to another file, as a hostile one might."""
+
+        def __init__(self) -> None:
+            self._graph = graph_of()
+
+        def add(self, name: str, **given: str) -> Any:
+            if name == "amovie":
+                assert options in given["format_opts"].split(":")
+                opened = given["format_opts"].replace(options, f"protocol_whitelist={allowed}")
+                given |= {"filename": str(tmp_path / "other.m4a"), "format_opts": opened}
+            return self._graph.add(name, **given)
+
+        def configure(self) -> None:
+            self._graph.configure()
+
+    monkeypatch.setattr(av.filter, "Graph", Led)
+    decoded(data)
+    assert ways == [way]
