@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,11 @@ from gpuflow.codecs._backends.pyav_reading import Reading
 from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.pcm import Pcm
 from gpuflow.codecs.probe import sniff
+from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.config import Limits
 from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
 from gpuflow.flow.context import Deadline
+from tests.faults.bomb_parts import box
 from tests.faults.test_probe_fuzz import mutated
 from tests.flow.audio_files import chirp, with_ffmpeg, with_languages
 from tests.flow.timed_clips import clip
@@ -39,10 +42,55 @@ FILES: dict[str, Callable[[], bytes]] = {
     "with pictures": lambda: with_ffmpeg(chirp(3.0, 48_000), 48_000, "mp4", "aac", video=True),
     "late": lambda: clip("mp4", "aac", sound_at=0.48).data,
     "early": lambda: clip("mp4", "aac", video_at=0.5).data,
-    "jitter": lambda: clip("mp4", "aac", jitter_seconds=0.02).data,
     "tracks": lambda: with_languages(
         {name: chirp(1.0, 48_000, place + 1) for place, name in enumerate(("eng", "fra"))}, 48_000, "mp4", "aac"
     ),
+}
+TABLES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def plain() -> bytes:
+    """142 packets of 1,024 samples."""
+    return with_ffmpeg(chirp(3.0, 48_000), 48_000, "mp4", "aac")
+
+
+def rewritten(path: tuple[bytes, ...], change: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """The file with another body of that box."""
+    out, at = b"", 0
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + size]
+        if name == path[0]:
+            body = change(body) if len(path) == 1 else rewritten(path[1:], change, body)
+        out, at = out + box(name, body), at + size
+    return out
+
+
+def table(*rows: tuple[int, ...]) -> bytes:
+    """Of 32-bit numbers, behind their count."""
+    return struct.pack(">II", 0, len(rows)) + b"".join(struct.pack(f">{len(row)}i", *row) for row in rows)
+
+
+def timed(*rows: tuple[int, int]) -> bytes:
+    """Packets whose durations the header has otherwise."""
+    return rewritten((*TABLES, b"stts"), lambda _: table(*rows), plain())
+
+
+def cut(*edits: tuple[int, int, int]) -> bytes:
+    """An edit list: milliseconds, from which sample on, how fast."""
+    return rewritten((b"moov", b"trak", b"edts", b"elst"), lambda _: table(*edits), plain())
+
+
+UNEVEN = {
+    "jitter": lambda: clip("mp4", "aac", jitter_seconds=0.02).data,
+    "fragments": lambda: with_ffmpeg(chirp(3.0, 48_000), 48_000, "mp4", "aac", muxing=FRAGMENTED),
+    "a leap and back": lambda: timed((17, 1_024), (1, 5_120), (5, 1), (119, 1_024)),
+    "a table that is too short": lambda: timed((17, 1_024), (1, 5_120)),
+    "offsets": lambda: rewritten(
+        TABLES, lambda body: body + box(b"ctts", table((20, 0), (2, 9_000), (120, 0))), plain()
+    ),
+    "two parts": lambda: cut((1_000, 1_024, 1 << 16), (1_000, 96_000, 1 << 16)),
+    "silence in the middle": lambda: cut((500, 1_024, 1 << 16), (500, -1, 1 << 16), (500, 72_000, 1 << 16)),
 }
 GAPS = {
     "lost": lambda: clip("mp4", "aac", dropped=(60, 70)).data,
@@ -56,6 +104,20 @@ WANTED: dict[str, dict[str, Any]] = {
     "from": {"start_seconds": 0.2},
     "in time": {"zero_seconds": 0.0},
 }
+
+
+class Late:
+    """A deadline that is over after so many looks."""
+
+    remaining_seconds = 60.0
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise DeadlineExceeded("not done in time")
 
 
 @contextmanager
@@ -106,6 +168,32 @@ def test_it_is_the_same_bit_for_bit(name: str, wanted: str, ways: list[str], mon
         assert outcome(data, **WANTED[wanted]) == blocks
     assert ways == ["blocks", "packets"]
     assert len(blocks) == (2 if name == "one packet" and wanted in ("section", "from") else 3)
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_what_has_times_of_its_own_is_read_packet_by_packet(name: str, ways: list[str]) -> None:
+    data = UNEVEN[name]()
+    assert len(outcome(data)) == 3
+    assert ways == ["packets"]
+    claims = movie_claims(data, Limits())
+    assert [track.even_seconds for track in claims.tracks if track.kind == "audio"] == [None]
+
+
+def test_what_is_even_is_told_with_its_length() -> None:
+    for data in (plain(), timed((142, 1_024)), timed((141, 1_024), (1, 640)), cut((2_500, 1_500, 1 << 16))):
+        claims = movie_claims(data, Limits())
+        assert claims.tracks[0].even_seconds == pytest.approx(142 * 1_024 / 48_000, abs=385 / 48_000)
+        assert claims.index_entries == 142
+
+
+def test_what_is_mostly_unheard_or_many_packets_is_read_packet_by_packet(
+    ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for edit in ((500, 100_000, 1 << 16), (2_500, 1_024, 1 << 16)):
+        decoded(cut(edit))
+    monkeypatch.setattr(pyav_blocks, "_MAX_ENTRIES", 141)
+    decoded(plain())
+    assert ways == ["packets", "blocks", "packets"]
 
 
 @pytest.mark.parametrize("stream", [0, 1, "fra"])
@@ -169,6 +257,10 @@ def test_limits_and_the_deadline_hold(ways: list[str]) -> None:
         decoded(data, limits=Limits(max_audio_seconds=1.0))
     with pytest.raises(DeadlineExceeded):
         decode_audio(data, sniff(data), limits=WIDE, deadline=Deadline(0.0))
+    late = Late(3)
+    with pytest.raises(DeadlineExceeded):
+        decode_audio(data, sniff(data), limits=WIDE, deadline=late)
+    assert (late.left, ways) == (0, [])
     assert decoded(data, limits=Limits(max_audio_seconds=1.0), duration_seconds=0.9).samples.shape[1] == 39_690
     assert ways[-1] == "blocks"
 
@@ -180,10 +272,13 @@ def test_no_file_and_no_thread_is_left(ways: list[str]) -> None:
         return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
 
     outcome(cases[0])
-    before = held()
+    before, kept = held(), []
     for data in cases * 5:
         outcome(data)
         outcome(data, duration_seconds=0.1)
+        with pytest.raises(GpuflowError) as raised:
+            decode_audio(data, sniff(data), limits=WIDE, deadline=Late(1))
+        kept.append(raised)
         assert held() == before
     assert set(ways) == {"blocks", "packets"}
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from gpuflow.codecs._backends.pyav_blocks import NotInBlocks, blocks
+from gpuflow.codecs._backends.pyav_blocks import NotInBlocks, blocks, fits
 from gpuflow.codecs._backends.pyav_demux import AUDIO_CODECS, MAX_FRAME_SAMPLES, open_options
 from gpuflow.codecs._backends.pyav_reading import Reading
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section
+from gpuflow.codecs.probe.boxes import movie_claims
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, UnsupportedFormat
 from gpuflow.values import shown
@@ -72,11 +73,14 @@ def _gathered(
     data: bytes, kind: MediaType, section: Section, limits: Limits, deadline: Deadline, *, sought: bool
 ) -> Gathering:
     with _opened(data, kind, section.stream, limits) as (container, stream):
-        claims = _claims(container, stream, kind)
-        reading = partial(Reading, container, stream, kind, claims, section, limits, deadline)
-        if kind.format == "mov" and not sought:
-            with contextlib.suppress(NotInBlocks):
-                return reading().of_blocks(blocks(data, stream, open_options(kind, limits)))
+        info = _claims(container, stream, kind)
+        reading = partial(Reading, container, stream, kind, info, section, limits, deadline)
+        if kind.format == "mov" and not sought and fits(movie_claims(data, limits), info):
+            with (
+                contextlib.suppress(NotInBlocks),
+                contextlib.closing(blocks(data, stream, open_options(kind, limits))) as frames,
+            ):
+                return reading().of_blocks(frames)
         return reading().of_packets(sought=sought)
 
 

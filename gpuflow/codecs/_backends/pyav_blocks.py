@@ -7,12 +7,19 @@ wait on each other most of the time. A block is one call.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
+from gpuflow.codecs.pcm import AudioInfo
+from gpuflow.codecs.probe.claims import ContainerClaims
+
 BLOCK_SAMPLES = 16_384  # 4,096 cost 8 % more, 65,536 no less
-_CODECS = frozenset({"aac"})  # whose packets hold no more than 2,048 samples
+_CODECS = frozenset(
+    {"aac"}
+)  # whose packets hold no more than 2,048 samples: libavfilter's decoder has no limit of ours
 _MAX_BYTES = 32 << 20  # a second copy of the file
+_MAX_ENTRIES = 32_768  # libavfilter opens the file under the interpreter's lock: 225,600 in each of 16 tracks took 1 s
+_MAX_UNHEARD_SECONDS = 1.0  # what an edit list leaves out is decoded within a call that looks at no deadline
 _PROBED_BYTES = 5_000  # the header has said it all
 _MIN_LIBAVFILTER = 11  # FFmpeg 8: before it, what cannot be decoded is left out without a word
 
@@ -21,7 +28,16 @@ class NotInBlocks(Exception):
     """This track is to be decoded packet by packet, whatever comes out then."""
 
 
-def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Iterator[Any]:
+def fits(claims: ContainerClaims, info: AudioInfo) -> bool:
+    """Whether all that a track of an MP4 file has is heard, packet after packet, so that the time of every sixteenth says
+    those between. ``info``: what libavformat makes of the header."""
+    track = claims.taken("audio", info.stream)
+    if track is None or track.even_seconds is None or info.num_samples is None or claims.index_entries > _MAX_ENTRIES:
+        return False
+    return track.even_seconds - info.num_samples / info.sample_rate <= _MAX_UNHEARD_SECONDS
+
+
+def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Generator[Any]:
     """The frames of a track of an MP4 file, joined to ``BLOCK_SAMPLES``: the decoder's own samples, and its time of the
     first of them. ``stream``: as PyAV opened it, with ``options``.
 

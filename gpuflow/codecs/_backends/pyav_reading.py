@@ -108,7 +108,7 @@ class Reading:
             try:
                 frames = packet.decode()
             except (av.error.InvalidDataError, av.error.UndefinedError) as error:  # the latter: what looks like ADTS
-                refused = error
+                refused = error.with_traceback(None)  # which would hold this frame, and all that it has, in a cycle
                 continue
             if sought:
                 self._steps.learn(packet, sum(frame.samples for frame in frames))

@@ -58,12 +58,25 @@ class _Track:
     chunks: int = 0
     one_tick_samples: bool | None = None
     seconds: float | None = None
+    scale: int = 0
+    times: list[list[int]] | None = None  # so many samples take so many ticks each
+    has_edits: bool = False
+    uneven: bool = False
 
     def index_entries(self) -> int:
         """How many entries libavformat's index of this track takes."""
         if self.handler == b"soun" and self.one_tick_samples:
             return self.chunks * (1 + self.samples_per_chunk // _PCM_INDEX_SAMPLES)
         return max(self.samples, self.samples_per_chunk)
+
+    def even_seconds(self) -> float | None:
+        """See ``TrackClaims``."""
+        if self.uneven or not (self.times and self.scale):
+            return None
+        (first, ticks), last = self.times[0], self.times[1:]
+        if last and (last[0][0] != 1 or first + 1 != self.samples):
+            return None
+        return (first * ticks + sum(ticks for _, ticks in last)) / self.scale
 
     def claims(self, movie_seconds: float | None) -> TrackClaims:
         """As a value. An edit list may show less than the track holds: the shorter claim is the one that plays."""
@@ -77,6 +90,7 @@ class _Track:
             channels=self.channels,
             num_samples=self.samples or None,
             duration_seconds=min(lengths, default=None),
+            even_seconds=self.even_seconds(),
         )
 
 
@@ -96,7 +110,7 @@ def movie_claims(data: bytes, limits: Limits) -> ContainerClaims:
         check_count(track.index_entries(), limits.max_samples, "samples in a track", "max_samples")
     check_units(data, walk.bare)
     tracks = tuple(track.claims(walk.seconds) for track in walk.tracks)
-    return ContainerClaims("mp4", tracks, walk.seconds)
+    return ContainerClaims("mp4", tracks, walk.seconds, sum(track.index_entries() for track in walk.tracks))
 
 
 class _Walk:
@@ -156,6 +170,9 @@ class _Walk:
             self.tracks.append(_Track())
             check_count(len(self.tracks), self._limits.max_tracks, "tracks", "max_tracks")
         self.has_movie |= name == b"moov"
+        if name == b"moof":
+            for track in self.tracks:
+                track.uneven = True
         self.descend(first, stop, depth + 1, name, in_fragment=in_fragment or name == b"moof")
 
     def _read(self, name: bytes, first: int, last: int, depth: int) -> None:
@@ -173,22 +190,40 @@ class _Walk:
             )  # as libavformat: the last known
         elif name == b"mdhd":
             track.seconds = self._duration(first)
+            track.uneven |= track.scale != 0
+            track.scale = self._u32(first + (20 if self._data[first] == 1 else 12))
         elif name == b"mvhd":
             self.seconds = self._duration(first)
         elif name == b"elst":
             edits = self._u32(first + 4)
             check_count(edits, self._limits.max_edits, "edits", "max_edits")
-            check_room(edits * (20 if self._data[first] == 1 else 12), last - first - 8, "an edit list")
+            row = 20 if self._data[first] == 1 else 12
+            check_room(edits * row, last - first - 8, "an edit list")
+            track.uneven |= track.has_edits or not self._is_plain(first + 8, edits, row // 2 - 2)
+            track.has_edits = True
         elif name == b"trun":
             self._read_run(first, last)
         elif name == b"cmov":
             raise UnsupportedFormat("a compressed movie header (cmov) is not read: store the file uncompressed")
 
+    def _is_plain(self, first: int, edits: int, field: int) -> bool:
+        """Whether an edit list, whose fields have so many bytes, only says where a track begins and ends: an empty edit first,
+        or none, and one more."""
+        starts = [
+            int.from_bytes(self._data[at + field : at + 2 * field], "big", signed=True)
+            for at in (first + edit * (2 * field + 4) for edit in range(min(edits, 3)))
+        ]
+        return not starts or (starts[-1] >= 0 and (len(starts) == 1 or (len(starts) == 2 and starts[0] == -1)))
+
     def _read_table(self, name: bytes, first: int, last: int, depth: int, track: _Track) -> None:
         if name in (b"stts", b"ctts"):
             counts = self._table(first, 2)
             track.samples = max(track.samples, int(counts[:, 0].sum()))
-            if name == b"stts":
+            if name == b"ctts":
+                track.uneven |= len(counts) > 0
+            else:
+                track.uneven |= track.times is not None or len(counts) > 2
+                track.times = counts[:2].tolist()
                 one_tick = len(counts) == 1 and int(counts[0, 1]) == 1
                 track.one_tick_samples = one_tick and track.one_tick_samples is not False
         elif name == b"stsc":

@@ -21,7 +21,8 @@ Kind = Literal["video", "audio", "other"]
 class TrackClaims:
     """One stream as its header describes it. 0, ``""`` or ``None``: it does not say.
 
-    ``num_samples``: pictures, or samples of one audio channel where the format counts those.
+    ``num_samples``: pictures, or samples of one audio channel where the format counts those. ``even_seconds``: of all its
+    packets, where the tables say that each takes as long as the others, the last aside, and that one comes after another.
     """
 
     kind: Kind
@@ -32,15 +33,17 @@ class TrackClaims:
     channels: int = 0
     num_samples: int | None = None
     duration_seconds: float | None = None
+    even_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerClaims:
-    """A container as its headers describe it."""
+    """A container as its headers describe it. ``index_entries``: of all tracks, where it has such tables."""
 
     format: str
     tracks: tuple[TrackClaims, ...] = ()
     duration_seconds: float | None = None
+    index_entries: int = 0
 
     def first(self, kind: str) -> TrackClaims | None:
         """The first track of a kind."""
