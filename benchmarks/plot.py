@@ -6,12 +6,14 @@ python -m benchmarks.plot [FOLDER ...]
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import OURS, RESULTS
 
+_MOST_PANELS = 14  # in a column
 OUR_COLOR, PEER_COLOR, SPREAD_COLOR = "#2b6cb0", "#b8bec6", "#3c4248"
 
 
@@ -31,19 +33,35 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows = result["rows"]
-    heights = [0.6 + 0.32 * len(row["entries"]) for row in rows]
-    figure, axes = plt.subplots(
-        len(rows), 1, figsize=(9.5, sum(heights) + 1.2), squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for axis, row in zip(axes[:, 0], rows, strict=True):
-        _panel(axis, row)
+    columns = _columns(result["rows"])
+    tallest = max(sum(map(_height, rows)) for rows in columns)
+    layout = ConstrainedLayoutEngine(rect=(0, 0.02, 1, 0.97), w_pad=0.15)
+    figure = plt.figure(figsize=(9.5 * len(columns), tallest + 1.2), layout=layout)
+    grid = figure.add_gridspec(1, len(columns))
+    for column, rows in enumerate(columns):
+        heights = [_height(row) for row in rows]
+        rest = [tallest - sum(heights)] if tallest > sum(heights) else []
+        panels = grid[column].subgridspec(len(rows + rest), 1, height_ratios=heights + rest)
+        for place, row in enumerate(rows):
+            _panel(figure.add_subplot(panels[place]), row)
     figure.suptitle(f"gpuflow: {result['benchmark']}", x=0.02, ha="left", fontweight="bold")
     figure.text(0.02, 0.004, _caption(result), fontsize=7, color="#666666")
-    figure.tight_layout(rect=(0, 0.02, 1, 0.985))
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _height(row: dict[str, Any]) -> float:
+    """In inches."""
+    return 0.6 + 0.32 * len(row["entries"])
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows in their order, in as many columns as they need, about as long as each other."""
+    count = math.ceil(len(rows) / _MOST_PANELS)
+    each = math.ceil(len(rows) / count)
+    return [rows[first : first + each] for first in range(0, len(rows), each)]
 
 
 def _panel(axis: Any, row: dict[str, Any]) -> None:
