@@ -1,13 +1,11 @@
-"""Media that are kept, spilled, restored and dropped, against a dictionary of their bytes."""
+"""Media that are kept, spilled, restored and dropped, against a dictionary of their bytes; what is spilled, and when."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -17,20 +15,14 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from gpuflow.errors import Closed, LeaseExpired, SlabExhausted
-from gpuflow.media import Image, ImageMetadata, Media, block_bytes, lay_out
-from gpuflow.memory import Entry, FileTier, HostTier, Lease, Slab, TieredMemory
+from gpuflow.media import Image, ImageMetadata, Media, lay_out
+from gpuflow.memory import Entry, FileTier, HostTier, Slab, TieredMemory
 from gpuflow.memory.tiered import LOOK_SECONDS
-from gpuflow.memory.tiers import Ticket, Tier
+from gpuflow.memory.tiers import Tier
+from tests.patterns import image_of_bytes, kept
 from tests.waiting import wait_until
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def small() -> Iterator[Slab]:
-    with Slab("8MiB") as slab:
-        yield slab
-        assert slab.statistics().live_leases == 0
 
 
 class TieredMemoryAgainstADictionary(RuleBasedStateMachine):
@@ -56,7 +48,7 @@ class TieredMemoryAgainstADictionary(RuleBasedStateMachine):
     def keep(self, nbytes: int) -> Entry | None:
         self.number += 1
         try:
-            media = _image(self.slab, nbytes, seed=self.number)
+            media = image_of_bytes(self.slab, nbytes, seed=self.number)
         except SlabExhausted:
             assert self._unspillable_bytes() > 0
             return None
@@ -155,7 +147,7 @@ def test_more_is_kept_than_the_slab_holds_and_all_of_it_comes_back(small: Slab, 
     with TieredMemory(small, [HostTier("8MiB"), FileTier(tmp_path, "64MiB")]) as memory:
         wanted = {}
         for seed in range(40):
-            with _image(small, MIB, seed=seed, wait=30.0) as media:
+            with image_of_bytes(small, MIB, seed=seed, wait=30.0) as media:
                 wanted[memory.keep(media)] = media.numpy().tobytes()
         found = memory.statistics()
         assert sum(found.entries.values()) == 40
@@ -172,7 +164,7 @@ def test_more_is_kept_than_the_slab_holds_and_all_of_it_comes_back(small: Slab, 
 
 def test_what_was_used_longest_ago_is_spilled_first(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entries = [_kept(memory, MIB, seed) for seed in range(8)]
+        entries = [kept(memory, MIB, seed) for seed in range(8)]
         entries[0].pin().release()
         small.allocate(2 * MIB).release()
         assert [entry.where for entry in entries[:4]] == ["slab", "host", "host", "slab"]
@@ -180,7 +172,7 @@ def test_what_was_used_longest_ago_is_spilled_first(small: Slab) -> None:
 
 def test_what_was_in_use_when_room_was_needed_counts_as_used_then(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entries = [_kept(memory, MIB, seed) for seed in range(8)]
+        entries = [kept(memory, MIB, seed) for seed in range(8)]
         with entries[0].pin():
             for entry in entries[1:]:
                 entry.pin().release()
@@ -192,7 +184,7 @@ def test_what_was_in_use_when_room_was_needed_counts_as_used_then(small: Slab) -
 def test_a_full_file_hands_its_oldest_on_to_the_tier_below_it(small: Slab, tmp_path: Path) -> None:
     tiers: list[Tier] = [FileTier(tmp_path, "2MiB"), HostTier("16MiB")]
     with TieredMemory(small, tiers, high_watermark=1.0, low_watermark=1.0) as memory:
-        entries = [_kept(memory, MIB, seed) for seed in range(12)]
+        entries = [kept(memory, MIB, seed) for seed in range(12)]
         assert [entry.where for entry in entries[:4]] == ["host", "host", "file", "file"]
         for seed, entry in enumerate(entries):
             with entry.pin() as media:
@@ -202,7 +194,7 @@ def test_a_full_file_hands_its_oldest_on_to_the_tier_below_it(small: Slab, tmp_p
 
 def test_without_a_tier_what_was_used_longest_ago_is_dropped(small: Slab) -> None:
     with TieredMemory(small, high_watermark=1.0, low_watermark=1.0) as memory:
-        entries = [_kept(memory, MIB, seed) for seed in range(8)]
+        entries = [kept(memory, MIB, seed) for seed in range(8)]
         small.allocate(MIB).release()
         assert entries[0].where == "dropped"
         with pytest.raises(LeaseExpired, match="dropped"):
@@ -212,7 +204,7 @@ def test_without_a_tier_what_was_used_longest_ago_is_dropped(small: Slab) -> Non
 
 def test_a_full_last_tier_drops_its_oldest_and_keeps_the_newer(small: Slab) -> None:
     with TieredMemory(small, [HostTier("4MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entries = [_kept(memory, MIB, seed) for seed in range(14)]
+        entries = [kept(memory, MIB, seed) for seed in range(14)]
         assert [entry.where for entry in entries].count("dropped") == 2
         assert [entry.where for entry in entries[:2]] == ["dropped", "dropped"]
         assert {entry.where for entry in entries[2:6]} == {"host"}
@@ -221,9 +213,9 @@ def test_a_full_last_tier_drops_its_oldest_and_keeps_the_newer(small: Slab) -> N
 def test_spilling_starts_by_itself_above_the_high_watermark_and_ends_at_the_low_one(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=0.8, low_watermark=0.5) as memory:
         for seed in range(6):
-            _kept(memory, MIB, seed)
+            kept(memory, MIB, seed)
         assert memory.statistics().entries["host"] == 0
-        _kept(memory, MIB, 7)
+        kept(memory, MIB, 7)
         wait_until(lambda: memory.statistics().entries["slab"] == 4)
         assert memory.statistics().entries["host"] == 3
 
@@ -231,7 +223,7 @@ def test_spilling_starts_by_itself_above_the_high_watermark_and_ends_at_the_low_
 def test_small_media_count_with_the_whole_granules_that_they_take(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=0.8, low_watermark=0.5) as memory:
         for seed in range(103):  # 80.5 % of the 128 granules, and 12 % of the bytes
-            _kept(memory, 10_000, seed)
+            kept(memory, 10_000, seed)
         wait_until(lambda: memory.statistics().entries["slab"] == 64)
         assert memory.statistics().evictable_bytes == 4 * MIB
 
@@ -239,152 +231,16 @@ def test_small_media_count_with_the_whole_granules_that_they_take(small: Slab) -
 def test_leases_that_cannot_be_spilled_never_start_spilling(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=0.8, low_watermark=0.5) as memory:
         with small.allocate(6 * MIB):
-            entry = _kept(memory, MIB, 1)
+            entry = kept(memory, MIB, 1)
             looked = threading.Event()
             looked.wait(2 * LOOK_SECONDS)
             assert entry.where == "slab"
         entry.drop()
 
 
-def test_pins_of_a_spilled_entry_in_eight_threads_restore_it_once(small: Slab) -> None:
-    with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry, media = _kept(memory, 4 * MIB, 1), []
-        small.allocate(8 * MIB).release()
-        assert entry.where == "host"
-        together = threading.Barrier(8)
-
-        def pin() -> None:
-            together.wait()
-            media.append(entry.pin(timeout_seconds=30.0))
-
-        threads = [threading.Thread(target=pin) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len({one.lease.address for one in media}) == 1
-        assert memory.statistics().restores == 1
-        for one in media:
-            one.release()
-
-
-def test_a_pin_that_finds_no_room_leaves_the_entry_where_it_was(small: Slab) -> None:
-    with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry = _kept(memory, 4 * MIB, 1)
-        with small.allocate(8 * MIB), pytest.raises(SlabExhausted):
-            entry.pin(timeout_seconds=0.02)
-        assert entry.where == "host"
-        entry.pin().release()
-
-
-def test_a_cancelled_pin_holds_nothing(small: Slab) -> None:
-    async def scenario(entry: Entry) -> None:
-        pinning = asyncio.ensure_future(entry.apin(timeout_seconds=30.0))
-        await asyncio.sleep(0)
-        pinning.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await pinning
-        with await entry.apin() as media:
-            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(4 * MIB)
-
-    with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry = _kept(memory, 4 * MIB, 1)
-        small.allocate(8 * MIB).release()
-        asyncio.run(scenario(entry))
-        wait_until(lambda: entry.evictable)
-
-
-def test_a_dropped_entry_stays_with_those_who_pinned_it(small: Slab) -> None:
-    with TieredMemory(small, [HostTier("8MiB")]) as memory:
-        entry = _kept(memory, MIB, 1)
-        with entry.pin() as media:
-            entry.drop()
-            entry.drop()
-            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
-            assert small.statistics().live_leases == 1
-
-
-def test_a_medium_that_is_released_twice_takes_nothing_from_others(small: Slab) -> None:
-    with TieredMemory(small, [HostTier("8MiB")]) as memory:
-        entry = _kept(memory, MIB, 1)
-        with entry.pin() as other:
-            with entry.pin() as media:
-                media.release()
-            assert other.lease.references == 2
-        with entry.pin() as media:
-            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
-
-
-class Meddled(HostTier):
-    """A host tier that lets something happen in the middle of each copy."""
-
-    def __init__(self, nbytes: str) -> None:
-        super().__init__(nbytes)
-        self.in_put: Callable[[], object] = lambda: None
-        self.in_get: Callable[[], object] = lambda: None
-
-    def put(self, lease: Lease) -> Ticket:
-        ticket = super().put(lease)
-        self.in_put()
-        return ticket
-
-    def get(self, ticket: Ticket, into: Lease) -> None:
-        super().get(ticket, into)
-        self.in_get()
-
-
-def test_what_is_pinned_while_it_is_spilled_stays_in_the_slab(small: Slab) -> None:
-    tier = Meddled("8MiB")
-    with TieredMemory(small, [tier], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry = _kept(memory, MIB, 1)
-        pinned: list[Media] = []
-        tier.in_put = lambda: pinned.append(entry.pin()) if not pinned else None
-        with pytest.raises(SlabExhausted):
-            small.allocate(8 * MIB)
-        assert entry.where == "slab"
-        assert tier.free_bytes == tier.capacity_bytes, "the copy is dropped"
-        small.allocate(7 * MIB).release()
-        assert pinned[0].numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
-        pinned[0].release()
-
-
-def test_what_is_dropped_while_it_is_restored_is_read_whole_and_dropped_then(small: Slab) -> None:
-    tier = Meddled("8MiB")
-    with TieredMemory(small, [tier], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry = _kept(memory, MIB, 1)
-        small.allocate(8 * MIB).release()
-        assert entry.where == "host"
-        tier.in_get = entry.drop
-        with entry.pin() as media:
-            assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
-            assert tier.free_bytes == tier.capacity_bytes
-        assert entry.where == "dropped"
-        assert small.statistics().live_leases == 0
-
-
-def test_a_block_that_is_being_restored_is_not_moved_down_meanwhile(small: Slab, tmp_path: Path) -> None:
-    tier = Meddled("1MiB")
-    with TieredMemory(small, [tier, FileTier(tmp_path, "8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        first, second = _kept(memory, MIB, 1), _kept(memory, MIB, 2)
-        with small.allocate(6 * MIB):
-            small.allocate(MIB).release()
-            assert (first.where, second.where) == ("host", "slab")
-
-            where: list[str] = []
-
-            def need_room() -> None:
-                small.allocate(MIB).release()
-                where.extend((first.where, second.where))
-
-            tier.in_get = need_room
-            with first.pin() as media:
-                assert media.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
-            assert where == ["host", "file"], "what needs room passes by"
-
-
 def test_an_allocation_that_finds_no_room_does_not_spill_past_its_time(small: Slab) -> None:
     with TieredMemory(small, [HostTier("8MiB")], high_watermark=1.0, low_watermark=1.0) as memory:
-        entry = _kept(memory, MIB, 1)
+        entry = kept(memory, MIB, 1)
         memory._relieve(8 * MIB, time.monotonic())
         assert entry.where == "slab"
         memory._relieve(8 * MIB, time.monotonic() + 10.0)
@@ -392,7 +248,7 @@ def test_an_allocation_that_finds_no_room_does_not_spill_past_its_time(small: Sl
 
 
 def test_media_of_another_slab_or_unsealed_are_not_kept(small: Slab, slab: Slab) -> None:
-    with TieredMemory(small) as memory, _image(slab, 10, seed=0) as foreign:
+    with TieredMemory(small) as memory, image_of_bytes(slab, 10, seed=0) as foreign:
         with pytest.raises(ValueError, match="this slab"):
             memory.keep(foreign)
         specs = lay_out({"data": ("uint8", (4,))})
@@ -408,7 +264,7 @@ def test_media_of_another_slab_or_unsealed_are_not_kept(small: Slab, slab: Slab)
 def test_a_closed_memory_drops_all_and_refuses_more(small: Slab) -> None:
     before = threading.active_count()
     memory = TieredMemory(small, [HostTier("8MiB")])
-    entry = _kept(memory, MIB, 1)
+    entry = kept(memory, MIB, 1)
     held = entry.pin()
     memory.close()
     memory.close()
@@ -419,46 +275,3 @@ def test_a_closed_memory_drops_all_and_refuses_more(small: Slab) -> None:
         memory.keep(held)
     assert held.numpy().tobytes() == np.random.default_rng(1).bytes(MIB)
     held.release()
-
-
-def test_threads_that_keep_pin_and_drop_see_only_right_bytes(small: Slab, tmp_path: Path) -> None:
-    wrong: list[object] = []
-    with TieredMemory(small, [HostTier("2MiB"), FileTier(tmp_path, "64MiB")]) as memory:
-
-        def work(mark: int) -> None:
-            rng = np.random.default_rng(mark)
-            mine: list[tuple[Entry, int]] = []
-            try:
-                for number in range(60):
-                    seed = 1000 * mark + number
-                    with _image(small, int(rng.integers(1, MIB)), seed=seed, wait=30.0) as media:
-                        mine.append((memory.keep(media), seed))
-                    entry, seed = mine[int(rng.integers(len(mine)))]
-                    with entry.pin(timeout_seconds=30.0) as media:
-                        if media.numpy().tobytes() != np.random.default_rng(seed).bytes(entry.nbytes):
-                            wrong.append(seed)
-                    if len(mine) > 8:
-                        mine.pop(0)[0].drop()
-            except Exception as error:  # noqa: BLE001 - shown by the assertion below
-                wrong.append(error)
-
-        threads = [threading.Thread(target=work, args=(mark,)) for mark in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert memory.statistics().spills > 0
-
-
-def _kept(memory: TieredMemory, nbytes: int, seed: int) -> Entry:
-    with _image(memory.slab, nbytes, seed=seed, wait=30.0) as media:
-        return memory.keep(media)
-
-
-def _image(slab: Slab, nbytes: int, *, seed: int, wait: float = 0.0) -> Image:
-    specs = lay_out({"data": ("uint8", (nbytes,))})
-    lease = slab.allocate(block_bytes(specs), timeout_seconds=wait)
-    lease.memory()[:] = np.random.default_rng(seed).bytes(nbytes)
-    lease.seal()
-    return Image(lease, specs, ImageMetadata("raw", nbytes, 1), backend="pattern")
