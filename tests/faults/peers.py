@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpuflow.media import Media
 from gpuflow.transfer import Descriptor
 
 SCRIPT = Path(__file__).with_name("peer_process.py")
+WAYS = ("shm", "nixl", "tcp")
 
 
 class PeerProcess:
@@ -110,3 +112,10 @@ def decoded(text: str) -> Descriptor:
 def encoded(descriptor: Descriptor) -> str:
     """A descriptor as it is sent."""
     return base64.b64encode(descriptor.to_bytes()).decode()
+
+
+def expect(media: Media, nbytes: int, value: int) -> None:
+    """So many bytes, each of that value."""
+    array = media.numpy()
+    assert array.nbytes == nbytes
+    assert int(array.min()) == int(array.max()) == value

@@ -1,4 +1,4 @@
-"""Two real processes, and everything that can happen to one of them: killed, stopped, silent, forging, restarted."""
+"""Two real processes, and everything that can happen to one of them: killed, stopped, silent, restarted, closed."""
 
 from __future__ import annotations
 
@@ -10,40 +10,24 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 import pytest
 
 from gpuflow.errors import (
     GpuflowError,
-    InvalidDescriptor,
     PeerUnavailable,
     StaleDescriptor,
     TransferTimeout,
 )
-from gpuflow.media import Image, ImageMetadata, Media, TensorSpec, block_bytes, lay_out
+from gpuflow.media import Image, ImageMetadata, TensorSpec, block_bytes, lay_out
 from gpuflow.memory import Slab
-from gpuflow.transfer import Descriptor, Peer, Publisher, Reader
-from tests.faults.peers import decoded, encoded, peer_process, transport
+from gpuflow.transfer import Publisher, Reader
+from tests.faults.peers import decoded, encoded, expect, peer_process, transport
 from tests.waiting import wait_until
 
 MIB = 1 << 20
-WAYS = ("shm", "nixl", "tcp")
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def reader(way: str) -> Iterator[Reader]:
-    with Reader(slab_bytes="1GiB", device="cpu", transports=(transport(way),)) as reader:
-        yield reader
-        assert reader.slab.statistics().live_leases == 0
 
 
 @pytest.fixture
@@ -57,7 +41,7 @@ def test_bytes_of_every_size_arrive_and_each_block_is_freed(way: str, reader: Re
     with peer_process(way) as peer:
         for value, nbytes in enumerate((1, 255, 4097, MIB, 20 * MIB + 13)):
             with reader.read(peer.publish(nbytes, value), timeout_seconds=20.0) as got:
-                _expect(got, nbytes, value)
+                expect(got, nbytes, value)
         wait_until(lambda: peer.ask("statistics")["live"] == 0)
         assert peer.ask("statistics")["acknowledged"] == 5
 
@@ -81,7 +65,7 @@ def test_a_publisher_killed_during_a_read_shows_no_partial_bytes(way: str, reade
         killing.start()
         try:
             with reader.read(descriptor, timeout_seconds=20.0) as got:
-                _expect(got, 500 * MIB, 7)
+                expect(got, 500 * MIB, 7)
         except (PeerUnavailable, TransferTimeout):
             pass
         killing.join()
@@ -91,7 +75,7 @@ def test_a_publisher_killed_during_a_read_shows_no_partial_bytes(way: str, reade
 def test_a_publisher_killed_after_a_read_leaves_the_reader_its_bytes(way: str, reader: Reader) -> None:
     with peer_process(way) as peer, reader.read(peer.publish(MIB, 9), timeout_seconds=20.0) as got:
         peer.kill()
-        _expect(got, MIB, 9)
+        expect(got, MIB, 9)
 
 
 def test_a_reader_killed_during_a_read_costs_the_publisher_one_lifetime(way: str, publisher: Publisher) -> None:
@@ -115,7 +99,7 @@ def test_a_stopped_publisher_is_read_or_given_up_in_time_and_never_half_read(way
         started = time.monotonic()
         try:
             with reader.read(descriptor, timeout_seconds=0.5) as got:
-                _expect(got, MIB, 5)
+                expect(got, MIB, 5)
                 assert way != "tcp"
         except TransferTimeout:
             assert way != "shm"
@@ -123,7 +107,7 @@ def test_a_stopped_publisher_is_read_or_given_up_in_time_and_never_half_read(way
         peer.go_on()
         wait_until(lambda: reader.statistics().quarantined == 0)
         with reader.read(peer.publish(MIB, 6), timeout_seconds=20.0) as got:
-            _expect(got, MIB, 6)
+            expect(got, MIB, 6)
 
 
 def test_a_stopped_publisher_that_was_never_met_times_out(way: str, reader: Reader) -> None:
@@ -192,37 +176,6 @@ def test_readers_that_never_come_cost_one_lifetime_and_no_memory() -> None:
         assert peer.ask("statistics")["expired"] == 500
 
 
-def test_forged_and_repeated_acknowledgements_free_nothing(way: str, reader: Reader) -> None:
-    with peer_process(way) as peer:
-        standing = peer.publish(1000, 1, reads=2)
-        for _ in range(3):
-            forged = msgspec.structs.replace(standing, token=b"\0" * 16)
-            reader.read(forged, timeout_seconds=20.0).release()
-        wait_until(lambda: peer.ask("statistics")["unknown"] == 3)
-        assert peer.ask("statistics")["live"] == 1
-        for _ in range(2):
-            reader.read(standing).release()
-        wait_until(lambda: peer.ask("statistics")["live"] == 0)
-
-
-def test_a_recycled_block_is_never_taken_for_the_one_that_was_published(way: str, reader: Reader) -> None:
-    nbytes, batches, each = (4 * MIB, 12, 8) if way != "tcp" else (MIB, 4, 8)
-    fresh = stale = 0
-    with peer_process(way, slab_bytes="48MiB") as peer:
-        for batch in range(batches):
-            texts = peer.ask("churn_batch", count=each, nbytes=nbytes, first_value=batch * each)["descriptors"]
-            for position, text in enumerate(texts):
-                try:
-                    with reader.read(decoded(text), timeout_seconds=20.0) as got:
-                        _expect(got, nbytes, (batch * each + position) % 255)
-                        fresh += 1
-                except StaleDescriptor:
-                    stale += 1
-    assert fresh + stale == batches * each
-    assert stale > 0
-    assert reader.statistics().stale == stale
-
-
 def test_a_restarted_publisher_is_another_one(way: str, reader: Reader) -> None:
     with peer_process(way) as first:
         reader.read(first.publish(1000, 1), timeout_seconds=20.0).release()
@@ -230,50 +183,11 @@ def test_a_restarted_publisher_is_another_one(way: str, reader: Reader) -> None:
         first.kill()
         with peer_process(way) as second:
             with reader.read(second.publish(1000, 3), timeout_seconds=20.0) as got:
-                _expect(got, 1000, 3)
+                expect(got, 1000, 3)
             with pytest.raises(PeerUnavailable):
                 reader.read(old)
             with reader.read(second.publish(1000, 4)) as got:
-                _expect(got, 1000, 4)
-
-
-def test_none_of_a_thousand_damaged_descriptors_reaches_a_transport(way: str, reader: Reader) -> None:
-    rng = random.Random(5)
-    with peer_process(way) as peer:
-        descriptor = peer.publish(1000, 1)
-        raw = descriptor.to_bytes()
-        for _ in range(1000):
-            damaged = bytearray(raw)
-            kind = rng.randrange(3)
-            if kind == 0:
-                damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                del damaged[rng.randrange(len(raw)) :]
-            else:
-                damaged += rng.randbytes(rng.randrange(1, 70_000))
-            with pytest.raises(InvalidDescriptor):
-                Descriptor.from_bytes(bytes(damaged))
-        assert reader.statistics().peers == 0
-        with reader.read(descriptor, timeout_seconds=20.0) as got:
-            _expect(got, 1000, 1)
-        assert reader.statistics().rebuilt_agents == 0
-
-
-def test_forged_publishers_are_refused_and_the_true_one_is_still_read(way: str, reader: Reader) -> None:
-    rng = random.Random(6)
-    with peer_process(way) as peer:
-        good = peer.publish(1000, 1, reads=2)
-        reader.read(good, timeout_seconds=20.0).release()
-        metadata = zlib.decompress(good.agent_metadata) if good.agent_metadata else b"x" * 300
-        for number in range(12):
-            damaged = bytearray(metadata)
-            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
-            blob = zlib.compress(bytes(damaged if number % 2 else damaged[: rng.randrange(len(damaged))]))
-            stranger = Peer(f"gpuflow/stranger/{number}", blob, b"gpuflow-%016x" % number, b"s" * 16)
-            with pytest.raises((InvalidDescriptor, PeerUnavailable, TransferTimeout)):
-                reader.read(msgspec.structs.replace(good, peer=stranger), timeout_seconds=2.0)
-        with reader.read(good, timeout_seconds=20.0) as got:
-            _expect(got, 1000, 1)
+                expect(got, 1000, 4)
 
 
 @pytest.mark.parametrize("flags", [["--pid"], ["--ipc"], ["--pid", "--ipc"], ["--user"]], ids=" ".join)
@@ -438,12 +352,6 @@ for way in ("inproc", "shm", "nixl"):
         round(way, first)
 print("ended")
 """
-
-
-def _expect(media: Media, nbytes: int, value: int) -> None:
-    array = media.numpy()
-    assert array.nbytes == nbytes
-    assert int(array.min()) == int(array.max()) == value
 
 
 def _publish(publisher: Publisher, nbytes: int, value: int, *, ttl: float = 60.0) -> str:
