@@ -1,4 +1,4 @@
-"""Clips that are damaged or are none: what can be decoded comes out or the code names what was wrong, and no lease stays."""
+"""Clips that are damaged or are none: what can be decoded comes out, the rest has a code, and no lease stays."""
 
 from __future__ import annotations
 

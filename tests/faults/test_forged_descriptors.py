@@ -1,4 +1,4 @@
-"""What a reader or a publisher is handed need not be true: acknowledgements, descriptors and publishers that are forged, damaged or stale."""
+"""What a reader or a publisher is handed need not be true: what is forged, damaged or stale reads and frees nothing."""
 
 from __future__ import annotations
 
