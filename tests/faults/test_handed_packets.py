@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from gpuflow.isolation.remote import Isolated
 from gpuflow.isolation.wire import Disconnected, Payloads, Piece, Planned, Table
 from gpuflow.media import Blob, Frames
 from gpuflow.memory import Slab
+from tests.cancelling import cancel_load_after
 from tests.flow.clips import decode_all, make_clip
 from tests.flow.elementary import FromPackets, Kept
 from tests.flow.test_load_video import kind_of, open_source
@@ -199,12 +199,7 @@ def test_cancelling_loads_with_handed_packets_at_many_points_leaves_nothing(monk
     async def run() -> None:
         async with Flow(device="cpu", slab_bytes="64MiB", workers=2, isolation="process") as flow:
             for steps in (0, 1, 3, 8, 20, 60, 150, 400, 1_000, 3_000):
-                task = asyncio.ensure_future(flow.load(CLIP, options=options))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    (await task).release()
+                await cancel_load_after(steps, flow.load(CLIP, options=options))
             with await flow.load(CLIP, options=options) as frames:
                 assert frames.backend == "from-packets"
                 expected = decode_all(CLIP)

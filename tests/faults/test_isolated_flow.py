@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -23,6 +22,7 @@ from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.media import Media
+from tests.cancelling import cancel_load_after
 from tests.faults.pools import CLIP, PATIENT, alive, open_files, picture, pixels_of
 from tests.flow.clips import make_clip
 from tests.waiting import wait_until
@@ -39,12 +39,7 @@ def test_cancelling_at_many_points_leaves_leases_files_and_threads_as_they_were(
             gc.collect()
             files, threads = open_files(), threading.active_count()
             for steps in (0, 1, 2, 3, 5, 8, 13, 30, 60, 100, 200, 400, 1_000, 3_000):
-                task = asyncio.ensure_future(flow.load(CLIP, options=VideoOptions(num_frames=4)))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    (await task).release()
+                await cancel_load_after(steps, flow.load(CLIP, options=VideoOptions(num_frames=4)))
             with await flow.load(samples.picture("PNG", width=64, height=48)) as image:
                 assert image.shape == (48, 64, 3)
             await asyncio.to_thread(

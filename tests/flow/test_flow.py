@@ -1,4 +1,4 @@
-"""The engine: sources of every kind, options, bounded streams, threads and forks, counters, and the synchronous twin."""
+"""The engine: sources of every kind, options, bounded streams, threads, forks, counters, and the synchronous twin."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -33,6 +32,7 @@ from gpuflow.errors import (
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import FrameChunk, Frames
+from tests.cancelling import cancelled_after
 from tests.flow.clips import barcode, decode_all, make_clip
 from tests.flow.test_load_video import CLIPS
 from tests.waiting import wait_until
@@ -188,12 +188,7 @@ def test_cancelling_at_many_points_frees_all_memory_and_all_permits(isolation: A
         async with Flow(device="cpu", slab_bytes="64MiB", workers=2, isolation=isolation) as flow:
             await taken(flow, 100)
             for steps in (0, 1, 2, 3, 5, 8, 13, 30, 60, 100, 200, 400):
-                task = asyncio.ensure_future(taken(flow, 100))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await cancelled_after(steps, taken(flow, 100))
             for count in (1, 2, 3):
                 await taken(flow, count)
             await asyncio.to_thread(wait_until, lambda: flow.slab.statistics().live_leases == 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image as PillowImage
 from gpuflow import Flow, SyncFlow
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, InvalidOptions, InvalidSource, LimitExceeded, TooLarge
-from gpuflow.media import Media
+from tests.cancelling import cancelled_after
 from tests.flow.raw_server import BODY, OPEN, serving, stays_open
 
 
@@ -179,15 +178,8 @@ def test_a_part_that_fails_takes_the_others_with_it_and_holds_nothing() -> None:
 def test_a_cancelled_request_holds_nothing() -> None:
     async def run(steps: int) -> bool:
         async with Flow(device="cpu", slab_bytes="16MiB") as flow:
-            request = asyncio.ensure_future(
-                flow.load_messages([{"role": "user", "content": [_image(1), SOUND, _image(2)]}])
-            )
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            request.cancel()
-            media: list[Media] = []
-            with contextlib.suppress(asyncio.CancelledError):
-                media = await request
+            request = flow.load_messages([{"role": "user", "content": [_image(1), SOUND, _image(2)]}])
+            media = await cancelled_after(steps, request) or []
             for medium in media:
                 medium.release()
         assert flow.slab.statistics().live_leases == 0

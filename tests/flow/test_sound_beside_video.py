@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Features, Frames, Media, Waveform
 from gpuflow.transfer import Publisher, Reader
+from tests.cancelling import cancel_load_after
 from tests.faults.pools import PATIENT
 from tests.flow.audio_files import chirp, noise, with_ffmpeg, with_languages
 from tests.waiting import wait_until
@@ -161,12 +161,7 @@ def test_cancelling_at_many_points_leaves_no_lease(isolation: Any) -> None:
         async with Flow(device="cpu", slab_bytes="64MiB", workers=2, isolation=isolation, limits=PATIENT) as flow:
             (await flow.load(SPOKEN, options=BOTH)).release()
             for steps in (0, 1, 3, 8, 30, 100, 300, 1_000):
-                task = asyncio.ensure_future(flow.load(SPOKEN, options=BOTH))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    (await task).release()
+                await cancel_load_after(steps, flow.load(SPOKEN, options=BOTH))
             await asyncio.to_thread(wait_until, lambda: flow.slab.statistics().live_leases == 0)
             with await flow.load(SPOKEN, options=BOTH) as media:
                 assert media.audio is not None

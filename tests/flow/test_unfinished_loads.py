@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from gpuflow.errors import (
 from gpuflow.flow.flow import Flow
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Image, Media
+from tests.cancelling import cancel_load_after
 from tests.flow.media_bytes import CLIP, PIXELS, PNG
 
 
@@ -47,12 +47,7 @@ def test_leaving_a_stream_early_releases_what_nobody_took() -> None:
 def test_cancelling_at_any_step_leaves_no_lease() -> None:
     async def run(steps: int) -> None:
         async with Flow(device="cpu", slab_bytes="64MiB") as flow:
-            task = asyncio.ensure_future(flow.load(CLIP, options=VideoOptions(num_frames=4)))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                (await task).release()
+            await cancel_load_after(steps, flow.load(CLIP, options=VideoOptions(num_frames=4)))
             await flow.aclose()
             assert flow.slab.statistics().live_leases == 0
 

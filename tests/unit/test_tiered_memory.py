@@ -1,4 +1,4 @@
-"""Media that are kept, spilled, restored and dropped, against a dictionary of their bytes; what is spilled, and when."""
+"""Media that are kept, spilled, restored and dropped, against a dictionary of their bytes; what is spilled and when."""
 
 from __future__ import annotations
 
