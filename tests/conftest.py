@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the device to test on, a slab that must end empty, real media where they lie."""
+"""Fixtures of all tests: the device to test on, a slab that must end empty, a flow, real media where they lie."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks._priority import never_real_time
 from gpuflow import device as devices
-from gpuflow.config import Limits
 from gpuflow.flow.context import Deadline, LoadContext
+from gpuflow.flow.sync import SyncFlow
 from gpuflow.memory import Slab
 from gpuflow.observe import Counters
 from gpuflow.workers import worker_pool
 from tests.tally import Tally
+from tests.waiting import PATIENT, wait_until
 
 TABLE = Path(__file__).parent / "security" / "table.json"  # of the last run with --write-table: kept
 _ROWS = pytest.StashKey[dict[str, dict[str, float]]]()
@@ -57,11 +58,19 @@ def context(slab: Slab) -> Iterator[LoadContext]:
             device=devices.choose("cpu"),
             slab=slab,
             host_slab=slab,
-            limits=Limits(image_seconds=60.0, audio_seconds=60.0),  # libraries are imported on the way
+            limits=PATIENT,
             deadline=Deadline(60.0),
             counters=Counters(),
             segment_pool=pool,
         )
+
+
+@pytest.fixture(scope="module", params=["none", "process"])
+def flow(request: pytest.FixtureRequest) -> Iterator[SyncFlow]:
+    """On this process's threads, and in worker processes."""
+    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=request.param, limits=PATIENT) as flow:
+        yield flow
+        wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
 @pytest.fixture(scope="session")

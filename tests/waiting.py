@@ -6,7 +6,10 @@ import os
 import time
 from collections.abc import Callable
 
+from gpuflow.config import Limits
+
 LONGEST_SECONDS = 60.0  # on a machine that others use too
+PATIENT = Limits(image_seconds=60.0, audio_seconds=60.0)  # libraries are imported on the way
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

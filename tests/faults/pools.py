@@ -30,7 +30,6 @@ from tests.waiting import wait_until
 
 JPEG = MediaType("jpeg", "image")
 LIMITS = Limits(image_seconds=30.0)
-PATIENT = Limits(image_seconds=60.0, audio_seconds=60.0)
 CLIP = samples.clip(seconds=2.0)
 MIB = 1 << 20
 SDP = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 45671 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"

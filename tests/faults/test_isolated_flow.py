@@ -23,9 +23,9 @@ from gpuflow.flow.sync import SyncFlow
 from gpuflow.isolation.pool import DecoderPool
 from gpuflow.media import Media
 from tests.cancelling import cancel_load_after
-from tests.faults.pools import CLIP, PATIENT, alive, open_files, picture, pixels_of
+from tests.faults.pools import CLIP, alive, open_files, picture, pixels_of
 from tests.flow.clips import make_clip
-from tests.waiting import wait_until
+from tests.waiting import PATIENT, wait_until
 
 
 def test_cancelling_at_many_points_leaves_leases_files_and_threads_as_they_were() -> None:

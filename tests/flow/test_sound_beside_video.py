@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,8 @@ from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import Features, Frames, Media, Waveform
 from gpuflow.transfer import Publisher, Reader
 from tests.cancelling import cancel_load_after
-from tests.faults.pools import PATIENT
 from tests.flow.audio_files import chirp, noise, with_ffmpeg, with_languages
-from tests.waiting import wait_until
+from tests.waiting import PATIENT, wait_until
 
 RATE = 48_000
 SPOKEN = with_ffmpeg(noise(1.0, RATE, 2), RATE, "mp4", "aac", video=True)
@@ -34,14 +32,6 @@ EMPTY = with_ffmpeg(np.zeros((2, 0), np.float32), RATE, "matroska", "pcm_s16le",
 TWO = with_languages({"eng": noise(0.5, RATE), "deu": chirp(0.5, RATE, 2)}, RATE, "mp4", "aac")
 SOUND = AudioOptions(sample_rate=16_000)
 BOTH = VideoOptions(num_frames=4, audio=SOUND)
-
-
-@pytest.fixture(scope="module", params=["none", "process"])
-def flow(request: pytest.FixtureRequest) -> Iterator[SyncFlow]:
-    """On this process's threads, and in worker processes."""
-    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=request.param, limits=PATIENT) as flow:
-        yield flow
-        wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
 def taken(flow: SyncFlow, data: bytes, options: Options) -> Any:

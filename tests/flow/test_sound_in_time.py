@@ -4,7 +4,6 @@ encoded, and when."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -21,10 +20,8 @@ from gpuflow.errors import LimitExceeded, SectionAfterEnd
 from gpuflow.flow.context import Deadline
 from gpuflow.flow.sync import SyncFlow
 from gpuflow.media import AudioMetadata, Features, Frames, Waveform
-from tests.faults.pools import PATIENT
 from tests.flow.audio_files import Samples, lag, with_soundfile
 from tests.flow.timed_clips import RATE, SOUND, clip
-from tests.waiting import wait_until
 
 NEAR = 100  # samples: Matroska's milliseconds, and what TS rounds
 FORMS = [
@@ -37,14 +34,6 @@ GAP_FORMS = [("matroska", "aac"), ("matroska", "libopus"), ("matroska", "flac"),
 def decoded(data: bytes, limits: Limits | None = None, **wanted: Any) -> Pcm:
     """By the library, in this process."""
     return decode_audio(data, sniff(data), limits=limits or Limits(), deadline=Deadline(60.0), **wanted)
-
-
-@pytest.fixture(scope="module", params=["none", "process"])
-def flow(request: pytest.FixtureRequest) -> Iterator[SyncFlow]:
-    """On this process's threads, and in worker processes."""
-    with SyncFlow(device="cpu", slab_bytes="64MiB", workers=2, isolation=request.param, limits=PATIENT) as flow:
-        yield flow
-        wait_until(lambda: flow.slab.statistics().live_leases == 0)
 
 
 def beside(flow: SyncFlow, data: bytes, sound: AudioOptions | None = None, **wanted: Any) -> tuple[Any, Any]:
