@@ -89,9 +89,11 @@ def decode_audio(
         BackendUnavailable: a backend that would read it is not installed.
     """
     until = math.inf if duration_seconds is None else start_seconds + duration_seconds
-    container_claims(data, kind, limits, wanted="audio", until_seconds=until, stream=stream)
+    claims = container_claims(data, kind, limits, wanted="audio", until_seconds=until, stream=stream)
     section = Section(start_seconds, duration_seconds, stream, native, mono, zero_seconds)
-    return _first(kind, lambda backend: backend.decode(data, kind, section, limits=limits, deadline=deadline))
+    return _first(
+        kind, lambda backend: backend.decode(data, kind, section, claims=claims, limits=limits, deadline=deadline)
+    )
 
 
 def _first(kind: MediaType, use: Callable[[AudioDecoder], _T]) -> _T:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.kept import Kept, Samples, mean_into
+from gpuflow.codecs.probe.claims import ContainerClaims
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, LimitExceeded, NoSuchStream, SectionAfterEnd
 
@@ -95,8 +96,17 @@ class AudioDecoder(Protocol):
         """The header, of one of its audio streams. Raises ``UnsupportedFormat`` where this library does not read the file, ``CorruptMedia``, ``NoSuchStream``."""
         ...
 
-    def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
-        """The section. Raises what ``info`` does, ``LimitExceeded``, ``InvalidOptions``, ``DeadlineExceeded``."""
+    def decode(
+        self,
+        data: bytes,
+        kind: MediaType,
+        section: Section,
+        *,
+        claims: ContainerClaims,
+        limits: Limits,
+        deadline: Deadline,
+    ) -> Pcm:
+        """The section, of a file that claims this. Raises what ``info`` does, ``LimitExceeded``, ``InvalidOptions``, ``DeadlineExceeded``."""
         ...
 
 

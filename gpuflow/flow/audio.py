@@ -14,9 +14,8 @@ from gpuflow.isolation.decoding import Decoder, Sound
 from gpuflow.isolation.wire import AudioWanted
 from gpuflow.media import AudioMetadata, Blob, FeatureMetadata, Features, Waveform, lay_out
 from gpuflow.ops.audio import down_mix, place
-from gpuflow.ops.audio_parts import Parts
 from gpuflow.ops.mel import place_features
-from gpuflow.presets.clip_plan import ClipPlan
+from gpuflow.presets.clip_plan import ClipPlan, Parts
 from gpuflow.presets.mel import MelSpec
 
 

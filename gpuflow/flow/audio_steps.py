@@ -21,7 +21,7 @@ from gpuflow.flow.context import LoadContext
 from gpuflow.flow.sound_wanted import SoundWanted
 from gpuflow.media import Blob, Features, Waveform, lay_out
 from gpuflow.memory import Lease
-from gpuflow.ops.audio import down_mix, to_rate
+from gpuflow.ops.audio import down_mix
 from gpuflow.ops.audio_gpu import Placing
 from gpuflow.ops.mel_launch import obstacle
 from gpuflow.ops.pcm import PcmSamples, require_numbers, to_float
@@ -63,7 +63,10 @@ def audio_steps(
         media.fallback = reason
         return media
     with _found(blob, kind, wanted, context) as found, context.stage("place" if wanted.spec is None else "features"):
-        sound = _planned(found.pcm, wanted, context)
+        sound = sound_plan(
+            found.pcm, wanted.rate, mono=wanted.mono, limits=context.limits, max_outputs=wanted.most_samples,
+            on_host=wanted.by_ear,
+        )  # fmt: skip
         media = yield from _placed(found, sound, wanted, blob, context, batches)
     if sound.fallback is not None:
         media.fallback = context.note_fallback(sound.fallback, modality="audio")
@@ -96,16 +99,6 @@ def _stored(blob: Blob, kind: MediaType, wanted: SoundWanted, context: LoadConte
     require_numbers(pcm)
     begins_seconds = first / held.sample_rate
     return _Found(pcm, Origin(held.codec, held.channels, held.sample_rate, "wav", begins_seconds=begins_seconds))
-
-
-def _planned(pcm: PcmSamples, wanted: SoundWanted, context: LoadContext) -> SoundPlan:
-    """Resampled on the host where it is cut by what it sounds like."""
-    limits, most = context.limits, wanted.most_samples
-    if not wanted.by_ear:
-        return sound_plan(pcm, wanted.rate, mono=wanted.mono, limits=limits, max_outputs=most)
-    rate = wanted.rate or pcm.sample_rate
-    samples = to_rate(to_float(pcm), pcm.sample_rate, rate, mono=wanted.mono, limits=limits)
-    return sound_plan(PcmSamples.of(samples[:, :most], rate), None, mono=wanted.mono, limits=limits)
 
 
 def _placed(

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from gpuflow.config import AudioOptions, Limits
 from gpuflow.errors import InvalidOptions
 from gpuflow.isolation.wire import AudioWanted
-from gpuflow.ops.audio_parts import Parts, quietest_parts, window_parts
+from gpuflow.ops.audio_parts import quietest_parts, window_parts
 from gpuflow.ops.mel import planned
-from gpuflow.presets.clip_plan import ClipPlan, clip_plan
+from gpuflow.presets.clip_plan import ClipPlan, Parts, clip_plan
 from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import mel_plan
 from gpuflow.presets.mel_specs import mel_spec

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.errors import LimitExceeded
-
-Parts = tuple[tuple[int, int], ...]
+from gpuflow.presets.clip_plan import Parts
 
 WINDOW_SAMPLES = 1_600
 MAX_PARTS = 2_048  # what a descriptor has room for

@@ -46,11 +46,17 @@ class SoundPlan:
 
 
 def sound_plan(
-    pcm: PcmSamples, to_hz: int | None, *, mono: bool = True, limits: Limits, max_outputs: int | None = None
+    pcm: PcmSamples,
+    to_hz: int | None,
+    *,
+    mono: bool = True,
+    limits: Limits,
+    max_outputs: int | None = None,
+    on_host: bool = False,
 ) -> SoundPlan:
-    """The plan of a clip, at ``to_hz`` or its own rate: between ``USUAL_RATES_HZ`` by a table, else by the CPU at once. What is
-    beyond ``max_outputs`` is cut off, and so is what none of the outputs sees. Floats are believed to be numbers:
-    ``require_numbers`` looks.
+    """The plan of a clip, at ``to_hz`` or its own rate: between ``USUAL_RATES_HZ`` by a table, else by the CPU at once, and
+    ``on_host`` always so. What is beyond ``max_outputs`` is cut off, and so is what none of the outputs sees. Floats are
+    believed to be numbers: ``require_numbers`` looks.
 
     Raises:
         LimitExceeded: the result would take more than ``Limits.max_pcm_bytes``, or the rate changes too much.
@@ -61,11 +67,11 @@ def sound_plan(
     outputs = outputs if max_outputs is None else min(outputs, max_outputs)
     if rate == pcm.sample_rate:
         return SoundPlan(pcm.head(outputs), outputs, mono=mono)
-    table = _table(pcm.sample_rate, rate)
-    if isinstance(table, NoTable):
+    table = None if on_host else _table(pcm.sample_rate, rate)
+    if not isinstance(table, ResampleTable):
         planar = to_float(pcm)
         resampled = resample(down_mix(planar) if mono else planar, pcm.sample_rate, rate)[:, :outputs]
-        return SoundPlan(PcmSamples.of(resampled, rate), outputs, mono=mono, fallback=table.reason)
+        return SoundPlan(PcmSamples.of(resampled, rate), outputs, mono=mono, fallback=table.reason if table else None)
     return SoundPlan(pcm.head(frames_needed(table, outputs)), outputs, table, mono)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpuflow.errors import LimitExceeded
-from gpuflow.ops.audio_parts import MAX_PARTS, WINDOW_SAMPLES, Parts, quietest_parts, strides, window_parts
+from gpuflow.ops.audio_parts import MAX_PARTS, WINDOW_SAMPLES, quietest_parts, strides, window_parts
+from gpuflow.presets.clip_plan import Parts
 
 RATE = 16_000
 Samples = NDArray[np.float32]

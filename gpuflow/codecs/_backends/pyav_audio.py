@@ -18,7 +18,7 @@ from gpuflow.codecs._backends.pyav_demux import AUDIO_CODECS, MAX_FRAME_SAMPLES,
 from gpuflow.codecs._backends.pyav_reading import Reading
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import AudioInfo, Gathering, Pcm, Section
-from gpuflow.codecs.probe.boxes import movie_claims
+from gpuflow.codecs.probe.claims import ContainerClaims
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, GpuflowError, NoSuchStream, UnsupportedFormat
 from gpuflow.values import shown
@@ -59,26 +59,42 @@ class PyAvAudioDecoder:
         with _opened(data, kind, stream) as (container, chosen):
             return _claims(container, chosen, kind)
 
-    def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
+    def decode(
+        self,
+        data: bytes,
+        kind: MediaType,
+        section: Section,
+        *,
+        claims: ContainerClaims,
+        limits: Limits,
+        deadline: Deadline,
+    ) -> Pcm:
         """See ``AudioDecoder``. Where a section is sought and does not come out, all before it is decoded."""
         if section.start_seconds >= _SEEK_FROM_SECONDS:
             with contextlib.suppress(CorruptMedia, UnsupportedFormat):
-                gathering = _gathered(data, kind, section, limits, deadline, sought=True)
+                gathering = _gathered(data, kind, section, claims, limits, deadline, sought=True)
                 if gathering.found:
                     return gathering.finish(self.name)
-        return _gathered(data, kind, section, limits, deadline, sought=False).finish(self.name)
+        return _gathered(data, kind, section, claims, limits, deadline, sought=False).finish(self.name)
 
 
 def _gathered(
-    data: bytes, kind: MediaType, section: Section, limits: Limits, deadline: Deadline, *, sought: bool
+    data: bytes,
+    kind: MediaType,
+    section: Section,
+    claims: ContainerClaims,
+    limits: Limits,
+    deadline: Deadline,
+    *,
+    sought: bool,
 ) -> Gathering:
     with _opened(data, kind, section.stream, limits) as (container, stream):
         info = _claims(container, stream, kind)
         reading = partial(Reading, container, stream, kind, info, section, limits, deadline)
-        if kind.format == "mov" and not sought and fits(movie_claims(data, limits), info):
+        if not sought and fits(data, info, claims):
             with (
                 contextlib.suppress(NotInBlocks),
-                contextlib.closing(blocks(data, stream, open_options(kind, limits))) as frames,
+                contextlib.closing(blocks(data, stream.index, open_options(kind, limits))) as frames,
             ):
                 return reading().of_blocks(frames)
         return reading().of_packets(sought=sought)

@@ -14,9 +14,7 @@ from gpuflow.codecs.pcm import AudioInfo
 from gpuflow.codecs.probe.claims import ContainerClaims
 
 BLOCK_SAMPLES = 16_384  # 4,096 cost 8 % more, 65,536 no less
-_CODECS = frozenset(
-    {"aac"}
-)  # whose packets hold no more than 2,048 samples: libavfilter's decoder has no limit of ours
+_CODEC = "aac"  # its packets hold 2,048 samples at most: libavfilter's decoder has no limit of ours
 _MAX_BYTES = 32 << 20  # a second copy of the file
 _MAX_ENTRIES = 32_768  # libavfilter opens the file under the interpreter's lock: 225,600 in each of 16 tracks took 1 s
 _MAX_UNHEARD_SECONDS = 1.0  # what an edit list leaves out is decoded within a call that looks at no deadline
@@ -28,18 +26,24 @@ class NotInBlocks(Exception):
     """This track is to be decoded packet by packet, whatever comes out then."""
 
 
-def fits(claims: ContainerClaims, info: AudioInfo) -> bool:
-    """Whether all that a track of an MP4 file has is heard, packet after packet, so that the time of every sixteenth says
-    those between. ``info``: what libavformat makes of the header."""
+def fits(data: bytes, info: AudioInfo, claims: ContainerClaims) -> bool:
+    """Whether a track may be decoded so: of an MP4 file that is small enough to open twice, all of it heard, packet after
+    packet, so that the time of every sixteenth says those between. ``info``: what libavformat makes of the header."""
+    import av
+
     track = claims.taken("audio", info.stream)
-    if track is None or track.even_seconds is None or info.num_samples is None or claims.index_entries > _MAX_ENTRIES:
+    if info.codec != _CODEC or track is None or track.even_seconds is None or info.num_samples is None:
+        return False
+    if len(data) > _MAX_BYTES or claims.index_entries > _MAX_ENTRIES:
+        return False
+    if av.library_versions["libavfilter"][0] < _MIN_LIBAVFILTER:
         return False
     return track.even_seconds - info.num_samples / info.sample_rate <= _MAX_UNHEARD_SECONDS
 
 
-def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Generator[Any]:
-    """The frames of a track of an MP4 file, joined to ``BLOCK_SAMPLES``: the decoder's own samples, and its time of the
-    first of them. ``stream``: as PyAV opened it, with ``options``.
+def blocks(data: bytes, index: int, options: dict[str, str]) -> Generator[Any]:
+    """The frames of a stream that ``fits``, joined to ``BLOCK_SAMPLES``: the decoder's own samples, and its time of the
+    first of them. ``index``: the stream's; ``options``: what the container was opened with.
 
     It is the caller's to see that each begins where the one before ended, and the last ends where the file's index does:
     libavfilter takes what cannot be read for the end.
@@ -49,9 +53,6 @@ def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Generator[Any]:
     """
     import av
 
-    codec = stream.codec_context.codec.canonical_name
-    if codec not in _CODECS or len(data) > _MAX_BYTES or av.library_versions["libavfilter"][0] < _MIN_LIBAVFILTER:
-        raise NotInBlocks
     try:
         file = os.memfd_create("gpuflow")
     except (AttributeError, OSError) as error:  # not Linux, or a worker, whose sandbox has no such call
@@ -61,7 +62,7 @@ def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Generator[Any]:
             whole.write(data)
         os.lseek(file, 0, os.SEEK_SET)
         graph = av.filter.Graph()  # which the sink does not keep
-        sink = _sink(graph, file, stream.index, options | {"codec_whitelist": codec})
+        sink = _sink(graph, file, index, options)
         while True:
             yield sink.pull()
     except av.error.EOFError:
@@ -74,7 +75,8 @@ def blocks(data: bytes, stream: Any, options: dict[str, str]) -> Generator[Any]:
 
 def _sink(graph: Any, file: int, index: int, options: dict[str, str]) -> Any:
     """What gives the blocks. libavformat gets a descriptor, and can open nothing else."""
-    opened = options | {"fd": str(file), "protocol_whitelist": "fd", "probesize": str(_PROBED_BYTES)}
+    opened = options | {"fd": str(file), "protocol_whitelist": "fd", "codec_whitelist": _CODEC}
+    opened["probesize"] = str(_PROBED_BYTES)
     graph.threads = 1
     movie = graph.add(
         "amovie", filename="fd:", format_name=options["format_whitelist"], streams=str(index), dec_threads="1",

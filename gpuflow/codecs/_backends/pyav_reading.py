@@ -30,14 +30,14 @@ _MOST_IN_LAST = 2_048  # samples of a packet of AAC
 
 
 class Reading:
-    """A section of one stream, once: ``of_blocks`` or ``of_packets``. ``claims``: what the header says of it."""
+    """A section of one stream, once: ``of_blocks`` or ``of_packets``. ``info``: what the header says of it."""
 
     def __init__(
         self,
         container: Any,
         stream: Any,
         kind: MediaType,
-        claims: AudioInfo,
+        info: AudioInfo,
         section: Section,
         limits: Limits,
         deadline: Deadline,
@@ -48,11 +48,11 @@ class Reading:
         self._section = section
         self._limits = limits
         self._deadline = deadline
-        self._claims = claims
+        self._info = info
         self._exact = section.exact and getattr(stream.codec_context.format, "name", "") in _WITHIN_16_BITS
-        self._steps = Steps(claims.codec, claims.channels)
+        self._steps = Steps(info.codec, info.channels)
         self._indexed = kind.format == "mov"
-        self._gathering = self._gather(claims)
+        self._gathering = self._gather(info)
         self._frames: Frames | None = None
         self._timed = kind.format in _TIMED
         self._numbered = kind.format == "flac"
@@ -202,7 +202,7 @@ class Reading:
 
     def _change(self, frame: Any) -> Frames:
         name, channels, rate = form(frame)
-        found, before = replace(self._claims, channels=channels, sample_rate=rate), self._gathering.info
+        found, before = replace(self._info, channels=channels, sample_rate=rate), self._gathering.info
         if found != before and self._frames is not None:
             raise UnsupportedFormat(f"the audio changes from {_shape(before)} to {_shape(found)}")
         if self._exact and name not in _WITHIN_16_BITS:

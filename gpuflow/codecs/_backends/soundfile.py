@@ -14,6 +14,7 @@ import numpy as np
 from gpuflow.codecs.base import Capability, Deadline, MediaType, Support
 from gpuflow.codecs.pcm import PREROLL_SECONDS, AudioInfo, Gathering, Pcm, Section
 from gpuflow.codecs.probe.caf import of_true_size
+from gpuflow.codecs.probe.claims import ContainerClaims
 from gpuflow.codecs.probe.ogg import ends, position_before_last_page
 from gpuflow.config import Limits
 from gpuflow.errors import CorruptMedia, UnsupportedFormat
@@ -59,7 +60,16 @@ class SoundFileDecoder:
         with _opened(data, kind) as file:
             return _info(file)
 
-    def decode(self, data: bytes, kind: MediaType, section: Section, *, limits: Limits, deadline: Deadline) -> Pcm:
+    def decode(
+        self,
+        data: bytes,
+        kind: MediaType,
+        section: Section,
+        *,
+        claims: ContainerClaims,
+        limits: Limits,
+        deadline: Deadline,
+    ) -> Pcm:
         """See ``AudioDecoder``. Where a section is sought and does not come out, all before it is decoded: headers lie."""
         _require_first(kind, section.stream)
         if section.start_seconds > 0:
