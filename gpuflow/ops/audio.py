@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from gpuflow.config import Limits
 from gpuflow.errors import LimitExceeded, NoSuchStream
-from gpuflow.media import TensorSpec
+from gpuflow.media import ITEM_BYTES, TensorSpec
 from gpuflow.memory import Lease
 from gpuflow.ops.resample_table import resampled_count
 
 MAX_FACTOR = 4_096  # soxr needs seconds for a filter of 200,000-fold, and never ends beyond 524,288-fold
-SAMPLE_BYTES = 4
 
 
 def down_mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,7 +46,7 @@ def result_count(count: int, from_hz: int, to_hz: int, *, channels: int, limits:
     if not 1 / MAX_FACTOR <= to_hz / from_hz <= MAX_FACTOR:
         raise LimitExceeded(f"{from_hz} Hz to {to_hz} Hz: a rate changes {MAX_FACTOR}-fold at most")
     resampled = resampled_count(count, from_hz, to_hz)
-    nbytes = SAMPLE_BYTES * channels * resampled
+    nbytes = ITEM_BYTES["float32"] * channels * resampled
     if nbytes > limits.max_pcm_bytes:
         raise LimitExceeded(f"{nbytes} bytes of audio at {to_hz} Hz; Limits.max_pcm_bytes is {limits.max_pcm_bytes}")
     if resampled == 0:

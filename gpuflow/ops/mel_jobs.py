@@ -12,7 +12,6 @@ from gpuflow.presets.mel import MelSpec
 from gpuflow.presets.mel_plan import MelPlan
 
 NUMBER_KINDS = ("float32", "float16", "bfloat16")
-SAMPLE_BYTES = 4
 MAX_SAMPLES = 1 << 30  # kernels count samples and frames in 32 bits, and mirror what is as far beyond the end
 
 
@@ -86,6 +85,6 @@ def jobs_of(clip: ClipPlan, samples: int, out: int) -> list[MelJob]:
         return [MelJob(samples, spec, clip.plans[0], out, strides, dtype)]
     rows = shape[1 + row_axis(spec)]
     return [
-        MelJob(samples + SAMPLE_BYTES * first, spec, plan, out + part * strides[0], strides[1:], dtype, rows)
+        MelJob(samples + ITEM_BYTES["float32"] * first, spec, plan, out + part * strides[0], strides[1:], dtype, rows)
         for part, (plan, (first, _)) in enumerate(zip(clip.plans, clip.parts, strict=True))
     ]

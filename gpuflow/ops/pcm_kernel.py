@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuflow.errors import InvalidOptions
+from gpuflow.media import ITEM_BYTES
 from gpuflow.ops.kernels import Launch
 from gpuflow.ops.pcm import SAMPLE_BYTES, PcmSamples
 from gpuflow.ops.resample_table import ResampleTable
@@ -30,7 +31,7 @@ RESAMPLE_JOB = np.dtype(
 )  # fmt: skip
 """``struct Job`` of ``kernels/audio/resample.cu``."""
 
-OUT_BYTES = 4
+OUT_BYTES = ITEM_BYTES["float32"]
 _THREADS = 256
 _PCM_TILE = 4 * _THREADS
 _MOST_OUTPUTS = 256

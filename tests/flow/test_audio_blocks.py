@@ -21,13 +21,15 @@ from gpuflow.codecs.audio import decode_audio
 from gpuflow.codecs.pcm import Pcm
 from gpuflow.codecs.probe import sniff
 from gpuflow.codecs.probe.boxes import movie_claims
-from gpuflow.config import Limits
+from gpuflow.config import AudioOptions, Limits
 from gpuflow.errors import DeadlineExceeded, GpuflowError, LimitExceeded
 from gpuflow.flow.context import Deadline
+from gpuflow.flow.sync import SyncFlow
 from tests.faults.bomb_parts import box
 from tests.faults.test_probe_fuzz import mutated
 from tests.flow.audio_files import chirp, with_ffmpeg, with_languages
 from tests.flow.timed_clips import clip
+from tests.waiting import PATIENT
 
 BLOCK = pyav_blocks.BLOCK_SAMPLES
 WIDE = Limits(max_audio_channels=64)
@@ -168,6 +170,17 @@ def test_it_is_the_same_bit_for_bit(name: str, wanted: str, ways: list[str], mon
         assert outcome(data, **WANTED[wanted]) == blocks
     assert ways == ["blocks", "packets"]
     assert len(blocks) == (2 if name == "one packet" and wanted in ("section", "from") else 3)
+
+
+def test_a_worker_whose_sandbox_has_no_such_file_gives_the_same(ways: list[str]) -> None:
+    data = FILES["stereo"]()
+    here = decoded(data, mono=True).samples
+    with (
+        SyncFlow(device="cpu", slab_bytes="16MiB", workers=1, isolation="process", limits=PATIENT) as flow,
+        flow.load(data, options=AudioOptions()) as there,
+    ):
+        np.testing.assert_array_equal(there.numpy(), here)
+    assert ways == ["blocks"], "the other was not decoded here"
 
 
 @pytest.mark.parametrize("name", UNEVEN)
